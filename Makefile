@@ -1,0 +1,39 @@
+# Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit lint
+
+help:
+	@echo "make demo   a small digital trial in ./demo, one night over it, the tables (2 minutes; then seconds)"
+	@echo "make test   the whole test suite (10 minutes)"
+	@echo "make unit   the tests that start no server and no browser (1 minute)"
+	@echo "make lint   ruff, mypy and the import contracts"
+	@echo "make setup  only the environment, in ./.venv"
+
+setup: .venv/complete
+
+# One pinned set, build tools included; a half-made environment is made again.
+.venv/complete: pyproject.toml constraints.txt
+	@echo "setting up .venv, which takes one to three minutes"
+	@$(PYTHON) -m venv --clear .venv
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -qq --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/cmrtrials simulate demo
+	@echo "One upload of this trial is broken on purpose: its first night ends as Failed and says so."
+	@$(BIN)/cmrtrials run demo || test $$? -eq 1
+
+test: setup
+	@$(BIN)/pytest
+
+unit: setup
+	@$(BIN)/pytest -m "not slow"
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
