@@ -1,0 +1,32 @@
+"""Quantities of a scan: blood T1, ECV, AHA segments, statistics, quality flags, change over visits."""
+
+from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
+from cmrcore.quantify.blood import blood_t1, erode_mask
+from cmrcore.quantify.ecv import ecv_map, partition_coefficient
+from cmrcore.quantify.longitudinal import change_from_baseline
+from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
+from cmrcore.quantify.records import Hematocrit, QuantifySettings, Row, ScanResult, Series
+from cmrcore.quantify.scan import quantify_scan
+
+__all__ = [
+    "AHA_NAMES",
+    "CHECKS",
+    "Flag",
+    "Hematocrit",
+    "HematocritLimits",
+    "QcLimits",
+    "QuantifySettings",
+    "Row",
+    "ScanResult",
+    "Series",
+    "Verdict",
+    "aha_segments",
+    "blood_t1",
+    "change_from_baseline",
+    "ecv_map",
+    "erode_mask",
+    "partition_coefficient",
+    "quantify_scan",
+    "rv_insertions",
+    "verdict",
+]

@@ -1,0 +1,95 @@
+"""What goes into the quantification of a scan and what comes out."""
+
+import datetime
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cmrcore.quantify.qc import Flag, HematocritLimits, QcLimits, Verdict
+
+Role = Literal["native", "post"]
+ROLES: tuple[Role, ...] = ("native", "post")
+
+Value = float | int | str | bool | None
+Row = dict[str, Value]
+"""One row of a result table; None where there is no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Echoes of one role with their masks and geometry; slices from base to apex, echoes by inversion time."""
+
+    echoes: Float[Tensor, "slice ti row col"]
+    """Magnitudes [a.u.]."""
+    ti_ms: Float[Tensor, "slice ti"]
+    """Inversion times [ms], ascending in each slice."""
+    acquisition_index: Int[Tensor, "slice ti"]
+    """Order of acquisition, 0 first; the guide belongs to the first-acquired echo."""
+    masks: Bool[Tensor, "label slice ti row col"] | None
+    """Myocardium, blood pool and RV on every echo; all False in a slice without masks."""
+    guide: Bool[Tensor, "label slice row col"] | None
+    """Guiding mask, all False in a slice without one."""
+    confidence: Float[Tensor, "slice ti"] | None
+    """Confidence of each echo's mask, 0-1."""
+    positions_mm: Float[Tensor, "slice 3"]
+    """Center of the first pixel of each slice, patient LPS [mm]."""
+    pixel_spacing_mm: tuple[float, float]
+    """Distance of rows and columns [mm]."""
+    anterior: tuple[float, float]
+    """Image-plane direction (row, col) that points to the patient's anterior-superior."""
+    levels: tuple[str, ...]
+    """``basal``, ``mid`` or ``apical`` for each slice."""
+    scheme: str
+    """MOLLI scheme, such as ``"5(3)3"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hematocrit:
+    """A blood sample's hematocrit."""
+
+    fraction: float
+    """Hematocrit, 0-1."""
+    measured_on: datetime.date
+    """Day of the sample."""
+    measured_at: datetime.time | None
+    """Time of the sample, local to the scan; None if not recorded."""
+    source: str
+    """Where the value comes from, such as ``"plan"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantifySettings:
+    """What decides about the numbers of a scan."""
+
+    t1_model: str
+    """Model of `cmrcore.relaxation.fit_t1`."""
+    blood_erosion_mm: float
+    """How far blood pixels stay away from the pool's edge [mm]."""
+    hematocrit: HematocritLimits
+    """When a hematocrit is believed."""
+    qc: QcLimits
+    """When a result is flagged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """Maps and table rows of one scan."""
+
+    maps: dict[str, Tensor]
+    """Arrays ``[slice, row, col]``. Of each scanned role ``<role>/t1_ms``, ``t1_star_ms``, ``t1_sd_ms``,
+    ``r_squared`` (float32, NaN where the fit failed) and ``status`` (int8); ``aha_segment`` (uint8, 0 = none);
+    ``ecv_fraction`` (float32) where there is one."""
+    scan: Row
+    """Row of the table ``scans``."""
+    slices: list[Row]
+    """Rows of the table ``slices``."""
+    segments: list[Row]
+    """Rows of the table ``segments``."""
+    echoes: list[Row]
+    """Rows of the table ``echoes``."""
+    flags: list[Flag]
+    """Every raised flag, by slice."""
+    verdict: Verdict
+    """The worst that the flags say about the scan."""
