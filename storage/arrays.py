@@ -1,0 +1,259 @@
+"""arrays/<subject>/<visit>/<digest>.zarr: written once, whole or not at all; a stage adds to an earlier one.
+
+A chunk is one slice with all its echoes. Floating arrays have NaN where nothing was written, never zero.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.codecs
+
+from storage.dicom_read import FileSource
+from storage.dicom_series import ROLES, EchoStack, Role
+from storage.digest import canonical_digest, file_digest
+from storage.durable import fsync_path
+from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
+
+ARRAYS = "arrays"
+
+_TEMPORARY_SUFFIX = ".tmp"
+_STACK_ATTRIBUTES = (
+    "role",
+    "ti_source",
+    "orientation",
+    "pixel_spacing_mm",
+    "slice_thickness_mm",
+    "levels",
+    "anterior",
+    "scheme",
+    "field_strength_t",
+    "manufacturer",
+    "scanner_model",
+)
+
+
+def store_path(root: Path, subject_id: str, visit_id: str, digest: str) -> Path:
+    """Give the place of a result's arrays."""
+    return root / ARRAYS / subject_id / visit_id / f"{digest}.zarr"
+
+
+def store_exists(root: Path, subject_id: str, visit_id: str, digest: str) -> bool:
+    """Whether a result's arrays have been written."""
+    return store_path(root, subject_id, visit_id, digest).is_dir()
+
+
+def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.Group:
+    """Open a result's arrays for reading.
+
+    Raises
+    ------
+    NotStoredError
+        If there are none.
+    """
+    path = store_path(root, subject_id, visit_id, digest)
+    if not path.is_dir():
+        message = (
+            f"subject {subject_id}, visit {visit_id}: no arrays of result {digest}; run or rerun the visit"
+        )
+        raise NotStoredError(message)
+    return zarr.open_group(path, mode="r")
+
+
+@contextmanager
+def write_store(
+    root: Path, subject_id: str, visit_id: str, digest: str, extends: str | None = None
+) -> Iterator[zarr.Group]:
+    """Write a result's arrays; they appear under their digest when the block ends without an error.
+
+    Parameters
+    ----------
+    root, subject_id, visit_id
+        Where.
+    digest
+        Digest of the stage's inputs; a store of this name with the same bytes is left as it is.
+    extends
+        Digest of an earlier stage whose arrays are taken along, as hard links where the disk can.
+
+    Raises
+    ------
+    AlreadyWrittenError
+        If there is a store of this name with other bytes.
+    NotStoredError
+        If the earlier stage's arrays are not there.
+    """
+    final = store_path(root, subject_id, visit_id, digest)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+    try:
+        if extends is None:
+            group = zarr.create_group(temporary)
+        else:
+            earlier = store_path(root, subject_id, visit_id, extends)
+            if not earlier.is_dir():
+                message = f"subject {subject_id}, visit {visit_id}: no arrays of stage {extends} to build on"
+                raise NotStoredError(message)
+            # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
+            shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+            group = zarr.open_group(temporary, mode="r+")
+        yield group
+        _publish(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_array(group: zarr.Group, name: str, array: np.ndarray[Any, Any], units: str, axes: str) -> None:
+    """Write one array with its units and axes.
+
+    Parameters
+    ----------
+    group
+        Group to write into.
+    name
+        Name, which may hold groups, as in ``"native/t1_ms"``.
+    array
+        Values.
+    units
+        Unit of the values; ``"1"`` for fractions, counts and masks.
+    axes
+        Names of the axes, as in ``"slice row col"``.
+
+    Raises
+    ------
+    StorageError
+        If the axes do not fit the array.
+    """
+    names = axes.split()
+    if len(names) != array.ndim:
+        message = f"array {name} has {array.ndim} axes, but {len(names)} are named: {axes}"
+        raise StorageError(message)
+    parent, _, last = name.rpartition("/")
+    chunks = [1 if axis == "slice" else max(size, 1) for axis, size in zip(names, array.shape, strict=True)]
+    (group.require_group(parent) if parent else group).create_array(
+        last,
+        data=np.ascontiguousarray(array),
+        chunks=tuple(chunks),
+        compressors=zarr.codecs.ZstdCodec(level=3),
+        fill_value=np.nan if array.dtype.kind == "f" else 0,
+        dimension_names=names,
+        attributes={"units": units},
+    )
+
+
+def read_array(group: zarr.Group, name: str) -> np.ndarray[Any, Any] | None:
+    """Read a whole array; None where there is none."""
+    array = group.get(name)
+    return np.asarray(array[...]) if isinstance(array, zarr.Array) else None
+
+
+def stored_roles(group: zarr.Group) -> tuple[Role, ...]:
+    """Roles whose echoes a store holds."""
+    return tuple(role for role in ROLES if f"{role}/echoes" in group)
+
+
+def write_stack(group: zarr.Group, stack: EchoStack) -> None:
+    """Write an echo stack under its role."""
+    role = stack.role
+    write_array(group, f"{role}/echoes", stack.echoes, "a.u.", "slice ti row col")
+    write_array(group, f"{role}/ti_ms", stack.ti_ms, "ms", "slice ti")
+    write_array(group, f"{role}/acquisition_index", stack.acquisition_index, "1", "slice ti")
+    write_array(group, f"{role}/positions_mm", np.array(stack.positions_mm), "mm", "slice lps")
+    attributes: dict[str, Any] = {name: getattr(stack, name) for name in _STACK_ATTRIBUTES}
+    attributes["acquired_at"] = None if stack.acquired_at is None else stack.acquired_at.isoformat()
+    attributes["sources"] = [[asdict(source) for source in sources] for sources in stack.sources]
+    group.require_group(role).attrs.update(attributes)
+
+
+def read_stack(group: zarr.Group, role: Role) -> EchoStack:
+    """Read the echo stack of a role.
+
+    Raises
+    ------
+    NotStoredError
+        If the store has none.
+    """
+    if role not in stored_roles(group):
+        message = f"the store has no {role} echoes; see stored_roles"
+        raise NotStoredError(message)
+
+    def read(name: str) -> np.ndarray[Any, Any]:
+        return np.asarray(group[f"{role}/{name}"][...])  # type: ignore[index]
+
+    attributes: dict[str, Any] = dict(group[role].attrs)
+    acquired_at = attributes.pop("acquired_at")
+    sources = attributes.pop("sources")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
+    }
+    return EchoStack(
+        **values,
+        echoes=read("echoes"),
+        ti_ms=read("ti_ms"),
+        acquisition_index=read("acquisition_index"),
+        positions_mm=tuple((x, y, z) for x, y, z in read("positions_mm").tolist()),
+        acquired_at=None if acquired_at is None else datetime.fromisoformat(acquired_at),
+        sources=tuple(tuple(FileSource(**source) for source in row) for row in sources),
+    )
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 over the relative path and bytes of every file in a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return canonical_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+
+
+def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
+    """Remove what killed writers left behind; give the number of folders removed.
+
+    Parameters
+    ----------
+    root
+        Root of the trial.
+    older_than_s
+        Age from which a temporary store counts as left behind [s]; longer than any stage takes.
+    """
+    stale = [
+        path
+        for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}")
+        if time.time() - path.stat().st_mtime > older_than_s
+    ]
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(stale)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Move a finished store into place."""
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            fsync_path(Path(folder, name))
+        fsync_path(Path(folder))
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if content_digest(temporary) != content_digest(final):
+            message = f"{final.stem} already holds other arrays; raise the stage's result version"
+            raise AlreadyWrittenError(message) from None
+        return
+    fsync_path(final.parent)

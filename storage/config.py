@@ -1,0 +1,263 @@
+"""trial.toml: everything that changes results, checked when it is read.
+
+Every key must be written: a trial's record hides no default. Only `matching.folder_pattern` may be left out,
+where no folder name is matched.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from storage.digest import canonical_digest
+from storage.errors import ConfigError, NotStoredError
+
+CONFIG_FILE = "trial.toml"
+
+_SCHEME = re.compile(r"\d+(\(\d+\)\d+)*")
+
+
+def n_images(scheme: str) -> int:
+    """Count the images of an acquisition scheme in heart beats: ``"5(3)3"`` gives 8.
+
+    Numbers in parentheses are pauses, the others are images.
+
+    Raises
+    ------
+    ValueError
+        If the scheme is not written as counts and pauses in beats.
+    """
+    if not _SCHEME.fullmatch(scheme):
+        message = f"{scheme!r} is no scheme in beats such as '5(3)3' or '4(1)3(1)2'"
+        raise ValueError(message)
+    return sum(int(count) for count in re.sub(r"\(\d+\)", " ", scheme).split())
+
+
+def _check_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"no regular expression: {error}"
+        raise ValueError(message) from None
+    return pattern
+
+
+def _check_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
+    counts = [n_images(scheme) for scheme in schemes]
+    if len(set(counts)) < len(counts):
+        message = f"two schemes have the same number of images ({counts}) and cannot be told apart"
+        raise ValueError(message)
+    return schemes
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_schemes)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MatchingConfig(_Section):
+    """Which upload belongs to which planned visit."""
+
+    subject_from: Annotated[tuple[Literal["folder", "patient_id"], ...], Field(min_length=1)]
+    """Sources of the subject; all that are named must agree."""
+    folder_pattern: Pattern | None = None
+    """The whole name of an upload's folder; its group ``subject`` is the subject."""
+
+    @model_validator(mode="after")
+    def _check_folder_pattern(self) -> Self:
+        if "folder" in self.subject_from and "(?P<subject>" not in (self.folder_pattern or ""):
+            message = "folder_pattern needs a group (?P<subject>...) because subject_from names 'folder'"
+            raise ValueError(message)
+        return self
+
+
+class SeriesRule(_Section):
+    """How one role's series is recognised."""
+
+    description: Pattern
+    """Found in SeriesDescription."""
+    schemes: Schemes
+    """Acquisition schemes that may occur; the number of images tells them apart."""
+
+
+class NiftiLabels(_Section):
+    """Voxel values of a NIfTI guide."""
+
+    rv: Annotated[int, Field(gt=0)]
+    myocardium: Annotated[int, Field(gt=0)]
+    blood_pool: Annotated[int, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> Self:
+        if len({self.rv, self.myocardium, self.blood_pool}) < 3:
+            message = "two labels have the same value"
+            raise ValueError(message)
+        return self
+
+
+class GuideConfig(_Section):
+    """How guiding masks are read."""
+
+    nifti_labels: NiftiLabels
+
+
+class IntakeConfig(_Section):
+    """How an upload becomes echo stacks."""
+
+    slices: Annotated[int, Field(ge=0)]
+    """Slices a series must have; 0 for any number."""
+    inversion_time_max_ms: Positive
+    """Longest inversion time that is believed [ms]."""
+    position_tolerance_mm: Positive
+    """Distance along the normal within which two images are of one slice [mm]."""
+    native: SeriesRule
+    post: SeriesRule
+    guide: GuideConfig
+
+
+class SegmentConfig(_Section):
+    """How masks come to every echo."""
+
+    method: Literal["carry"]
+    """``carry``: the guide as it is on every echo."""
+    alpha: Fraction
+    """Weight of consistency with the guide against fit to the image."""
+
+
+class HematocritConfig(_Section):
+    """Which hematocrit is believed."""
+
+    min_fraction: Fraction
+    max_fraction: Fraction
+    max_hours: Positive
+    """Longest time between blood sample and scan [h]."""
+    max_days: Annotated[int, Field(ge=0)]
+    """Longest time in calendar days where the sample has no time of day [d]."""
+
+
+class QcConfig(_Section):
+    """Limits whose crossing raises a flag."""
+
+    r_squared_mean_min: Fraction
+    r_squared_pixel_min: Fraction
+    r_squared_low_fraction_max: Fraction
+    t1_native_min_ms: Positive
+    t1_native_max_ms: Positive
+    t1_post_min_ms: Positive
+    t1_post_max_ms: Positive
+    blood_t1_native_min_ms: Positive
+    blood_t1_native_max_ms: Positive
+    blood_t1_post_min_ms: Positive
+    blood_t1_post_max_ms: Positive
+    ecv_min_fraction: Fraction
+    ecv_max_fraction: Fraction
+    position_tolerance_mm: Positive
+    """Largest distance between a native and a post-contrast slice that count as one [mm]."""
+
+
+class QuantifyConfig(_Section):
+    """How maps and their statistics are computed."""
+
+    t1_model: Literal["molli", "molli-signed"]
+    blood_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Width taken off the blood pool's edge before its mean signal is taken [mm]."""
+    hematocrit: HematocritConfig
+    qc: QcConfig
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for section in (self.hematocrit, self.qc):
+            values = section.model_dump()
+            for key in values:
+                upper = re.sub(r"(^|_)min_", r"\1max_", key)
+                if upper != key and values[key] >= values[upper]:
+                    message = f"{key} = {values[key]} is not below {upper} = {values[upper]}"
+                    raise ValueError(message)
+        return self
+
+
+class SummariseConfig(_Section):
+    """What counts as a change between visits."""
+
+    ecv_change_relative: Fraction
+    """Relative change of ECV from baseline that is flagged."""
+
+
+def _check_timezone(name: str) -> str:
+    if name not in available_timezones():
+        message = "no IANA time zone, expected a name such as 'Europe/Berlin'"
+        raise ValueError(message)
+    return name
+
+
+class ScheduleConfig(_Section):
+    """When a served trial runs its nights; changes no result, so it enters no digest."""
+
+    cron: Annotated[str, Field(pattern=r"^\S+( \S+){4}$")]
+    """Minute, hour, day of month, month, day of week."""
+    timezone: Annotated[str, AfterValidator(_check_timezone)]
+    """IANA name of the time zone, such as ``Europe/Berlin``."""
+
+
+class TrialConfig(_Section):
+    """All of trial.toml."""
+
+    schema_version: Literal[1]
+    trial_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    matching: MatchingConfig
+    intake: IntakeConfig
+    segment: SegmentConfig
+    quantify: QuantifyConfig
+    summarise: SummariseConfig
+    schedule: ScheduleConfig
+
+    def digest(self) -> str:
+        """SHA-256 of all that changes results."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"schedule"}))
+
+
+def load_config(path: Path) -> TrialConfig:
+    """Read and check a trial.toml.
+
+    Raises
+    ------
+    NotStoredError
+        If there is no such file.
+    ConfigError
+        Naming every wrong key with what was found and what was expected.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        message = f"{CONFIG_FILE} is missing: copy deploy/trials/demo.toml into the trial's root and adapt it"
+        raise NotStoredError(message) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{CONFIG_FILE} is no TOML: {error}"
+        raise ConfigError(message) from None
+    try:
+        return TrialConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            _describe(detail["loc"], detail["type"], detail["input"], detail["msg"])
+            for detail in error.errors()
+        ]
+        raise ConfigError(f"{CONFIG_FILE}: " + "; ".join(lines)) from None
+
+
+def _describe(location: tuple[int | str, ...], kind: str, found: Any, expected: str) -> str:  # noqa: ANN401
+    key = ".".join(str(part) for part in location)
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key, remove it or check its spelling"
+    if isinstance(found, dict):
+        return f"{key}: {expected.removeprefix('Value error, ')}"
+    return f"{key}: found {found!r}, expected: {expected.removeprefix('Value error, ')}"

@@ -1,0 +1,28 @@
+"""Digests that name values and files."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def canonical_digest(value: Any) -> str:  # noqa: ANN401  (any JSON value)
+    """SHA-256 of a JSON value in canonical form: sorted keys, no white space, no NaN.
+
+    Tuples count as lists. Empty and default values stay in, so that a changed default changes the digest.
+
+    Raises
+    ------
+    TypeError
+        If the value holds something JSON has no form for.
+    ValueError
+        If it holds NaN or an infinity.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""Errors of `storage`: one base, and one class for each thing a caller treats differently."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """One file of an upload that cannot be used."""
+
+    upload_id: str
+    """Upload the file came in."""
+    file_number: int
+    """Number of the file in the upload, from 1."""
+    reason: str
+    """Why it cannot be used, without the site's names."""
+    path: Path = field(repr=False)
+    """Where it lies in incoming/; for quarantine only."""
+
+    def __str__(self) -> str:
+        return f"upload {self.upload_id}, file {self.file_number}: {self.reason}"
+
+
+class StorageError(Exception):
+    """Base of every error raised by `storage`."""
+
+
+class RefusedError(StorageError, ValueError):
+    """An upload, or one file of it, cannot be used.
+
+    Parameters
+    ----------
+    reason
+        What was found and what was expected, without the site's names.
+    files
+        The files that are refused one by one, for quarantine.
+    """
+
+    def __init__(self, reason: str, files: tuple[RefusedFile, ...] = ()) -> None:
+        super().__init__(reason, files)
+        self.reason = reason
+        self.files = files
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class PlanError(StorageError, ValueError):
+    """subjects.csv has errors; the message lists all of them with their row numbers."""
+
+
+class ConfigError(StorageError, ValueError):
+    """trial.toml has errors; the message names each key, what was found and what was expected."""
+
+
+class AlreadyWrittenError(StorageError, FileExistsError):
+    """A write-once place already holds something else."""
+
+
+class NotStoredError(StorageError, FileNotFoundError):
+    """What was asked for is not in the trial's root."""

@@ -1,0 +1,149 @@
+"""One visit's uploads, read whole: echo stacks, guiding masks, and what had to be left out."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from storage.config import IntakeConfig
+from storage.dicom_read import FileSource, Instance, read_instance
+from storage.dicom_series import ROLES, EchoStack, IntakeResult, Role, assemble
+from storage.errors import RefusedError, RefusedFile
+from storage.guide import Guide, is_nifti, place_guide, read_nifti, read_seg
+from storage.upload import Upload
+
+GuideMasks = Bool[np.ndarray, "label slice row col"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisitIntake:
+    """What a visit's uploads hold."""
+
+    native: EchoStack
+    """Native echoes."""
+    post: EchoStack | None
+    """Post-contrast echoes; None where none were uploaded."""
+    guides: dict[Role, GuideMasks]
+    """Guiding mask of each role that has one, labels in the order of `storage.guide.LABELS`."""
+    refused_files: tuple[RefusedFile, ...]
+    """Files that are left out, each with its reason."""
+    n_other_series: int
+    """Series, counted per image component, that no rule asks for."""
+    n_not_dicom: int
+    """Files that are neither DICOM nor NIfTI."""
+    study_date: date | None
+    """Study date of the images."""
+
+
+def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake:
+    """Read all files of a visit's uploads.
+
+    A file that cannot be used is left out with its reason; the visit goes on if what remains is complete.
+
+    Raises
+    ------
+    RefusedError
+        If it is not; its reason says what is missing and names the files that were left out, its ``files``
+        are those files.
+    """
+    refused: list[RefusedFile] = []
+    instances: list[Instance] = []
+    guides: list[Guide] = []
+    n_not_dicom = 0
+    for upload in sorted(uploads, key=lambda one: one.upload_id):
+        for file in upload.files:
+            source = FileSource(upload.upload_id, file.number, file.sha256)
+            try:
+                if is_nifti(file.path):
+                    guides.append(read_nifti(file.path, source, intake.guide.nifti_labels))
+                    continue
+                instance = read_instance(file.path, source)
+                if instance is None:
+                    n_not_dicom += 1
+                    continue
+                instances.append(instance)
+                if instance.kind == "seg":
+                    guides.append(read_seg(file.path, source))
+            except RefusedError as error:
+                refused.append(_refused_file(source, file.path, error.reason))
+    try:
+        _check_one_patient(instances)
+        images = assemble(instances, intake)
+    except RefusedError as error:
+        files = (*refused, *error.files)
+        raise RefusedError(error.reason + _left_out(files), files) from None
+    masks, refused_guides = _place_guides(guides, images, intake.position_tolerance_mm)
+    return VisitIntake(
+        native=images.native,
+        post=images.post,
+        guides=masks,
+        refused_files=(*refused, *images.refused_files, *refused_guides),
+        n_other_series=images.n_other_series,
+        n_not_dicom=n_not_dicom,
+        study_date=images.study_date,
+    )
+
+
+def _check_one_patient(instances: Sequence[Instance]) -> None:
+    n_patients = len({instance.patient_id for instance in instances if instance.patient_id})
+    if n_patients > 1:
+        message = f"the files carry {n_patients} different PatientIDs, expected one"
+        raise RefusedError(message)
+
+
+def _place_guides(
+    guides: Sequence[Guide], images: IntakeResult, tolerance_mm: float
+) -> tuple[dict[Role, GuideMasks], list[RefusedFile]]:
+    """Give each role its guide; two guides for one slice of a role are both refused."""
+    stacks: dict[Role, EchoStack] = {"native": images.native}
+    if images.post is not None:
+        stacks["post"] = images.post
+    refused: dict[Guide, str] = {}
+    placed: dict[Role, list[tuple[Guide, GuideMasks]]] = {role: [] for role in ROLES}
+    for guide in guides:
+        drawn_on = [role for role in stacks if guide.series_uids & images.series_uids[role]]
+        reasons = []
+        for role in drawn_on or stacks:
+            try:
+                placed[role].append((guide, place_guide(guide, stacks[role].geometry, tolerance_mm)))
+            except RefusedError as error:
+                reasons.append(f"{role}: {error.reason.removeprefix(f'{guide.source}: ')}")
+        if len(reasons) == len(drawn_on or stacks):
+            refused[guide] = "; ".join(reasons)
+    for role, entries in placed.items():
+        for guide in _overlapping(entries):
+            refused[guide] = f"{role}: another guide is for the same slice; upload one guide a slice"
+    masks: dict[Role, GuideMasks] = {}
+    for role, entries in placed.items():
+        kept = [mask for guide, mask in entries if guide not in refused]
+        if kept:
+            masks[role] = np.logical_or.reduce(kept)
+    return masks, [_refused_file(guide.source, guide.path, reason) for guide, reason in refused.items()]
+
+
+def _overlapping(entries: Sequence[tuple[Guide, GuideMasks]]) -> list[Guide]:
+    by_slice: dict[int, list[Guide]] = defaultdict(list)
+    for guide, mask in entries:
+        for index in np.flatnonzero(mask.any(axis=(0, 2, 3))):
+            by_slice[int(index)].append(guide)
+    return [guide for guides in by_slice.values() if len(guides) > 1 for guide in guides]
+
+
+def _refused_file(source: FileSource, path: Path, reason: str) -> RefusedFile:
+    reason = reason.removeprefix(f"{source}: ")
+    return RefusedFile(source.upload_id, source.file_number, reason, path)
+
+
+def _left_out(files: Sequence[RefusedFile]) -> str:
+    """Name files that were left out, one reason once."""
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for file in files:
+        numbers[file.upload_id, file.reason].append(file.file_number)
+    return "".join(
+        f"; left out: upload {upload_id}, file {', '.join(map(str, found))}: {reason}"
+        for (upload_id, reason), found in numbers.items()
+    )

@@ -1,0 +1,70 @@
+"""quarantine/: what was refused, each with its reason.
+
+Here, and only here, the site's own names may be written down: whoever mends an upload needs them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from storage.digest import file_digest
+from storage.durable import write_durably
+from storage.errors import RefusedFile
+from storage.upload import INCOMING, Upload
+
+QUARANTINE = "quarantine"
+REASON_FILE = "reason.json"
+REFUSED_FILE = "file"
+
+
+def quarantine_file(root: Path, refused: RefusedFile) -> Path:
+    """Copy a refused file to ``quarantine/<upload_id>/<file_number>/``; a second time nothing changes.
+
+    Returns
+    -------
+        The folder with the copy and its reason.json.
+    """
+    folder = root / QUARANTINE / refused.upload_id / str(refused.file_number)
+    copy = folder / REFUSED_FILE
+    if not copy.exists():  # the upload's id is that of its bytes, so a copy never changes
+        write_durably(copy, refused.path.read_bytes())
+    facts = {
+        "upload_id": refused.upload_id,
+        "file_number": refused.file_number,
+        "reason": refused.reason,
+        "site_path": _site_path(root, refused.path),
+        "sha256": file_digest(copy),
+    }
+    _write_reason(folder, facts)
+    return folder
+
+
+def quarantine_upload(root: Path, upload: Upload, reason: str) -> Path:
+    """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
+
+    Returns
+    -------
+        The folder with the reason.json.
+    """
+    folder = root / QUARANTINE / upload.upload_id
+    facts = {
+        "upload_id": upload.upload_id,
+        "reason": reason,
+        "site_path": _site_path(root, upload.path),
+        "n_files": len(upload.files),
+        "content_digest": upload.content_digest,
+    }
+    _write_reason(folder, facts)
+    return folder
+
+
+def _site_path(root: Path, path: Path) -> str:
+    # Names that are no UTF-8 reach Python as surrogates, which JSON cannot hold.
+    return path.relative_to(root / INCOMING).as_posix().encode(errors="backslashreplace").decode()
+
+
+def _write_reason(folder: Path, facts: dict[str, Any]) -> None:
+    path = folder / REASON_FILE
+    data = (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_durably(path, data)

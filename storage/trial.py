@@ -1,0 +1,69 @@
+"""A trial's root folder: its configuration, plan, published tables and arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.config import CONFIG_FILE, TrialConfig, load_config
+from storage.errors import NotStoredError
+from storage.plan import PlannedVisit, read_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial, read-only."""
+
+    root: Path
+    """The trial's folder."""
+    config: TrialConfig
+    """Its trial.toml, checked."""
+
+    def plan(self) -> tuple[PlannedVisit, ...]:
+        """Read the planned visits, as subjects.csv says now."""
+        return read_plan(self.root)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read a published table; with all columns and no rows where nothing is published."""
+        from storage.tables import read_table
+
+        frame: pd.DataFrame = read_table(self.root, name).to_pandas()
+        return frame
+
+    def arrays(self, subject_id: str, visit_id: str) -> zarr.Group:
+        """Open the arrays of a visit's published result for reading.
+
+        Raises
+        ------
+        NotStoredError
+            If the visit has no published result.
+        """
+        from storage.arrays import open_store
+        from storage.tables import read_table
+
+        for row in read_table(self.root, "visits").to_pylist():
+            if (row["subject_id"], row["visit_id"]) == (subject_id, visit_id) and row["result_digest"]:
+                return open_store(self.root, subject_id, visit_id, row["result_digest"])
+        message = (
+            f"subject {subject_id}, visit {visit_id}: no published result; see table 'visits' for its state"
+        )
+        raise NotStoredError(message)
+
+
+def open_trial(root: str | Path) -> Trial:
+    """Open a trial's root folder.
+
+    Raises
+    ------
+    NotStoredError
+        If the folder holds no trial.toml.
+    ConfigError
+        If trial.toml has errors.
+    """
+    root = Path(root)
+    return Trial(root, load_config(root / CONFIG_FILE))

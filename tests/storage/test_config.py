@@ -1,0 +1,146 @@
+"""trial.toml."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+from pydantic import BaseModel, ValidationError
+
+from storage.config import TrialConfig, load_config, n_images
+from storage.errors import ConfigError, NotStoredError
+from tests.storage.drawn_uploads import DEMO_CONFIG, demo_config
+
+
+def _changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = DEMO_CONFIG.read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "trial.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def _field_names(model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: _field_names(field.annotation)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        else None
+        for name, field in model.model_fields.items()
+    }
+
+
+def _key_names(values: Any) -> Any:
+    return {key: _key_names(value) for key, value in values.items()} if isinstance(values, dict) else None
+
+
+def test_the_demo_trial_names_every_field() -> None:
+    """A user sees in one file all that can be set."""
+    assert _key_names(tomllib.loads(DEMO_CONFIG.read_text())) == _field_names(TrialConfig)
+
+
+def test_the_demo_trial_explains_every_key() -> None:
+    """Each line with a key has a comment, or follows a line of the same group that has one."""
+    lines = DEMO_CONFIG.read_text().splitlines()
+    keys = [index for index, line in enumerate(lines) if "=" in line and not line.startswith("#")]
+    unexplained = [lines[index] for index in keys if "#" not in lines[index] and "#" not in lines[index - 1]]
+    assert not unexplained
+
+
+@pytest.mark.parametrize(
+    ("scheme", "count"),
+    [("5(3)3", 8), ("4(1)3(1)2", 9), ("3(3)3(3)5", 11), ("5(1)1(1)1", 7), ("10(3)12", 22)],
+)
+def test_a_scheme_tells_its_number_of_images(scheme: str, count: int) -> None:
+    """Pauses in parentheses are no images."""
+    assert n_images(scheme) == count
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param(
+            "slices = 3 ", "slyces = 3 ", "intake.slices is missing; intake.slyces: unknown key", id="typo"
+        ),
+        pytest.param(
+            "alpha = 0.25", "alpha = 25.0", "segment.alpha: found 25.0, expected: .*less than", id="range"
+        ),
+        pytest.param(
+            '"5(3)3", "3(3)3(3)5"',
+            '"5s(3s)3s"',
+            "intake.native.schemes: found .*no scheme in beats",
+            id="scheme",
+        ),
+        pytest.param('"3(3)3(3)5"', '"3(3)5"', "two schemes have the same number of images", id="ambiguous"),
+        pytest.param(
+            "(?i)molli.*post", "(molli", "intake.post.description: found '.molli', .*no regular", id="regex"
+        ),
+        pytest.param(
+            "(?P<subject>[A-Za-z0-9.-]+)", ".*", r"matching: .*needs a group \(\?P<subject>", id="group"
+        ),
+        pytest.param(
+            "blood_pool = 3", "blood_pool = 2", "nifti_labels: two labels have the same value", id="labels"
+        ),
+        pytest.param(
+            "max_fraction = 0.60",
+            "max_fraction = 0.1",
+            "quantify: min_fraction = 0.2 is not below",
+            id="order",
+        ),
+        pytest.param(
+            "t1_post_max_ms = 800.0", "t1_post_max_ms = 100.0", "t1_post_min_ms = 200.0 is not", id="order-ms"
+        ),
+        pytest.param(
+            '"carry"   #', '"magic"   #', "segment.method: found 'magic', expected: .*'carry'", id="choice"
+        ),
+        pytest.param("schema_version = 1 ", "schema_version = 2 ", "schema_version: found 2", id="version"),
+        pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_was_found_and_expected(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """A core lab mends the file from the message alone."""
+    with pytest.raises(ConfigError, match=message):
+        load_config(_changed(tmp_path, old, new))
+
+
+def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:
+    """Nobody wants to mend a file error by error."""
+    path = _changed(tmp_path, "alpha = 0.25", "alpha = 2")
+    path.write_text(path.read_text().replace("max_days = 1", "max_days = -1"))
+    with pytest.raises(ConfigError, match=r"segment\.alpha.*quantify\.hematocrit\.max_days"):
+        load_config(path)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    """The demo is the place to start from."""
+    with pytest.raises(NotStoredError, match="copy deploy/trials/demo.toml"):
+        load_config(tmp_path / "trial.toml")
+
+
+def test_form_and_comments_do_not_change_the_digest(tmp_path: Path) -> None:
+    """Only values change results."""
+    path = _changed(
+        tmp_path, "alpha = 0.25       # 0 follows the image, 1 follows the guide", "alpha = 0.250"
+    )
+    assert load_config(path).digest() == demo_config().digest()
+
+
+def test_a_changed_value_changes_the_digest(tmp_path: Path) -> None:
+    """Results under another limit are other results."""
+    path = _changed(tmp_path, "r_squared_mean_min = 0.9 ", "r_squared_mean_min = 0.91 ")
+    assert load_config(path).digest() != demo_config().digest()
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    """What a digest was taken of must stay."""
+    with pytest.raises(ValidationError, match="frozen"):
+        demo_config().segment.alpha = 0.5  # type: ignore[misc]
+
+
+def test_the_folder_pattern_may_be_left_out_where_folders_are_not_matched(tmp_path: Path) -> None:
+    """A trial that trusts PatientID alone needs no rule for folders."""
+    path = _changed(tmp_path, '["folder", "patient_id"]', '["patient_id"]')
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("folder_pattern")]
+    path.write_text("\n".join(lines))
+    assert load_config(path).matching.folder_pattern is None

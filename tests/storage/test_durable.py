@@ -1,0 +1,54 @@
+"""Files that survive a kill."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from storage.durable import exclusive_lock, shared_lock, write_durably
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """A reader that has the old file open keeps reading the old one."""
+    path = tmp_path / "new" / "file"
+    write_durably(path, b"old")
+    with path.open("rb") as reader:
+        write_durably(path, b"new")
+        assert (reader.read(), path.read_bytes()) == (b"old", b"new")
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    """A folder stands where the file should go, so the rename fails."""
+    (tmp_path / "file" / "full").mkdir(parents=True)
+    with pytest.raises(OSError, match="file"):
+        write_durably(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def _count(folder: Path, n_times: int) -> None:
+    for _ in range(n_times):
+        with exclusive_lock(folder):
+            number = int((folder / "count").read_text())
+            (folder / "count").write_text(str(number + 1))
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    """Two nights at once must not tear a row: without the lock counts are lost."""
+    (tmp_path / "count").write_text("0")
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_count, args=(tmp_path, 200)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert (tmp_path / "count").read_text() == "600"
+
+
+def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
+    """A lock file left by a kill would have to be cleaned up by hand."""
+    with exclusive_lock(tmp_path / "tables"):
+        pass
+    with shared_lock(tmp_path / "tables"):
+        assert os.listdir(tmp_path / "tables") == []

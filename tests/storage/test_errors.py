@@ -1,0 +1,50 @@
+"""Errors of storage."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from storage.errors import (
+    AlreadyWrittenError,
+    ConfigError,
+    NotStoredError,
+    PlanError,
+    RefusedError,
+    RefusedFile,
+    StorageError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        pytest.param(RefusedError, ValueError, id="refused"),
+        pytest.param(PlanError, ValueError, id="plan"),
+        pytest.param(ConfigError, ValueError, id="config"),
+        pytest.param(AlreadyWrittenError, FileExistsError, id="already-written"),
+        pytest.param(NotStoredError, FileNotFoundError, id="not-stored"),
+    ],
+)
+def test_errors_are_also_the_builtin_they_resemble(error: type[Exception], builtin: type[Exception]) -> None:
+    """Callers may catch the base of the package or the builtin."""
+    assert issubclass(error, StorageError)
+    assert issubclass(error, builtin)
+
+
+def test_a_refusal_travels_between_processes() -> None:
+    """A worker's refusal reaches the flow pickled, with its reason and its files."""
+    files = (RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/a/b")),)
+    copy = pickle.loads(pickle.dumps(RefusedError("native: 2 slices, expected 3", files)))
+    assert (str(copy), copy.reason, copy.files) == (
+        "native: 2 slices, expected 3",
+        "native: 2 slices, expected 3",
+        files,
+    )
+
+
+def test_a_refused_file_is_named_by_number_only() -> None:
+    """Neither text nor representation of a refusal may carry the site's file name into a log."""
+    file = RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/Jane_Doe/IM1"))
+    assert str(file) == "upload u-3fa9c1d2e4, file 17: cut off"
+    assert "Jane" not in repr(RefusedError("refused", (file,)))

@@ -1,0 +1,172 @@
+"""Intake of a visit's uploads."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.config import IntakeConfig
+from storage.dicom_write import write_guide_nifti, write_guide_seg
+from storage.errors import RefusedError
+from storage.intake import VisitIntake, intake_visit
+from storage.upload import hash_upload, list_uploads
+from tests.storage.drawn_uploads import (
+    NATIVE,
+    POST,
+    demo_config,
+    drawn_masks,
+    on_slices,
+    stack_geometry,
+    write_series,
+    write_visit,
+)
+
+INTAKE = demo_config().intake
+LABEL_VALUES = INTAKE.guide.nifti_labels.model_dump()
+
+
+def _intake(root: Path, intake: IntakeConfig = INTAKE) -> VisitIntake:
+    return intake_visit([hash_upload(listing) for listing in list_uploads(root)], intake)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give the folder of an upload."""
+    return tmp_path / "incoming" / "S01_a"
+
+
+def test_an_upload_becomes_stacks_and_guides(tmp_path: Path, folder: Path) -> None:
+    """Each segmentation goes to the series it was drawn on."""
+    files = write_visit(folder)
+    other = drawn_masks()[:, ::-1]
+    write_guide_seg(folder / "g1.dcm", drawn_masks(), files["native"][::8], "native")
+    write_guide_seg(folder / "g2.dcm", other, files["post"][::9], "post")
+    (folder / "notes.txt").write_text("x")
+    taken = _intake(tmp_path)
+    assert taken.post is not None
+    assert (taken.native.echoes.shape[:2], taken.post.echoes.shape[:2]) == ((3, 8), (3, 9))
+    assert np.array_equal(taken.guides["native"], drawn_masks())
+    assert np.array_equal(taken.guides["post"], other)
+    assert (taken.refused_files, taken.n_other_series, taken.n_not_dicom) == ((), 0, 1)
+    assert taken.study_date == NATIVE.started_at.date()
+
+
+def test_a_nifti_guide_serves_every_role_on_its_grid(tmp_path: Path, folder: Path) -> None:
+    """It references no series, so the geometry decides."""
+    write_visit(folder)
+    write_guide_nifti(folder / "guide.nii.gz", drawn_masks(), stack_geometry(), LABEL_VALUES)
+    taken = _intake(tmp_path)
+    assert np.array_equal(taken.guides["native"], drawn_masks())
+    assert np.array_equal(taken.guides["post"], drawn_masks())
+
+
+def test_a_segmentation_of_another_series_goes_by_geometry(tmp_path: Path, folder: Path) -> None:
+    """A reader may have drawn on a cine image of the same planes."""
+    write_visit(folder)
+    cine = write_series(tmp_path / "cine", replace(NATIVE, description="cine", ti_ms=(100.0,)))
+    write_guide_seg(folder / "guide.dcm", drawn_masks(), cine, "cine")
+    taken = _intake(tmp_path)
+    assert set(taken.guides) == {"native", "post"}
+
+
+def test_without_a_guide_there_is_none(tmp_path: Path, folder: Path) -> None:
+    """The visit goes on and is flagged later."""
+    write_visit(folder)
+    assert _intake(tmp_path).guides == {}
+
+
+def test_a_guide_off_the_grid_is_left_out(tmp_path: Path, folder: Path) -> None:
+    """The images are still worth having."""
+    write_visit(folder)
+    off = replace(stack_geometry(), pixel_spacing_mm=(2.0, 2.0))
+    write_guide_nifti(folder / "guide.nii", drawn_masks(), off, LABEL_VALUES)
+    taken = _intake(tmp_path)
+    (file,) = taken.refused_files
+    assert taken.guides == {}
+    assert file.path.name == "guide.nii"
+    assert file.reason.startswith("native: the guide's grid is 12 x 10 at 2 x 2 mm")
+
+
+def test_two_guides_for_one_slice_are_both_left_out(tmp_path: Path, folder: Path) -> None:
+    """Which reader is right is not for us to say."""
+    files = write_visit(folder)
+    write_guide_seg(folder / "g1.dcm", drawn_masks(), files["native"][::8], "one")
+    write_guide_seg(folder / "g2.dcm", drawn_masks()[:, :1], files["native"][:1], "two")
+    taken = _intake(tmp_path)
+    assert taken.guides == {}
+    assert len(taken.refused_files) == 2
+    assert {file.reason for file in taken.refused_files} == {
+        "native: another guide is for the same slice; upload one guide a slice"
+    }
+
+
+def test_guides_for_different_slices_are_joined(tmp_path: Path, folder: Path) -> None:
+    """One segmentation a slice is a common export."""
+    files = write_visit(folder)
+    for index in range(3):
+        image = files["native"][8 * index : 8 * index + 1]
+        write_guide_seg(folder / f"g{index}.dcm", drawn_masks()[:, index : index + 1], image, str(index))
+    assert np.array_equal(_intake(tmp_path).guides["native"], drawn_masks())
+
+
+def test_two_uploads_make_one_visit(tmp_path: Path) -> None:
+    """Native and post-contrast images may be sent apart."""
+    write_series(tmp_path / "incoming" / "S01_a", NATIVE)
+    write_series(tmp_path / "incoming" / "S01_b", POST)
+    taken = _intake(tmp_path)
+    assert taken.post is not None
+    assert taken.native.sources[0][0].upload_id != taken.post.sources[0][0].upload_id
+
+
+def test_the_order_of_uploads_changes_nothing(tmp_path: Path) -> None:
+    """Folder names are the site's; results must not hang on them."""
+    write_series(tmp_path / "incoming" / "S01_a", NATIVE)
+    write_series(tmp_path / "incoming" / "S01_b", on_slices(replace(NATIVE, uid_seed=""), 0, 1, 2))
+    (tmp_path / "incoming" / "S01_b" / "extra").write_text("")
+    uploads = [hash_upload(listing) for listing in list_uploads(tmp_path)]
+    forward, backward = intake_visit(uploads, INTAKE), intake_visit(uploads[::-1], INTAKE)
+    assert forward.native.sources == backward.native.sources
+
+
+def test_a_truncated_file_refuses_the_visit_and_is_named(tmp_path: Path, folder: Path) -> None:
+    """The reason says what is missing and which file to send again, without its name."""
+    paths = sorted(write_visit(folder)["native"])
+    broken = paths[5]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    with pytest.raises(RefusedError) as refused:
+        _intake(tmp_path)
+    (file,) = refused.value.files
+    assert file.path == broken
+    assert "has 7 inversion times, expected 8" in refused.value.reason
+    expected = (
+        f"; left out: upload {file.upload_id}, file {file.file_number}: its pixel data are missing or cut off"
+    )
+    assert expected in refused.value.reason
+    assert broken.name not in refused.value.reason
+
+
+def test_a_broken_file_that_is_not_needed_stops_nobody(tmp_path: Path, folder: Path) -> None:
+    """What is left is complete, so the visit goes on and the file is refused."""
+    write_visit(folder)
+    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    taken = _intake(tmp_path)
+    assert [file.path.name for file in taken.refused_files] == ["broken.dcm"]
+
+
+def test_files_of_one_fault_are_named_together(tmp_path: Path, folder: Path) -> None:
+    """Twenty-four times the same sentence reads badly."""
+    write_series(folder, replace(NATIVE, ti_ms=(20_000.0, 30_000.0)))
+    with pytest.raises(
+        RefusedError, match=r"file \d+, \d+, \d+: inversion time 20000 ms.*; left out: .*30000"
+    ):
+        _intake(tmp_path)
+
+
+def test_files_of_two_patients_are_refused(tmp_path: Path) -> None:
+    """Matching looks at one file; intake at all of them."""
+    write_series(tmp_path / "incoming" / "S01_a", NATIVE)
+    write_series(tmp_path / "incoming" / "S01_b", replace(POST, patient_id="S02"))
+    with pytest.raises(RefusedError, match="the files carry 2 different PatientIDs") as refused:
+        _intake(tmp_path)
+    assert "S02" not in str(refused.value)

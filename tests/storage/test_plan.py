@@ -1,0 +1,131 @@
+"""subjects.csv."""
+
+from datetime import date, time
+from pathlib import Path
+
+import pytest
+
+from storage.errors import NotStoredError, PlanError
+from storage.plan import PlannedVisit, read_plan
+
+HEADER = (
+    "subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,hematocrit_time,site_id"
+)
+ROW = "S01,V1,2026-03-01,7,0.42,2026-03-01,09:15,01"
+
+
+def _plan(root: Path, *rows: str, header: str = HEADER, encoding: str = "utf-8") -> tuple[PlannedVisit, ...]:
+    (root / "subjects.csv").write_text("\n".join((header, *rows)) + "\n", encoding=encoding)
+    return read_plan(root)
+
+
+def test_a_row_becomes_a_planned_visit(tmp_path: Path) -> None:
+    """Ids stay text, so that site 01 is not site 1."""
+    assert _plan(tmp_path, ROW) == (
+        PlannedVisit("S01", "V1", "01", date(2026, 3, 1), 7, 0.42, date(2026, 3, 1), time(9, 15)),
+    )
+
+
+def test_an_unknown_hematocrit_is_none(tmp_path: Path) -> None:
+    """Blood results often come after the images."""
+    (visit,) = _plan(tmp_path, "S01,V1,2026-03-01,7,,,,01")
+    assert (visit.hematocrit_fraction, visit.hematocrit_date, visit.hematocrit_time) == (None, None, None)
+
+
+def test_the_time_column_may_be_absent(tmp_path: Path) -> None:
+    """Many sites record the day only."""
+    header = HEADER.replace(",hematocrit_time", "")
+    (visit,) = _plan(tmp_path, "S01,V1,2026-03-01,7,0.42,2026-03-01,01", header=header)
+    assert visit.hematocrit_time is None
+
+
+def test_a_spreadsheets_byte_order_mark_and_blank_lines_are_harmless(tmp_path: Path) -> None:
+    """Spreadsheets write both."""
+    assert len(_plan(tmp_path, ROW, "", encoding="utf-8-sig")) == 1
+
+
+@pytest.mark.parametrize(
+    ("study_date", "covered"),
+    [("2026-02-21", False), ("2026-02-22", True), ("2026-03-08", True), ("2026-03-09", False)],
+)
+def test_a_window_covers_both_its_ends(tmp_path: Path, study_date: str, covered: bool) -> None:
+    """The window counts in days before and after the planned date."""
+    (visit,) = _plan(tmp_path, ROW)
+    assert visit.covers(date.fromisoformat(study_date)) is covered
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        pytest.param("S 01,V1,2026-03-01,7,,,,01", "subject_id 'S 01': expected", id="id"),
+        pytest.param("../x,V1,2026-03-01,7,,,,01", "subject_id '../x': expected", id="path"),
+        pytest.param("S01,V1,2026-03-01,7,,,,", "site_id '': expected", id="no-site"),
+        pytest.param("S01,V1,1.3.2026,7,,,,01", "visit_date '1.3.2026' is no date", id="date"),
+        pytest.param("S01,V1,,7,,,,01", "visit_date is empty", id="no-date"),
+        pytest.param("S01,V1,2026-03-01,-1,,,,01", "window_days '-1' is no whole number", id="window"),
+        pytest.param(
+            "S01,V1,2026-03-01,7,42,2026-03-01,,01",
+            "looks like percent, expected a fraction: 0.42",
+            id="percent",
+        ),
+        pytest.param(
+            'S01,V1,2026-03-01,7,"0,42",2026-03-01,,01', "no number with a decimal point", id="comma"
+        ),
+        pytest.param("S01,V1,2026-03-01,7,-0.4,2026-03-01,,01", "-0.4 is not between 0 and 1", id="negative"),
+        pytest.param("S01,V1,2026-03-01,7,nan,2026-03-01,,01", "nan is not between 0 and 1", id="nan"),
+        pytest.param(
+            "S01,V1,2026-03-01,7,0.42,,,01", "hematocrit_date is empty although", id="no-sample-date"
+        ),
+        pytest.param(
+            "S01,V1,2026-03-01,7,0.42,2026-03-01,9am,01", "hematocrit_time '9am' is no time", id="time"
+        ),
+        pytest.param("S01,V1,2026-03-01,7", "another number of cells", id="short"),
+        pytest.param("S01,V1,2026-03-01,7,,,,01,more", "another number of cells", id="long"),
+    ],
+)
+def test_a_wrong_cell_is_refused_with_its_row(tmp_path: Path, row: str, message: str) -> None:
+    """The row number is the spreadsheet's, with the header as row 1."""
+    with pytest.raises(PlanError, match=f"row 3: .*{message}"):
+        _plan(tmp_path, ROW, row)
+
+
+def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:
+    """A plan is mended in one go."""
+    with pytest.raises(PlanError, match=r"row 2: visit_date .*row 2: window_days .*row 4: subject_id"):
+        _plan(tmp_path, "S01,V1,x,y,,,,01", ROW, "?,V1,2026-03-01,7,,,,01")
+
+
+def test_a_visit_is_planned_once(tmp_path: Path) -> None:
+    """Two rows of one visit would publish two rows."""
+    with pytest.raises(PlanError, match="row 3: subject S01, visit V1 is planned twice"):
+        _plan(tmp_path, ROW, ROW)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        pytest.param(
+            HEADER.replace("site_id", "site"),
+            "column site_id is missing; column 'site' is unknown",
+            id="name",
+        ),
+        pytest.param(HEADER + ",treatment_arm", "column 'treatment_arm' is unknown, remove it", id="arm"),
+        pytest.param(HEADER + ",site_id", "column site_id is there twice", id="twice"),
+    ],
+)
+def test_a_wrong_header_is_refused(tmp_path: Path, header: str, message: str) -> None:
+    """An unknown column may be the treatment arm, which must not get near the images."""
+    with pytest.raises(PlanError, match=message):
+        _plan(tmp_path, header=header)
+
+
+def test_a_plan_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    """Half-read ids would match the wrong subjects."""
+    with pytest.raises(PlanError, match="no CSV in UTF-8"):
+        _plan(tmp_path, "Sü,V1,2026-03-01,7,,,,01", encoding="latin-1")
+
+
+def test_a_missing_plan_says_what_to_do(tmp_path: Path) -> None:
+    """The message names the columns to write."""
+    with pytest.raises(NotStoredError, match="subject_id, visit_id, visit_date"):
+        read_plan(tmp_path)

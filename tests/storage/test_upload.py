@@ -1,0 +1,214 @@
+"""Uploads in incoming/ and the visits they belong to."""
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from storage.config import MatchingConfig
+from storage.errors import RefusedError
+from storage.plan import PlannedVisit
+from storage.upload import Match, Mismatch, Upload, hash_upload, list_uploads, match_upload, split_duplicates
+from tests.storage.drawn_uploads import NATIVE, demo_config, on_slices, read_upload, write_series
+
+PLAN = tuple(
+    PlannedVisit(subject, visit, "01", day, 7, None, None, None)
+    for subject in ("S01", "S02")
+    for visit, day in (("V1", date(2026, 3, 1)), ("V2", date(2026, 9, 1)))
+)
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Path:
+    """Give an incoming/ with one upload of subject S01."""
+    write_series(tmp_path / "incoming" / "S01_a", on_slices(NATIVE, 0))
+    return tmp_path / "incoming"
+
+
+def _match(incoming: Path, folder: str = "S01_a", **changes: object) -> Match | Mismatch:
+    matching = demo_config().matching.model_copy(update=changes)
+    return match_upload(read_upload(incoming.parent, folder), PLAN, matching)
+
+
+def test_an_absent_incoming_holds_no_uploads(tmp_path: Path) -> None:
+    """A new trial has none."""
+    assert list_uploads(tmp_path) == ()
+
+
+def test_listing_opens_no_file(incoming: Path) -> None:
+    """A night with nothing new must not read gigabytes: unreadable files are listed all the same."""
+    file = next((incoming / "S01_a").iterdir())
+    shutil.rmtree(incoming / "S01_a")
+    (incoming / "S01_a").mkdir()
+    os.mkfifo(file)
+    (listing,) = list_uploads(incoming.parent)
+    assert listing.n_files == 1
+    assert "special files" in str(listing.unusable_reason)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "more"])
+def test_any_change_of_a_folder_changes_its_fingerprint(incoming: Path, change: str) -> None:
+    """Else a mended upload would be taken for the broken one."""
+    (before,) = list_uploads(incoming.parent)
+    file = next((incoming / "S01_a").iterdir())
+    if change == "content":
+        file.write_bytes(file.read_bytes() + b"\0")
+    elif change == "time":
+        os.utime(file, ns=(1, 1))
+    elif change == "name":
+        file.rename(file.with_name("renamed"))
+    else:
+        (incoming / "S01_a" / "notes").mkdir()
+        (incoming / "S01_a" / "notes" / "a.txt").write_text("")
+    (after,) = list_uploads(incoming.parent)
+    assert after.fingerprint != before.fingerprint
+
+
+def test_an_untouched_folder_keeps_its_fingerprint(incoming: Path) -> None:
+    """A second night finds nothing new."""
+    assert list_uploads(incoming.parent) == list_uploads(incoming.parent)
+
+
+def test_stray_files_are_listed_with_a_reason(incoming: Path) -> None:
+    """A zip or a loose file is not passed over in silence."""
+    (incoming / "more.zip").write_bytes(b"PK")
+    listing = list_uploads(incoming.parent)[-1]
+    assert "put the files of one visit into a folder" in str(listing.unusable_reason)
+    with pytest.raises(RefusedError, match="is no folder"):
+        hash_upload(listing)
+
+
+def test_an_empty_folder_is_unusable(incoming: Path) -> None:
+    """It says so instead of matching nothing."""
+    (incoming / "S02_a").mkdir()
+    assert list_uploads(incoming.parent)[-1].unusable_reason == "holds no files"
+
+
+def test_symbolic_links_are_not_followed(incoming: Path, tmp_path: Path) -> None:
+    """A link could lead anywhere on the machine."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "file").write_text("secret")
+    (incoming / "S01_a" / "link").symlink_to(secret)
+    (incoming / "S02_link").symlink_to(secret)
+    inside, top = list_uploads(tmp_path)
+    assert "1 symbolic links" in str(inside.unusable_reason)
+    assert "is no folder" in str(top.unusable_reason)
+
+
+def test_files_are_numbered_by_relative_path(incoming: Path) -> None:
+    """Numbers stand for names and must not depend on the file system's order."""
+    upload = read_upload(incoming.parent)
+    names = [file.path.name for file in upload.files]
+    assert [file.number for file in upload.files] == list(range(1, 9))
+    assert names == sorted(names)
+
+
+def test_the_same_content_in_two_folders_is_one_upload(incoming: Path) -> None:
+    """Sites upload things twice; the copy is listed, not processed."""
+    shutil.copytree(incoming / "S01_a", incoming / "S01_copy")
+    uploads = [hash_upload(listing) for listing in list_uploads(incoming.parent)]
+    kept, copies = split_duplicates(uploads)
+    assert uploads[0].upload_id == uploads[1].upload_id
+    assert ([one.path.name for one in kept], [one.path.name for one in copies]) == (["S01_a"], ["S01_copy"])
+
+
+def test_other_content_is_another_upload(incoming: Path) -> None:
+    """The id is that of the bytes, whatever the folder's name."""
+    before = read_upload(incoming.parent)
+    before.files[0].path.write_bytes(b"mended")
+    assert read_upload(incoming.parent).upload_id != before.upload_id
+
+
+def test_an_upload_that_still_grows_is_refused(incoming: Path) -> None:
+    """Half an upload must not become a visit's result."""
+    (listing,) = list_uploads(incoming.parent)
+    (incoming / "S01_a" / "late").write_text("")
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        hash_upload(listing)
+
+
+def test_folder_patient_and_date_give_the_visit(incoming: Path) -> None:
+    """The study date is 2026-03-04, in the window of V1."""
+    assert _match(incoming) == Match("S01", "V1")
+
+
+def test_files_that_are_no_dicom_are_passed_over(incoming: Path) -> None:
+    """A text file sorted first must not hide the images."""
+    (incoming / "S01_a" / "0_readme.txt").write_text("from site 01")
+    (incoming / "S01_a" / "1_broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+    assert _match(incoming) == Match("S01", "V1")
+
+
+@pytest.mark.parametrize(
+    ("folder", "subject_from", "reason"),
+    [
+        pytest.param("S02_a", ("folder", "patient_id"), "PatientID gives another one", id="disagree"),
+        pytest.param("Jane_Doe", ("folder", "patient_id"), "folder: no planned subject", id="folder"),
+        pytest.param("S01(copy)", ("folder",), "folder: no planned subject", id="pattern"),
+    ],
+)
+def test_disagreement_is_refused_without_names(
+    incoming: Path, folder: str, subject_from: tuple[str, ...], reason: str
+) -> None:
+    """Never guessed; and what the site wrote stays out of the message."""
+    (incoming / "S01_a").rename(incoming / folder)
+    found = _match(incoming, folder, subject_from=subject_from)
+    assert isinstance(found, Mismatch)
+    assert reason in found.reason
+    assert found.subject_id is None
+    assert "Jane" not in found.reason
+
+
+def test_an_unplanned_patient_is_refused_without_the_patients_id(incoming: Path) -> None:
+    """PatientID may be a hospital number."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, patient_id="H4711"))
+    found = _match(incoming)
+    assert isinstance(found, Mismatch)
+    assert found.reason == "PatientID: no planned subject; check subjects.csv and the upload"
+
+
+def test_a_date_outside_every_window_names_the_subject(incoming: Path) -> None:
+    """The subject is certain, so the mismatch can be shown with it."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, started_at=NATIVE.started_at.replace(month=5)))
+    found = _match(incoming)
+    assert isinstance(found, Mismatch)
+    assert found.subject_id == "S01"
+    assert "2026-05-04 lies in no planned window: V1 2026-03-01 +- 7 d, V2" in found.reason
+
+
+def test_overlapping_windows_are_refused(incoming: Path) -> None:
+    """Two visits claim the date; guessing the nearer one is still guessing."""
+    plan = tuple(replace(visit, window_days=200) for visit in PLAN)
+    found = match_upload(read_upload(incoming.parent), plan, demo_config().matching)
+    assert isinstance(found, Mismatch)
+    assert "windows of several visits: V1, V2" in found.reason
+
+
+def test_an_upload_without_dicom_matches_nothing(incoming: Path) -> None:
+    """Without a study date there is no visit."""
+    (incoming / "S02_a").mkdir()
+    (incoming / "S02_a" / "notes.txt").write_text("")
+    found = _match(incoming, "S02_a")
+    assert isinstance(found, Mismatch)
+    assert "no DICOM file with PatientID and StudyDate" in found.reason
+
+
+def test_one_source_alone_may_give_the_subject(incoming: Path) -> None:
+    """A trial whose folders mean nothing goes by PatientID."""
+    (incoming / "S01_a").rename(incoming / "export 7")
+    assert _match(incoming, "export 7", subject_from=("patient_id",)) == Match("S01", "V1")
+
+
+def test_matching_needs_only_what_it_is_told(incoming: Path) -> None:
+    """Where PatientID is no source, files without one still match by folder."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, patient_id=""))
+    matching = MatchingConfig(subject_from=("folder",), folder_pattern="(?P<subject>.*)_a")
+    upload: Upload = read_upload(incoming.parent)
+    assert match_upload(upload, PLAN, matching) == Match("S01", "V1")
