@@ -1,0 +1,135 @@
+"""The command ``cmrtrials``. Heavy libraries are imported by the commands that need them."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="T1 and ECV mapping of cardiac MR trials: DICOM uploads in, tables out, every night.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Root = Annotated[Path, typer.Argument(help="Folder of the trial, with trial.toml and subjects.csv.")]
+
+
+@app.callback()
+def main() -> None:
+    """Set what must be in the environment before Prefect and Dask are imported; workers inherit it."""
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "storage",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "DASK_LOGGING__DISTRIBUTED": "warning",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+@app.command()
+def simulate(
+    root: Root,
+    subjects: Annotated[int, typer.Option(min=1, help="Number of subjects.")] = 6,
+    visits: Annotated[int, typer.Option(min=1, help="Visits a subject, half a year apart.")] = 2,
+    seed: Annotated[int, typer.Option(help="Same seed, same trial.")] = 1,
+    faults: Annotated[
+        bool, typer.Option(help="Send what sites send: a broken file, a missing guide, a missing hematocrit.")
+    ] = True,
+) -> None:
+    """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
+    from flows.simulate import Recipe, simulate_trial
+    from flows.terminal import fail_clearly, simulation_progress
+
+    with fail_clearly(), simulation_progress(subjects * visits) as advance:
+        simulate_trial(root, Recipe(subjects, visits, seed, faults), on_visit=advance)
+
+
+@app.command()
+def run(root: Root) -> None:
+    """Run one night now, with a Prefect server and a Dask cluster of its own.
+
+    Exit code 1 when a visit failed or was newly refused.
+    """
+    from flows.nightly import nightly
+
+    _run_flow(root, nightly, {"root": str(root.resolve())})
+
+
+@app.command()
+def rerun(
+    root: Root,
+    subject: Annotated[list[str] | None, typer.Option(help="Subject to run again; may be repeated.")] = None,
+    visit: Annotated[list[str] | None, typer.Option(help="Visit to run again; may be repeated.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "asked at the terminal",
+) -> None:
+    """Run again what failed or was refused, or the chosen subjects and visits.
+
+    Exit code 1 when a visit failed or was refused again.
+    """
+    from flows.rerun import rerun as rerun_flow
+
+    parameters = {
+        "root": str(root.resolve()),
+        "reason": reason,
+        "subject_ids": subject or [],
+        "visit_ids": visit or [],
+    }
+    _run_flow(root, rerun_flow, parameters)
+
+
+@app.command()
+def status(root: Root) -> None:
+    """Show every planned visit with its state and reason."""
+    from flows.terminal import fail_clearly, print_visits
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        print_visits(open_trial(root))
+
+
+@app.command()
+def query(
+    root: Root,
+    sql: Annotated[
+        str, typer.Argument(help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal.")
+    ],
+) -> None:
+    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1."""
+    from flows.query import run_query
+    from flows.terminal import fail_clearly, print_table
+
+    with fail_clearly():
+        print_table(*run_query(root, sql))
+
+
+@app.command()
+def serve(
+    root: Root,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
+) -> None:
+    """Serve a trial: Prefect server with UI, the nightly schedule, and runs on demand. Ctrl-C ends it."""
+    from flows.serve import serve_trial
+    from flows.terminal import fail_clearly
+
+    with fail_clearly():
+        serve_trial(root.resolve(), port)
+
+
+def _run_flow(root: Path, flow: Any, parameters: dict[str, Any]) -> None:
+    from flows.server import prefect_server
+    from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        trial = open_trial(root)
+        with prefect_server(), night_progress():
+            state = flow(**parameters, return_state=True)
+        print_visits(trial)
+        print_scans(trial)
+        print_files(trial)
+    typer.echo(state.message)
+    if not state.is_completed():
+        raise typer.Exit(code=1)

@@ -1,0 +1,13 @@
+"""Errors of `flows` that the command reports in one line."""
+
+
+class FlowError(Exception):
+    """Base of every error raised by `flows`."""
+
+
+class ServerNotStartedError(FlowError, RuntimeError):
+    """The Prefect server did not come up."""
+
+
+class QueryError(FlowError, ValueError):
+    """A statement that DuckDB refuses."""

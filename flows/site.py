@@ -1,0 +1,43 @@
+"""Settings of the machine or cluster: what changes only how a night runs, never its results."""
+
+import os
+from typing import Any, cast
+
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+from prefect_dask.task_runners import DaskTaskRunner
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SiteSettings(BaseSettings):
+    """Read from environment variables that begin with ``CMR_``."""
+
+    model_config = SettingsConfigDict(env_prefix="CMR_", frozen=True)
+
+    dask_scheduler: str | None = None
+    """Address of a running Dask scheduler, ``tcp://host:8786``; without one a night starts its own cluster."""
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Worker processes of a night's own cluster."""
+
+
+def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[PrefectFuture[Any]]:
+    """Connect to the site's Dask cluster, or start a cluster for the night when its first task is submitted."""
+    site = settings or SiteSettings()
+    if site.dask_scheduler:
+        runner = DaskTaskRunner(address=site.dask_scheduler)
+    else:
+        runner = DaskTaskRunner(
+            cluster_class="distributed.LocalCluster",
+            cluster_kwargs={
+                "n_workers": site.workers,
+                # One thread a process: a visit that brings its worker down takes no other visit with it.
+                "threads_per_worker": 1,
+                "resources": {"CPU": 1},
+                # A visit that has brought down two workers is not given a third.
+                "scheduler_kwargs": {"allowed_failures": 1},
+                "host": "127.0.0.1",
+                "dashboard_address": None,
+            },
+        )
+    return cast("TaskRunner[PrefectFuture[Any]]", runner)

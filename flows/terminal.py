@@ -1,0 +1,168 @@
+"""What the command prints: progress, tables, and clear first lines of errors."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from flows.errors import FlowError
+from storage.errors import StorageError
+from storage.tables import read_table
+from storage.trial import Trial
+
+STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed": "red", "refused": "red"}
+
+SCAN_COLUMNS = (
+    ("subject", "subject_id", "{}"),
+    ("visit", "visit_id", "{}"),
+    ("T1 native [ms]", "t1_native_ms", "{:.0f}"),
+    ("T1 post [ms]", "t1_post_ms", "{:.0f}"),
+    ("blood native [ms]", "blood_t1_native_ms", "{:.0f}"),
+    ("blood post [ms]", "blood_t1_post_ms", "{:.0f}"),
+    ("R² native", "r_squared_native_mean", "{:.3f}"),
+    ("R² post", "r_squared_post_mean", "{:.3f}"),
+    ("Hct [%]", "hematocrit_fraction", "{:.1%}"),
+    ("ECV [%]", "ecv_fraction", "{:.1%}"),
+    ("QC", "qc_verdict", "{}"),
+)
+"""Heading, column and format of what a night prints of each scan."""
+
+console = Console()
+
+
+@contextmanager
+def fail_clearly() -> Iterator[None]:
+    """Turn an error that names what to do into one line and exit code 2, without a traceback."""
+    try:
+        yield
+    except (StorageError, FlowError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(code=2) from None
+
+
+def print_visits(trial: Trial) -> None:
+    """Print every planned visit with its state and reason; one that no night has seen is ``new``."""
+    published = {
+        (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
+    }
+    table = _table("visits", ["subject", "visit", "planned", "state", "reason"])
+    for line in trial.plan():
+        row = published.get((line.subject_id, line.visit_id))
+        state = row["state"] if row else "new"
+        reason = row["reason"] if row else "no night has run since it was planned"
+        style = STATE_STYLES.get(state, "")
+        table.add_row(
+            line.subject_id,
+            line.visit_id,
+            str(line.visit_date),
+            f"[{style}]{state}[/{style}]" if style else state,
+            escape(reason),
+        )
+    console.print(table)
+
+
+def print_scans(trial: Trial) -> None:
+    """Print the main columns of the table ``scans``."""
+    rows = read_table(trial.root, "scans").to_pylist()
+    rows.sort(key=lambda row: (row["subject_id"], row["visit_id"]))
+    table = _table("scans", [heading for heading, _, _ in SCAN_COLUMNS], n_text=2)
+    for row in rows:
+        table.add_row(*(_cell(row[column], form) for _, column, form in SCAN_COLUMNS))
+    console.print(table)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print the answer to a query."""
+    table = Table(*map(escape, columns), header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(value, "{:.6g}" if isinstance(value, float) else "{}") for value in row))
+    console.print(table)
+
+
+def print_files(trial: Trial) -> None:
+    """Say where the results lie."""
+    for folder, what in {
+        "tables": "Parquet: pandas.read_parquet(FOLDER/scans)",
+        "arrays": "Zarr: echoes, masks and maps of each visit",
+        "quarantine": "refused files, each with reason.json",
+        "history": "results that were replaced",
+        "audit": "who published what, when and why",
+    }.items():
+        path = trial.root / folder
+        if path.is_dir():
+            n_files = sum(1 for file in path.rglob("*") if file.is_file())
+            console.print(f"{path}  {n_files} files  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def night_progress() -> Iterator[None]:
+    """Show how many visits of the night have ended, as `flows.night` reports them."""
+    with _progress("visits") as bar:
+        task = bar.add_task("planning", total=None)
+
+        class Advance(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                ended, total = record.__dict__["n_ended"], record.__dict__["n_visits"]
+                bar.update(task, completed=ended, total=total, description=record.getMessage())
+
+        logger = logging.getLogger("cmrtrials.progress")
+        handler = Advance()
+        level, logger.propagate = logger.level, False
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+@contextmanager
+def simulation_progress(n_scans: int) -> Iterator[Callable[[str], None]]:
+    """Show how many scans are written; yields what to call after each."""
+    with _progress("scans") as bar:
+        task = bar.add_task("simulating", total=n_scans)
+
+        def advance(label: str) -> None:
+            bar.update(task, advance=1, description=label)
+
+        yield advance
+
+
+def _progress(unit: str) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _table(title: str, headings: Sequence[str], n_text: int | None = None) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, heading in enumerate(headings):
+        is_number = n_text is not None and index >= n_text
+        table.add_column(escape(heading), justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    return escape(form.format(value)).replace("%", "")

@@ -1,0 +1,156 @@
+"""Publication: the rows of a visit move from its store, or from its refusal, into the tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect.logging import get_run_logger
+
+from storage.arrays import open_store
+from storage.config import TrialConfig
+from storage.plan import PlannedVisit
+from storage.tables import publish
+from tasks.matching import matching_digest
+from tasks.plan import Settled, VisitJob
+from tasks.stage import StageName, StageResult, VisitRef
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Writes the visits of one night, each with who, why and by which run."""
+
+    root: Path
+    """Folder of the trial."""
+    config: TrialConfig
+    """Configuration of the trial."""
+    planned: tuple[PlannedVisit, ...]
+    """Lines of subjects.csv."""
+    run_id: str
+    """Prefect's id of the flow run."""
+    who: str
+    """Who asked for the run."""
+    why: str
+    """Why it ran."""
+
+    def result(
+        self,
+        job: VisitJob,
+        stages: Mapping[StageName, StageResult],
+        longitudinal: list[dict[str, Any]],
+        summary_digest: str,
+    ) -> str:
+        """Publish a computed visit; return its state."""
+        rows, state, reason = self._stored_rows(job.visit, job.digests["quantify"], longitudinal)
+        seconds = {f"seconds_{stage}": result.seconds for stage, result in stages.items()}
+        devices = {result.device for result in stages.values()} - {None}
+        self._write(
+            self._job_row(job, state, reason)
+            | {
+                "summary_digest": summary_digest,
+                "device": "+".join(sorted(device for device in devices if device)) or None,
+                **seconds,
+            },
+            rows,
+        )
+        return state
+
+    def summary(
+        self, visit: VisitRef, row: Mapping[str, Any], longitudinal: list[dict[str, Any]], summary_digest: str
+    ) -> None:
+        """Publish a visit again whose result stands and whose summary changed."""
+        rows, _, _ = self._stored_rows(visit, row["result_digest"], longitudinal)
+        self._write({**row, "summary_digest": summary_digest, "run_id": self.run_id}, rows)
+
+    def failure(self, job: VisitJob, state: str, stage: StageName, kind: str, reason: str) -> None:
+        """Publish a visit that was refused or failed in a stage: a row that says so, and no result."""
+        row = self._job_row(job, state, reason) | {"failed_stage": stage, "failure_kind": kind}
+        self._write(row, {})
+
+    def settled(self, settled: Settled) -> None:
+        """Publish a state that was known without computing: waiting, or an upload that matches badly."""
+        row = self._visit_row(settled.visit, settled.planned, settled.state, settled.reason)
+        self._write(row, {})
+
+    def _stored_rows(
+        self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]
+    ) -> tuple[dict[str, list[dict[str, Any]]], str, str]:
+        store = open_store(visit.path, visit.subject_id, visit.visit_id, digest)
+        ids = {
+            "subject_id": visit.subject_id,
+            "visit_id": visit.visit_id,
+            "site_id": visit.site_id,
+            "result_digest": digest,
+        }
+        stored: Any = store.attrs["rows"]
+        rows: dict[str, list[dict[str, Any]]] = {
+            table: [ids | row for row in table_rows]
+            for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
+        }
+        for scan in rows["scans"]:
+            # JSON, in which a store keeps its rows, has no type for times.
+            moment = scan["scan_datetime"]
+            scan["scan_datetime"] = None if moment is None else datetime.fromisoformat(moment)
+        return rows, *state_of(rows["flags"])
+
+    def _visit_row(self, visit: VisitRef, planned: PlannedVisit, state: str, reason: str) -> dict[str, Any]:
+        return {
+            "subject_id": visit.subject_id,
+            "visit_id": visit.visit_id,
+            "site_id": visit.site_id,
+            "result_digest": None,
+            "visit_date": planned.visit_date,
+            "state": state,
+            "reason": reason,
+            "failed_stage": None,
+            "failure_kind": None,
+            "upload_ids": [],
+            "upload_digests": [],
+            "upload_fingerprints": [],
+            "matching_digest": None,
+            "n_files": None,
+            "intake_digest": None,
+            "segment_digest": None,
+            "summary_digest": None,
+            "config_digest": self.config.digest(),
+            "code_version": version("cmrtrials"),
+            "device": None,
+            "seconds_intake": None,
+            "seconds_segment": None,
+            "seconds_quantify": None,
+            "run_id": self.run_id,
+        }
+
+    def _job_row(self, job: VisitJob, state: str, reason: str) -> dict[str, Any]:
+        return self._visit_row(job.visit, job.planned, state, reason) | {
+            "result_digest": job.digests["quantify"],
+            "upload_ids": [upload.upload_id for upload in job.uploads],
+            "upload_digests": [upload.content_digest for upload in job.uploads],
+            "upload_fingerprints": [upload.fingerprint for upload in job.uploads],
+            "matching_digest": matching_digest(self.config.matching, self.planned, job.visit.subject_id),
+            "n_files": sum(len(upload.files) for upload in job.uploads),
+            "intake_digest": job.digests["intake"],
+            "segment_digest": job.digests["segment"],
+        }
+
+    def _write(self, row: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> None:
+        stamped = row | {"published_at": datetime.now(UTC)}
+        outcome = publish(self.root, stamped, rows, self.who, self.why)
+        get_run_logger().info(
+            "publish %s/%s %s, state=%s reason=%s",
+            row["subject_id"],
+            row["visit_id"],
+            outcome,
+            row["state"],
+            row["reason"],
+        )
+
+
+def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:
+    """State of a computed visit, and its reason: the flags it raised, each code once."""
+    if not flags:
+        return "done", ""
+    first = {flag["code"]: flag["message"] for flag in reversed(flags)}
+    return "flagged", "; ".join(f"{code}: {first[code]}" for code in sorted(first))

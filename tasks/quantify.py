@@ -1,0 +1,113 @@
+"""Quantification of a visit: echoes and masks in, maps and table rows out."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import zarr
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from cmrcore.quantify import Hematocrit, QuantifySettings, ScanResult, Series, quantify_scan
+from cmrcore.quantify.qc import HematocritLimits, QcLimits, raise_flag
+from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
+from storage.config import QuantifyConfig
+from storage.dicom_series import EchoStack
+from storage.plan import PLAN_FILE, PlannedVisit
+from tasks.stage import StageResult, VisitRef, run_stage
+
+MAP_UNITS = {"t1_ms": "ms", "t1_star_ms": "ms", "t1_sd_ms": "ms"}
+"""Units of the maps that have one."""
+
+
+@task(name="quantify", task_run_name="quantify {visit.label}", cache_policy=NO_CACHE, persist_result=False)
+def quantify(
+    visit: VisitRef,
+    planned: PlannedVisit,
+    masks_digest: str,
+    config: QuantifyConfig,
+    digest: str,
+    force: bool,
+) -> StageResult:
+    """Fit, measure and check a scan, and store its maps and rows."""
+    ids = (visit.subject_id, visit.visit_id)
+
+    def work() -> str:
+        with write_store(visit.path, *ids, digest, extends=masks_digest) as store:
+            stacks = {role: read_stack(store, role) for role in stored_roles(store)}
+            native = stacks["native"]
+            result = quantify_scan(
+                native=read_series(store, native),
+                post=read_series(store, stacks["post"]) if "post" in stacks else None,
+                hematocrit=hematocrit_of(planned),
+                scan_time=native.acquired_at,
+                settings=settings_of(config),
+            )
+            for name, values in result.maps.items():
+                units = MAP_UNITS.get(name.rpartition("/")[2], "1")
+                write_array(store, name, values.numpy(), units, "slice row col")
+            store.attrs["result_digest"] = digest
+            refused_files: Any = store.attrs["refused_files"]
+            store.attrs["rows"] = table_rows(result, native, refused_files)
+        return f"verdict={result.verdict} flags={len(result.flags)} slices={len(result.slices)}"
+
+    return run_stage(visit, "quantify", digest, work, force=force)
+
+
+def read_series(store: zarr.Group, stack: EchoStack) -> Series:
+    """Read what a role's measurement needs from a store."""
+    role = stack.role
+    found = {name: read_array(store, f"{role}/{name}") for name in ("guide", "masks", "confidence")}
+    masks = {name: None if array is None else torch.from_numpy(array) for name, array in found.items()}
+    return Series(
+        echoes=torch.from_numpy(stack.echoes),
+        ti_ms=torch.from_numpy(stack.ti_ms),
+        acquisition_index=torch.from_numpy(stack.acquisition_index),
+        masks=masks["masks"],
+        guide=masks["guide"],
+        confidence=masks["confidence"],
+        positions_mm=torch.tensor(stack.positions_mm, dtype=torch.float64),
+        pixel_spacing_mm=stack.pixel_spacing_mm,
+        anterior=stack.anterior,
+        levels=stack.levels,
+        scheme=stack.scheme,
+    )
+
+
+def hematocrit_of(planned: PlannedVisit) -> Hematocrit | None:
+    """Hematocrit that the plan gives for a visit, if it gives one."""
+    if planned.hematocrit_fraction is None or planned.hematocrit_date is None:
+        return None
+    return Hematocrit(
+        planned.hematocrit_fraction, planned.hematocrit_date, planned.hematocrit_time, source=PLAN_FILE
+    )
+
+
+def settings_of(config: QuantifyConfig) -> QuantifySettings:
+    """Give the science its slice of trial.toml."""
+    return QuantifySettings(
+        t1_model=config.t1_model,
+        blood_erosion_mm=config.blood_erosion_mm,
+        hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
+        qc=QcLimits(**config.qc.model_dump()),
+    )
+
+
+def table_rows(
+    result: ScanResult, native: EchoStack, refused_files: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each table, still without the ids of the visit."""
+    scanner = {
+        "scan_datetime": None if native.acquired_at is None else native.acquired_at.isoformat(),
+        "field_strength_t": native.field_strength_t,
+        "manufacturer": native.manufacturer,
+        "scanner_model": native.scanner_model,
+    }
+    flags = [*result.flags, *(raise_flag("file_refused", reason) for reason in refused_files)]
+    return {
+        "scans": [scanner | result.scan],
+        "slices": [dict(row) for row in result.slices],
+        "segments": [dict(row) for row in result.segments],
+        "echoes": [dict(row) for row in result.echoes],
+        "flags": [asdict(flag) for flag in flags],
+    }

@@ -1,0 +1,38 @@
+"""Fixtures shared by all tests, and the rule that CI skips nothing."""
+
+import os
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skip a failure where everything a test needs must be there."""
+    report = yield
+    if REQUIRE_ALL and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although CMRTRIALS_REQUIRE_ALL=1: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the measured data, which never travels with the project."""
+    folder = Path(os.environ.get("CMRTRIALS_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip("no real data: set CMRTRIALS_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of Debian's Chromium."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    return path

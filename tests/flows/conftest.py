@@ -1,0 +1,71 @@
+"""A digital trial and its nights, run by the real command against a real Prefect server and Dask cluster."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.trials import Cmrtrials, DemoNight
+
+COMMAND = Path(sys.executable).with_name("cmrtrials")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment with a Prefect home of the tests' own and a wide terminal."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "CMR_"))}
+    return kept | {
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def cmrtrials(environment: dict[str, str]) -> Cmrtrials:
+    """Run the command; gives exit code and output."""
+
+    def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=environment | more,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> DemoNight:
+    """Demo trial after one night; tests that change a trial take a copy."""
+    root = tmp_path_factory.mktemp("demo") / "trial"
+    simulated = cmrtrials("simulate", root)
+    assert simulated.returncode == 0, simulated.stderr
+    return DemoNight(root, cmrtrials("run", root))
+
+
+@pytest.fixture
+def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
+    """Copy of the demo trial after its first night; file times are kept, so that nothing looks new."""
+    return Path(shutil.copytree(demo_night.root, tmp_path / "trial", copy_function=shutil.copy2))
+
+
+@pytest.fixture(scope="session")
+def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> Path:
+    """Trial of two sound subjects with one visit each, before its first night."""
+    root = tmp_path_factory.mktemp("small") / "trial"
+    simulated = cmrtrials("simulate", root, "--subjects", "2", "--visits", "1", "--no-faults")
+    assert simulated.returncode == 0, simulated.stderr
+    return root
+
+
+@pytest.fixture
+def small_copy(small_trial: Path, tmp_path: Path) -> Path:
+    """Copy of the small trial before its first night."""
+    return Path(shutil.copytree(small_trial, tmp_path / "trial", copy_function=shutil.copy2))

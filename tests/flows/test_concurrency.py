@@ -1,0 +1,55 @@
+"""Two nights at once."""
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from storage.audit import read_events, verify
+from tests.flows.conftest import COMMAND
+from tests.flows.trials import Cmrtrials
+
+pytestmark = pytest.mark.slow
+
+EXECUTION_COLUMNS = [
+    "device",
+    "seconds_intake",
+    "seconds_segment",
+    "seconds_quantify",
+    "run_id",
+    "published_at",
+]
+
+
+def test_two_nights_at_once_neither_double_nor_tear_a_row(
+    small_trial: Path, small_copy: Path, tmp_path: Path, environment: dict[str, str], cmrtrials: Cmrtrials
+) -> None:
+    """A scheduled night and one started by hand meet; the tables are those of a single night."""
+    undisturbed = tmp_path / "undisturbed"
+    subprocess.run(["cp", "-a", small_trial, undisturbed], check=True)
+    assert cmrtrials("run", undisturbed).returncode == 0
+    nights = [
+        subprocess.Popen(
+            [COMMAND, "run", small_copy],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [night.communicate(timeout=300)[0] for night in nights]
+    assert [night.returncode for night in nights] == [0, 0], outputs
+
+    for table in ("visits", "scans", "slices", "segments", "echoes", "longitudinal"):
+        left, right = (
+            pd.read_parquet(root / "tables" / table) if (root / "tables" / table).exists() else pd.DataFrame()
+            for root in (undisturbed, small_copy)
+        )
+        columns = [column for column in left.columns if column not in EXECUTION_COLUMNS]
+        pd.testing.assert_frame_equal(left[columns], right[columns])
+    published = [(event["subject_id"], event["visit_id"]) for event in read_events(small_copy)]
+    assert sorted(published) == [("S01", "V1"), ("S02", "V1")]
+    assert verify(small_copy) == 2
+    assert not list(small_copy.rglob("*.tmp"))

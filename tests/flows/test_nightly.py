@@ -1,0 +1,142 @@
+"""One night end to end: DICOM in, tables out."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from storage import open_trial
+from storage.audit import verify
+from tests.flows.trials import Cmrtrials, DemoNight, mend, snapshot
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def against_truth(demo_night: DemoNight) -> pd.DataFrame:
+    """Published scans beside their truth."""
+    scans = pd.read_parquet(demo_night.root / "tables" / "scans")
+    truth = pd.read_parquet(demo_night.root / "truth" / "scans.parquet")
+    return scans.merge(truth, on=["subject_id", "visit_id"], validate="one_to_one")
+
+
+def test_the_first_night_fails_and_names_the_broken_upload(demo_night: DemoNight) -> None:
+    """An engineer must see from the exit code and the last line what to mend."""
+    assert demo_night.first.returncode == 1, demo_night.first.stderr
+    last_line = demo_night.first.stdout.strip().splitlines()[-1]
+    assert "S06/V2 refused: " in last_line
+    assert "pixel data" in last_line
+
+
+def test_every_planned_visit_has_a_row_with_state_and_reason(demo_night: DemoNight) -> None:
+    """No subject is dropped silently."""
+    visits = pd.read_parquet(demo_night.root / "tables" / "visits").set_index(["subject_id", "visit_id"])
+    assert len(visits) == 12
+    assert visits["state"].value_counts().to_dict() == {"done": 9, "flagged": 2, "refused": 1}
+    assert "guide_missing" in visits.loc[("S04", "V2"), "reason"]
+    assert "hematocrit_missing" in visits.loc[("S05", "V1"), "reason"]
+    assert visits.loc[("S06", "V2"), "failed_stage"] == "intake"
+
+
+def test_ids_stay_text(demo_night: DemoNight) -> None:
+    """Site 01 is no number 1."""
+    scans = pd.read_parquet(demo_night.root / "tables" / "scans")
+    assert set(scans["site_id"]) == {"01", "02"}
+
+
+def test_native_t1_is_within_5_ms_of_the_ideal(against_truth: pd.DataFrame) -> None:
+    """Accuracy asked of the demo trial: no motion, SNR 40."""
+    measured = against_truth.dropna(subset="t1_native_ms")
+    assert len(measured) == 10
+    assert (measured["t1_native_ms"] - measured["t1_native_ms_ideal"]).abs().max() < 5
+
+
+def test_ecv_is_within_half_a_point_of_the_ideal(against_truth: pd.DataFrame) -> None:
+    """Accuracy asked of the demo trial: no motion, SNR 40."""
+    measured = against_truth.dropna(subset="ecv_fraction")
+    assert len(measured) == 9
+    assert (measured["ecv_fraction"] - measured["ecv_fraction_ideal"]).abs().max() < 0.005
+
+
+def test_a_missing_hematocrit_leaves_the_partition_coefficient(demo_night: DemoNight) -> None:
+    """What needs no hematocrit is kept; ECV has no value rather than a wrong one."""
+    scans = pd.read_parquet(demo_night.root / "tables" / "scans").set_index(["subject_id", "visit_id"])
+    assert np.isnan(scans.loc[("S05", "V1"), "ecv_fraction"])
+    assert 0.3 < scans.loc[("S05", "V1"), "partition_coefficient"] < 1.1
+
+
+def test_tables_of_slices_segments_and_echoes_are_complete(demo_night: DemoNight) -> None:
+    """10 scans with guides: 3 slices, 16 segments and 8 or 11 + 9 echoes a slice each; one scan has no guide."""
+    trial = open_trial(demo_night.root)
+    assert len(trial.table("slices")) == 11 * 3
+    assert len(trial.table("segments")) == 10 * 16
+    assert len(trial.table("echoes")) == 3 * (9 * (8 + 9) + 2 * (11 + 9))
+    assert set(trial.table("longitudinal")["subject_id"]) == {"S01", "S02", "S03", "S04", "S05"}
+
+
+def test_published_arrays_hold_echoes_masks_and_maps(demo_night: DemoNight) -> None:
+    """A map can be looked at with the images and masks it came from."""
+    arrays = open_trial(demo_night.root).arrays("S03", "V1")
+    assert arrays["native/echoes"].shape[:2] == (3, 11)
+    assert arrays["native/masks"].shape[:3] == (3, 3, 11)
+    assert arrays["post/t1_ms"].attrs["units"] == "ms"
+    ecv = np.asarray(arrays["ecv_fraction"])
+    myocardium = np.asarray(arrays["native/guide"])[0].astype(bool)
+    assert np.isfinite(ecv[myocardium]).mean() > 0.99
+
+
+def test_the_refused_upload_is_in_quarantine_with_its_reason(demo_night: DemoNight) -> None:
+    """What is refused is not lost."""
+    reasons = list((demo_night.root / "quarantine").rglob("reason.json"))
+    assert len(reasons) == 2  # the file and the upload
+    assert any("pixel data" in reason.read_text() for reason in reasons)
+
+
+def test_a_second_night_executes_nothing_and_changes_no_file(demo_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """Nothing is done twice, and old news does not fail a night again."""
+    before = snapshot(demo_copy)
+    second = cmrtrials("run", demo_copy)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert second.stdout.strip().splitlines()[-1] == "12 visits: 9 done, 2 flagged, 1 refused"
+    assert snapshot(demo_copy) == before
+    # It still lists what is refused.
+    assert "S06" in second.stdout
+
+
+def test_rerun_after_mending_executes_only_what_failed(demo_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """The operator mends the upload and asks again; eleven visits are left alone."""
+    mend(demo_copy)
+    before = snapshot(demo_copy / "tables")
+    again = cmrtrials("rerun", demo_copy, "--reason", "site sent the file again")
+    assert again.returncode == 0, again.stdout + again.stderr
+    after = snapshot(demo_copy / "tables")
+    changed = {name for name in after if after[name] != before.get(name)}
+    # The refused visit became a result with all its tables; no other visit's file changed.
+    assert {name.split("/", 1)[1] for name in changed} == {"S06/V2.parquet"}
+    visits = pd.read_parquet(demo_copy / "tables" / "visits").set_index(["subject_id", "visit_id"])
+    assert visits.loc[("S06", "V2"), "state"] == "done"
+    assert len(list((demo_copy / "history" / "S06" / "V2").rglob("superseded.json"))) == 1
+    assert verify(demo_copy) == 13
+
+
+def test_a_stage_that_raises_fails_one_visit_only(small_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """A failing subject stops nobody: its disk place is blocked by a file, the other visit is published."""
+    blocked = small_copy / "arrays" / "S02" / "V1"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    night = cmrtrials("run", small_copy)
+    assert night.returncode == 1
+    assert "S02/V1 failed: " in night.stdout.strip().splitlines()[-1]
+    visits = pd.read_parquet(small_copy / "tables" / "visits").set_index("subject_id")
+    assert visits["state"].to_dict() == {"S01": "done", "S02": "failed"}
+    assert str(small_copy) not in visits.loc["S02", "reason"]
+
+    # Deterministic failures are old news the next night, and run again when asked.
+    second = cmrtrials("run", small_copy)
+    assert second.returncode == 0, second.stdout + second.stderr
+    blocked.unlink()
+    again = cmrtrials("rerun", small_copy)
+    assert again.returncode == 0, again.stdout + again.stderr
+    visits = pd.read_parquet(small_copy / "tables" / "visits").set_index("subject_id")
+    assert visits["state"].to_dict() == {"S01": "done", "S02": "done"}

@@ -1,0 +1,125 @@
+"""Task runs on a real Dask cluster: values, failures, a killed worker, missing resources."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.testing.utilities import prefect_test_harness
+from prefect_dask import DaskTaskRunner
+
+from flows.site import SiteSettings, dask_task_runner
+from tasks.fanout import Failure, Fanout, NoWorkerError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """Prefect server with a database of its own; workers find it through the environment."""
+    from prefect.settings import PREFECT_API_URL
+
+    with prefect_test_harness(server_startup_timeout=90):
+        os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
+        yield
+        del os.environ["PREFECT_API_URL"]
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def double(value: int) -> int:
+    """Give twice the value."""
+    return 2 * value
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def refuse(reason: str) -> None:
+    """Fail as code does that meets what it cannot use."""
+    raise ValueError(reason)
+
+
+@task(name="dies", cache_policy=NO_CACHE, persist_result=False)
+def die() -> None:
+    """Take the worker process down, once the server knows of the task run."""
+    time.sleep(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_in_flow(body: Callable[[Fanout], Any], runner: DaskTaskRunner) -> Any:
+    """Give a body of submissions the fan-out of a flow run."""
+    answers: list[Any] = []
+
+    @flow(name="fanout", task_runner=runner, persist_result=False)
+    def fan() -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        assert isinstance(context.task_runner, DaskTaskRunner)
+        answers.append(body(Fanout(context.task_runner)))
+
+    fan()
+    return answers[0]
+
+
+def test_values_and_failures_come_back_by_key_and_more_can_be_submitted() -> None:
+    """A failing task run is an outcome among others; a follow-up is submitted while the rest runs."""
+
+    def body(fanout: Fanout) -> dict[Any, Any]:
+        for value in range(3):
+            fanout.submit(value, double, "CPU", value)
+        fanout.submit("bad", refuse, "CPU", "cannot use it")
+        outcomes = {}
+        for key, outcome in fanout:
+            outcomes[key] = outcome
+            if key == 2:
+                fanout.submit("again", double, "CPU", outcome)
+        return outcomes
+
+    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    bad = outcomes.pop("bad")
+    assert outcomes == {0: 0, 1: 2, 2: 4, "again": 8}
+    assert isinstance(bad, Failure)
+    assert bad.kind == "error"
+    assert str(bad.error) == "cannot use it"
+
+
+def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
+    """Dask would wait for a GPU worker for ever."""
+
+    def body(fanout: Fanout) -> list[tuple[Any, Any]]:
+        fanout.submit("segment", double, "GPU", 21)
+        return list(fanout)
+
+    assert run_in_flow(body, dask_task_runner(SiteSettings(workers=1))) == [("segment", 42)]
+
+
+def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> None:
+    """Workers started without resources would leave the night waiting for ever."""
+    runner = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "dashboard_address": None})
+
+    def body(fanout: Fanout) -> None:
+        with pytest.raises(NoWorkerError, match='--resources "CPU=1"'):
+            fanout.submit("intake", double, "CPU", 1)
+
+    run_in_flow(body, runner)
+
+
+def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
+    """Prefect is told, or the task run would stay Running for ever; the neighbour still gets its value."""
+
+    def body(fanout: Fanout) -> dict[Any, Any]:
+        fanout.submit("poison", die, "CPU")
+        fanout.submit("sound", double, "CPU", 4)
+        return dict(fanout)
+
+    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    assert outcomes["sound"] == 8
+    assert outcomes["poison"].kind == "crashed"
+    with get_client(sync_client=True) as client:
+        (dead,) = [run for run in client.read_task_runs() if run.name.startswith("dies")]
+    assert dead.state is not None
+    assert dead.state.is_crashed()
