@@ -1,10 +1,12 @@
 """Read DICOM files: one header record per instance, and its pixels; units are settled here, nowhere else."""
 
 import logging
+import re
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -29,6 +31,7 @@ Value = TypeVar("Value")
 TI_SOURCE = "InversionTime (0018,0082)"
 
 _PREAMBLE_LENGTH = 128
+_MOMENT = re.compile(r"\d{12}(\d{2}(\.\d{1,6})?)?([+-]\d{4})?")
 _KINDS: dict[str, InstanceKind] = {MRImageStorage: "mr", SegmentationStorage: "seg"}
 _COMPONENTS: dict[str, Component] = {
     "M": "magnitude",
@@ -272,25 +275,24 @@ def _date(dataset: pydicom.Dataset, keyword: str) -> date | None:
 
 
 def _acquired_at(dataset: pydicom.Dataset) -> datetime | None:
-    try:
-        moment = DT(dataset.get("AcquisitionDateTime"))
-    except (TypeError, ValueError):
-        moment = None
-    if moment is not None:
-        return datetime.combine(moment.date(), moment.time())
+    written = _text(dataset, "AcquisitionDateTime")
+    if _MOMENT.fullmatch(written):  # DICOM allows less, and pydicom makes the first of January of a mere year
+        with suppress(ValueError):
+            moment = DT(written)
+            return datetime.combine(moment.date(), moment.time())
     for event in ("Acquisition", "Series", "Study"):
         day = _date(dataset, f"{event}Date")
-        try:
+        with suppress(TypeError, ValueError):
             time_of_day = TM(dataset.get(f"{event}Time"))
-        except (TypeError, ValueError):
-            continue
-        if day is not None and time_of_day is not None:
-            return datetime.combine(day, time_of_day)
+            if day is not None and time_of_day is not None:
+                return datetime.combine(day, time_of_day)
     return None
 
 
 def _component(dataset: pydicom.Dataset) -> Component:
     """Magnitude or phase, from ComplexImageComponent or the free values of ImageType."""
-    image_type = [str(value).upper() for value in dataset.get("ImageType") or ()]
-    candidates = [_text(dataset, "ComplexImageComponent").upper(), *image_type[2:]]
-    return next((_COMPONENTS[value] for value in candidates if value in _COMPONENTS), "other")
+    values = dataset.get("ImageType")
+    image_type = list(values) if isinstance(values, MultiValue) else []
+    candidates = [_text(dataset, "ComplexImageComponent"), *image_type[2:]]
+    known = (_COMPONENTS[value.upper()] for value in candidates if value.upper() in _COMPONENTS)
+    return next(known, "other")

@@ -98,14 +98,20 @@ class IntakeResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frame:
-    """One usable image."""
+    """One usable image of a role; what an `Instance` may lack is there."""
 
     instance: Instance
+    """Its header."""
     ti_ms: float
+    """Inversion time [ms]."""
     position_mm: Vector
+    """Centre of the first pixel, LPS [mm]."""
     orientation: tuple[float, ...]
+    """Directions of growing col, then of growing row."""
     pixel_spacing_mm: tuple[float, float]
+    """Distance between rows, between columns [mm]."""
     pixels: Float32[np.ndarray, "row col"]
+    """Magnitudes [a.u.]."""
 
 
 def assemble(instances: Iterable[Instance], intake: IntakeConfig) -> IntakeResult:

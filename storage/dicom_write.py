@@ -137,10 +137,8 @@ def write_guide_seg(
         setattr(segmentation, f"{keyword}Time", sources[0].AcquisitionTime)
     for item in segmentation.ContributingEquipmentSequence:
         item.ContributionDateTime = sources[0].AcquisitionDate + sources[0].AcquisitionTime
-    for index, item in enumerate(segmentation.DimensionOrganizationSequence):
-        item.DimensionOrganizationUID = deterministic_uid(f"{seed}/dimension/{index}")
-    for item in segmentation.DimensionIndexSequence:
-        item.DimensionOrganizationUID = deterministic_uid(f"{seed}/dimension/0")
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = deterministic_uid(f"{seed}/dimension")
     path.parent.mkdir(parents=True, exist_ok=True)
     segmentation.save_as(path)
 

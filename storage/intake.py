@@ -52,14 +52,14 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
     """
     refused: list[RefusedFile] = []
     instances: list[Instance] = []
-    guides: list[Guide] = []
+    guides: dict[str, Guide] = {}  # by the digest of its bytes: a guide that was sent twice is one guide
     n_not_dicom = 0
     for upload in sorted(uploads, key=lambda one: one.upload_id):
         for file in upload.files:
             source = FileSource(upload.upload_id, file.number, file.sha256)
             try:
                 if is_nifti(file.path):
-                    guides.append(read_nifti(file.path, source, intake.guide.nifti_labels))
+                    guides.setdefault(file.sha256, read_nifti(file.path, source, intake.guide.nifti_labels))
                     continue
                 instance = read_instance(file.path, source)
                 if instance is None:
@@ -67,7 +67,7 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
                     continue
                 instances.append(instance)
                 if instance.kind == "seg":
-                    guides.append(read_seg(file.path, source))
+                    guides.setdefault(file.sha256, read_seg(file.path, source))
             except RefusedError as error:
                 refused.append(_refused_file(source, file.path, error.reason))
     try:
@@ -76,7 +76,7 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
     except RefusedError as error:
         files = (*refused, *error.files)
         raise RefusedError(error.reason + _left_out(files), files) from None
-    masks, refused_guides = _place_guides(guides, images, intake.position_tolerance_mm)
+    masks, refused_guides = _place_guides(list(guides.values()), images, intake.position_tolerance_mm)
     return VisitIntake(
         native=images.native,
         post=images.post,

@@ -39,6 +39,11 @@ def quarantine_file(root: Path, refused: RefusedFile) -> Path:
     return folder
 
 
+def is_quarantined(root: Path, upload_id: str) -> bool:
+    """Whether a whole upload has been refused before."""
+    return (root / QUARANTINE / upload_id / REASON_FILE).exists()
+
+
 def quarantine_upload(root: Path, upload: Upload, reason: str) -> Path:
     """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
 

@@ -180,7 +180,6 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("n_files", COUNT, "1", "files in the uploads"),
         Column("intake_digest", TEXT, "", "digest of the intake stage's inputs"),
         Column("segment_digest", TEXT, "", "digest of the segment stage's inputs"),
-        Column("summary_digest", TEXT, "", "digest of what the longitudinal rows follow from"),
         Column("summary_digest", TEXT, "", "digest of the summary stage's inputs"),
         Column("config_digest", TEXT, "", "digest of trial.toml"),
         Column("code_version", TEXT, "", "version of the code"),

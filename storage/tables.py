@@ -89,7 +89,7 @@ def publish(
         staging = _stage(root, visit_row, contents, who, why)
         manifest = _carry_through(root, staging)
         audit.append(root, _event(manifest))
-        _remove_staging(staging)
+        _remove_staging(root)
     return "published"
 
 
@@ -184,6 +184,12 @@ def _stage(
         "former": former,
         "history_number": max(numbers, default=0) + 1 if former else None,
     }
+    if former:
+        superseded = {
+            **{fact: manifest[fact] for fact in ("who", "why", "when")},
+            "superseded_by": {fact: manifest[fact] for fact in ("result_digest", "state")},
+        }
+        write_durably(staging / SUPERSEDED_FILE, (json.dumps(superseded, indent=2) + "\n").encode())
     write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
     return staging
 
@@ -198,8 +204,8 @@ def _recover(root: Path) -> tuple[Recovery, ...]:
             logged = {past.get("publication") for past in audit.read_events(root)}
             if event["publication"] not in logged:
                 audit.append(root, event)
-        _remove_staging(staging)
         recoveries.append(Recovery(staging.parent.name, staging.name, action))
+    _remove_staging(root)
     return tuple(recoveries)
 
 
@@ -208,7 +214,7 @@ def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((staging / MANIFEST_FILE).read_bytes())
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     if manifest["former"]:
-        _keep_former(root, manifest)
+        _keep_former(root, staging, manifest)
     for name in TABLES:  # visits comes last
         target = _table_file(root, name, subject_id, visit_id)
         staged = staging / f"{name}.parquet"
@@ -222,7 +228,7 @@ def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
     return manifest
 
 
-def _keep_former(root: Path, manifest: Mapping[str, Any]) -> None:
+def _keep_former(root: Path, staging: Path, manifest: Mapping[str, Any]) -> None:
     """Link what is about to be replaced into history/, with who, why and by what it is superseded."""
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     folder = root / HISTORY_FOLDER / subject_id / visit_id / str(manifest["history_number"])
@@ -231,13 +237,9 @@ def _keep_former(root: Path, manifest: Mapping[str, Any]) -> None:
         kept = folder / f"{name}.parquet"
         if not kept.exists():  # all links are made before the first file is replaced, so this is a former one
             kept.hardlink_to(_table_file(root, name, subject_id, visit_id))
-    superseded = {
-        "who": manifest["who"],
-        "why": manifest["why"],
-        "when": manifest["when"],
-        "superseded_by": {"result_digest": manifest["result_digest"], "state": manifest["state"]},
-    }
-    write_durably(folder / SUPERSEDED_FILE, (json.dumps(superseded, indent=2) + "\n").encode())
+    if (staging / SUPERSEDED_FILE).exists():
+        (staging / SUPERSEDED_FILE).replace(folder / SUPERSEDED_FILE)
+    fsync_path(folder)
 
 
 def _event(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,10 +249,10 @@ def _event(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**event, "publication": canonical_digest(manifest)}
 
 
-def _remove_staging(staging: Path) -> None:
-    """Remove a publication's staging folder, the manifest first, and the folders above that become empty."""
-    (staging / MANIFEST_FILE).unlink(missing_ok=True)
-    shutil.rmtree(staging)
-    for folder in (staging.parent, staging.parent.parent):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+def _remove_staging(root: Path) -> None:
+    """Remove all that is staged, manifests first: without one, what is done is not done again."""
+    folder = root / TABLES_FOLDER / STAGING_FOLDER
+    for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):
+        manifest.unlink()
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -83,11 +83,15 @@ class Mismatch:
 
 
 def list_uploads(root: Path) -> tuple[UploadListing, ...]:
-    """List incoming/ by name, without opening a file or following a symbolic link."""
+    """List incoming/ by name, without opening a file or following a symbolic link.
+
+    Names that begin with a dot are passed over: transfer tools use them until a copy is complete.
+    """
     incoming = root / INCOMING
     if not incoming.is_dir():
         return ()
-    return tuple(_list_upload(path) for path in sorted(incoming.iterdir()))
+    paths = sorted(path for path in incoming.iterdir() if not path.name.startswith("."))
+    return tuple(_list_upload(path) for path in paths)
 
 
 def hash_upload(listing: UploadListing) -> Upload:
@@ -114,18 +118,6 @@ def hash_upload(listing: UploadListing) -> Upload:
         raise RefusedError(message)
     digest = canonical_digest([[_relative(file.path, listing.path), file.sha256] for file in files])
     return Upload(f"u-{digest[:10]}", digest, listing.fingerprint, listing.path, files)
-
-
-def split_duplicates(uploads: Sequence[Upload]) -> tuple[tuple[Upload, ...], tuple[Upload, ...]]:
-    """Separate the first upload of each content from its further copies."""
-    first: dict[str, Upload] = {}
-    copies = []
-    for upload in uploads:
-        if upload.content_digest in first:
-            copies.append(upload)
-        else:
-            first[upload.content_digest] = upload
-    return tuple(first.values()), tuple(copies)
 
 
 def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: MatchingConfig) -> Match | Mismatch:

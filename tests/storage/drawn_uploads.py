@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 
 from storage.config import TrialConfig, load_config
 from storage.dicom_read import FileSource, Instance, read_instance
@@ -15,13 +16,16 @@ from storage.upload import Upload, hash_upload, list_uploads
 
 DEMO_CONFIG = Path(__file__).parents[2] / "deploy" / "trials" / "demo.toml"
 
-# Short axis as it is usually shown: columns run to the patient's left and posterior, rows to the left, anterior
-# and inferior; the normal points to the base.
+# Short axis as it is usually shown: columns run to the patient's left and posterior, rows to the left,
+# anterior and inferior; the normal points to the base.
 ORIENTATION = (0.8, 0.6, 0.0, 0.36, -0.48, -0.8)
 SPACING_MM = (1.5, 1.25)
 SHAPE = (12, 10)
 GAP_MM = 10.0
 SCANNED_AT = datetime(2026, 3, 4, 10, 30)
+
+# A whole file header that promises deflated data, and something else after it.
+BROKEN_DICOM = b"\0" * 128 + b"DICM" + b"\x02\x00\x10\x00UI\x16\x001.2.840.10008.1.2.1.99" + b"Jane Doe"
 
 NATIVE_TI_MS = (100.0, 1100.0, 2100.0, 3100.0, 4100.0, 180.0, 1180.0, 2180.0)
 POST_TI_MS = (90.0, 890.0, 1690.0, 2490.0, 170.0, 970.0, 1770.0, 250.0, 1050.0)
@@ -74,7 +78,7 @@ def image_value(slice_number: int, ti_ms: float) -> int:
     return 10_000 * slice_number + int(ti_ms)
 
 
-def drawn_masks(n_slices: int = 3) -> np.ndarray:
+def drawn_masks(n_slices: int = 3) -> Bool[np.ndarray, "label slice row col"]:
     """Asymmetric masks of all labels, axes ``label slice row col``, different in each slice."""
     masks = np.zeros((3, n_slices, *SHAPE), dtype=bool)
     for index in range(n_slices):
@@ -86,7 +90,7 @@ def drawn_masks(n_slices: int = 3) -> np.ndarray:
 
 def write_series(folder: Path, series: DrawnSeries = NATIVE) -> list[Path]:
     """Write a series one file an image, in the order of acquisition; its file names say nothing."""
-    paths = []
+    paths: list[Path] = []
     series_uid = deterministic_uid(f"{series.description}/{series.component}/{series.uid_seed}")
     moment = series.started_at
     for slice_number in series.slice_numbers:

@@ -47,7 +47,7 @@ def test_a_changed_log_is_found_out(tmp_path: Path, tampering: str) -> None:
     else:
         lines[2] = b"[]\n"
     (tmp_path / AUDIT_LOG).write_bytes(b"".join(lines))
-    with pytest.raises(StorageError, match="line [23] does not follow"):
+    with pytest.raises(StorageError, match=r"line [23] does not follow"):
         verify(tmp_path)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -37,7 +38,7 @@ def _native(instances: Sequence[Instance], intake: IntakeConfig = INTAKE) -> Ech
     return assemble(instances, intake).native
 
 
-def _change(path: Path, **values: object) -> None:
+def _change(path: Path, **values: Any) -> None:
     dataset = pydicom.dcmread(path)
     for keyword, value in values.items():
         setattr(dataset, keyword, value)

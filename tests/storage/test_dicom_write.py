@@ -1,6 +1,7 @@
 """Writing DICOM and NIfTI files."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -73,7 +74,7 @@ def test_a_nifti_guide_lies_where_the_slices_lie(tmp_path: Path) -> None:
     """NIfTI counts right, anterior, superior; DICOM left, posterior, superior."""
     masks = drawn_masks()
     write_guide_nifti(tmp_path / "guide.nii.gz", masks, stack_geometry(), LABEL_VALUES)
-    image = nibabel.load(tmp_path / "guide.nii.gz")
+    image: Any = nibabel.load(tmp_path / "guide.nii.gz")
     values = np.asarray(image.dataobj)
     assert values.shape == (SHAPE[1], SHAPE[0], 3)
     assert np.array_equal(values[:, :, 1].T == 2, masks[0, 1])

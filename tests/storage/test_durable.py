@@ -1,12 +1,15 @@
 """Files that survive a kill."""
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 
 from storage.durable import exclusive_lock, shared_lock, write_durably
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -16,7 +19,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     with path.open("rb") as reader:
         write_durably(path, b"new")
         assert (reader.read(), path.read_bytes()) == (b"old", b"new")
-    assert os.listdir(path.parent) == ["file"]
+    assert _names(path.parent) == ["file"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -24,7 +27,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file" / "full").mkdir(parents=True)
     with pytest.raises(OSError, match="file"):
         write_durably(tmp_path / "file", b"new")
-    assert os.listdir(tmp_path) == ["file"]
+    assert _names(tmp_path) == ["file"]
 
 
 def _count(folder: Path, n_times: int) -> None:
@@ -51,4 +54,4 @@ def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
     with exclusive_lock(tmp_path / "tables"):
         pass
     with shared_lock(tmp_path / "tables"):
-        assert os.listdir(tmp_path / "tables") == []
+        assert _names(tmp_path / "tables") == []

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -65,7 +66,7 @@ def test_a_nifti_guide_lands_on_its_slices(nifti: Path) -> None:
 )
 def test_a_nifti_guide_may_be_stored_in_another_orientation(nifti: Path, axes: list[list[int]]) -> None:
     """Converters flip rows or slices; the affine says so."""
-    image = nibabel.load(nifti)
+    image: Any = nibabel.load(nifti)
     nibabel.save(image.as_reoriented(np.array(axes)), nifti)
     guide = read_nifti(nifti, source(), LABELS)
     assert np.array_equal(place_guide(guide, stack_geometry(), TOLERANCE_MM), drawn_masks())
@@ -84,6 +85,29 @@ def _rename_segments(dataset: pydicom.Dataset) -> None:
     for segment, label in zip(dataset.SegmentSequence, ("Myocardium", "Blood pool", "RV"), strict=True):
         segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = "123"
         segment.SegmentLabel = label
+
+
+def _as_labelmap(dataset: pydicom.Dataset) -> None:
+    groups, frames = dataset.PerFrameFunctionalGroupsSequence, dataset.pixel_array
+    planes: dict[str, tuple[pydicom.Dataset, np.ndarray[Any, Any]]] = {}
+    for group, frame in zip(groups, frames, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        _, labels = planes.setdefault(
+            str(group.PlanePositionSequence[0].ImagePositionPatient), (group, np.zeros_like(frame))
+        )
+        labels[frame > 0] = number
+    dataset.PerFrameFunctionalGroupsSequence = [group for group, _ in planes.values()]
+    dataset.NumberOfFrames = len(planes)
+    dataset.SegmentationType = "LABELMAP"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelData = b"".join(labels.tobytes() for _, labels in planes.values())
+
+
+def test_a_label_map_segmentation_lands_on_its_slices(seg: Path) -> None:
+    """The newer kind of segmentation keeps all labels in one frame."""
+    guide = read_seg(_changed(seg, _as_labelmap), source())
+    assert np.array_equal(place_guide(guide, stack_geometry(), TOLERANCE_MM), drawn_masks())
 
 
 def test_segments_without_codes_are_known_by_name(seg: Path) -> None:
@@ -166,7 +190,8 @@ def test_a_guide_off_the_grid_is_refused(
 )
 def test_an_unusable_nifti_guide_is_refused(tmp_path: Path, values: np.ndarray, message: str) -> None:
     """A label image under other numbers would swap wall and cavity."""
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "guide.nii")
+    image = nibabel.Nifti1Image(values, np.eye(4))  # type: ignore[no-untyped-call]
+    nibabel.save(image, tmp_path / "guide.nii")
     with pytest.raises(RefusedError, match=message):
         read_nifti(tmp_path / "guide.nii", source(), LABELS)
 

@@ -11,8 +11,15 @@ import pytest
 from storage.config import MatchingConfig
 from storage.errors import RefusedError
 from storage.plan import PlannedVisit
-from storage.upload import Match, Mismatch, Upload, hash_upload, list_uploads, match_upload, split_duplicates
-from tests.storage.drawn_uploads import NATIVE, demo_config, on_slices, read_upload, write_series
+from storage.upload import Match, Mismatch, Upload, hash_upload, list_uploads, match_upload
+from tests.storage.drawn_uploads import (
+    BROKEN_DICOM,
+    NATIVE,
+    demo_config,
+    on_slices,
+    read_upload,
+    write_series,
+)
 
 PLAN = tuple(
     PlannedVisit(subject, visit, "01", day, 7, None, None, None)
@@ -81,6 +88,13 @@ def test_stray_files_are_listed_with_a_reason(incoming: Path) -> None:
         hash_upload(listing)
 
 
+def test_hidden_entries_are_passed_over(incoming: Path) -> None:
+    """Transfer tools hide a copy until it is complete, and desktops leave files about."""
+    (incoming / ".S02_a.part").mkdir()
+    (incoming / ".DS_Store").write_text("")
+    assert [listing.path.name for listing in list_uploads(incoming.parent)] == ["S01_a"]
+
+
 def test_an_empty_folder_is_unusable(incoming: Path) -> None:
     """It says so instead of matching nothing."""
     (incoming / "S02_a").mkdir()
@@ -108,12 +122,10 @@ def test_files_are_numbered_by_relative_path(incoming: Path) -> None:
 
 
 def test_the_same_content_in_two_folders_is_one_upload(incoming: Path) -> None:
-    """Sites upload things twice; the copy is listed, not processed."""
+    """Sites upload things twice; id and digest say so, whatever the folders are called."""
     shutil.copytree(incoming / "S01_a", incoming / "S01_copy")
-    uploads = [hash_upload(listing) for listing in list_uploads(incoming.parent)]
-    kept, copies = split_duplicates(uploads)
-    assert uploads[0].upload_id == uploads[1].upload_id
-    assert ([one.path.name for one in kept], [one.path.name for one in copies]) == (["S01_a"], ["S01_copy"])
+    first, copy = (hash_upload(listing) for listing in list_uploads(incoming.parent))
+    assert (first.upload_id, first.content_digest) == (copy.upload_id, copy.content_digest)
 
 
 def test_other_content_is_another_upload(incoming: Path) -> None:
@@ -123,10 +135,13 @@ def test_other_content_is_another_upload(incoming: Path) -> None:
     assert read_upload(incoming.parent).upload_id != before.upload_id
 
 
-def test_an_upload_that_still_grows_is_refused(incoming: Path) -> None:
+def test_an_upload_that_changes_is_refused(incoming: Path) -> None:
     """Half an upload must not become a visit's result."""
     (listing,) = list_uploads(incoming.parent)
     (incoming / "S01_a" / "late").write_text("")
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        hash_upload(listing)
+    shutil.rmtree(incoming / "S01_a")
     with pytest.raises(RefusedError, match="changed while it was read"):
         hash_upload(listing)
 
@@ -138,8 +153,8 @@ def test_folder_patient_and_date_give_the_visit(incoming: Path) -> None:
 
 def test_files_that_are_no_dicom_are_passed_over(incoming: Path) -> None:
     """A text file sorted first must not hide the images."""
-    (incoming / "S01_a" / "0_readme.txt").write_text("from site 01")
-    (incoming / "S01_a" / "1_broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+    (incoming / "S01_a" / "!0_readme.txt").write_text("from site 01")
+    (incoming / "S01_a" / "!1_broken.dcm").write_bytes(BROKEN_DICOM)
     assert _match(incoming) == Match("S01", "V1")
 
 
