@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import State
 
 app = typer.Typer(
     help="T1 and ECV mapping of cardiac MR trials: DICOM uploads in, tables out, every night.",
@@ -118,7 +122,7 @@ def serve(
         serve_trial(root.resolve(), port)
 
 
-def _run_flow(root: Path, flow: Any, parameters: dict[str, Any]) -> None:
+def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.server import prefect_server
     from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
     from storage.trial import open_trial
@@ -126,7 +130,7 @@ def _run_flow(root: Path, flow: Any, parameters: dict[str, Any]) -> None:
     with fail_clearly():
         trial = open_trial(root)
         with prefect_server(), night_progress():
-            state = flow(**parameters, return_state=True)
+            state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)
         print_scans(trial)
         print_files(trial)

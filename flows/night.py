@@ -5,15 +5,16 @@ import logging
 from collections import Counter
 from typing import Any
 
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from storage.arrays import remove_stale_temporaries
 from storage.errors import RefusedError, StorageError
+from storage.quarantine import is_quarantined, quarantine_upload
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout
@@ -57,9 +58,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
     plan = plan_night(trial, selection)
-    log.info("plan: %d visits to compute, %d settled", len(plan.jobs), len(plan.settled))
-    for line in plan.unmatched:
-        log.warning("no planned visit takes %s", line)
+    log.info("plan: %d visits, %d to compute", len(plan.planned), len(plan.jobs))
     publisher = Publisher(
         trial.root, trial.config, plan.planned, str(context.flow_run.id), who=getpass.getuser(), why=why
     )
@@ -83,20 +82,17 @@ class Night:
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
-        self._visits = {
-            (line.subject_id, line.visit_id): VisitRef(
-                str(trial.root), line.subject_id, line.visit_id, line.site_id
-            )
-            for line in plan.planned
-        }
+        self._planned = {(line.subject_id, line.visit_id): line for line in plan.planned}
 
     def run(self) -> State[Any]:
         """Settle what needs no work, compute the rest, and judge the night."""
-        for settled in self._plan.settled:
-            if settled.is_news:
-                self._publisher.settled(settled)
-                if settled.state == "refused":
-                    self._news[settled.visit.label] = f"refused: {settled.reason}"
+        for stray in self._plan.stray:
+            if not is_quarantined(self._trial.root, stray.upload.upload_id):
+                self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
+            quarantine_upload(self._trial.root, stray.upload, stray.reason)
+            self._log.warning("no planned visit takes %s", stray)
+        for visit, planned in self._plan.waiting:
+            self._publisher.waiting(visit, planned)
         for job in self._plan.jobs:
             self._fanout.submit(
                 (job.visit.label, "intake"),
@@ -166,7 +162,7 @@ class Night:
         self._publisher.failure(job, state, stage, failure.kind, reason)
 
     def _results(self, subject_id: str) -> dict[str, str]:
-        """Result digests of a subject's visits, in order of the plan: computed tonight or published."""
+        """Give result digests of a subject's visits, computed tonight or published, in order of the plan."""
         planned = [line for line in self._plan.planned if line.subject_id == subject_id]
         published = usable_results(planned, self._plan.published).get(subject_id, {})
         results = {}
@@ -180,7 +176,7 @@ class Night:
 
     def _submit_summary(self, subject_id: str) -> None:
         visits = tuple(
-            (self._visits[subject_id, visit_id], digest)
+            (self._visit(subject_id, visit_id), digest)
             for visit_id, digest in self._results(subject_id).items()
         )
         if visits:
@@ -196,15 +192,28 @@ class Night:
                     self._fail(job, "summarise", outcome)
             elif job is not None:
                 self._publisher.result(job, self._stages[job.visit.label], outcome[visit_id], digest)
-            elif self._plan.published[subject_id, visit_id]["summary_digest"] != digest:
-                visit = self._visits[subject_id, visit_id]
-                row = self._plan.published[subject_id, visit_id]
-                self._publisher.summary(visit, row, outcome[visit_id], digest)
+            else:
+                key = (subject_id, visit_id)
+                self._publisher.summary(
+                    self._visit(*key),
+                    self._planned[key],
+                    self._plan.published[key],
+                    outcome[visit_id],
+                    digest,
+                )
+
+    def _visit(self, subject_id: str, visit_id: str) -> VisitRef:
+        site_id = self._planned[subject_id, visit_id].site_id
+        return VisitRef(str(self._trial.root), subject_id, visit_id, site_id)
 
     def _verdict(self) -> State[Any]:
         rows = published_visits(self._trial.root)
         counts = Counter(row["state"] for row in rows.values())
         tally = f"{len(rows)} visits: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        if self._plan.stray:
+            tally += f"; uploads that no planned visit takes: {'; '.join(map(str, self._plan.stray))}"
+        if self._plan.n_arriving:
+            tally += f"; uploads still arriving: {self._plan.n_arriving}"
         for (subject_id, visit_id), row in rows.items():
             label = f"{subject_id}/{visit_id}"
             if row["state"] in {"failed", "refused"} and label not in self._news:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 
 from flows.night import run_night
 from flows.site import dask_task_runner
@@ -13,10 +13,8 @@ from tasks.plan import Selection
 
 @flow(
     name="nightly",
-    flow_run_name="nightly {root}",
     task_runner=dask_task_runner(),
     persist_result=False,
-    validate_parameters=True,
 )
 def nightly(root: str) -> State[Any]:
     """Process what is new in a trial; a Retry also runs what failed or was refused.

@@ -10,7 +10,7 @@ from flows.site import dask_task_runner
 from tasks.plan import Selection
 
 
-@flow(name="rerun", task_runner=dask_task_runner(), persist_result=False, validate_parameters=True)
+@flow(name="rerun", task_runner=dask_task_runner(), persist_result=False)
 def rerun(
     root: str,
     reason: str,

@@ -55,7 +55,7 @@ def _deployment(flow: Flow[..., Any], trial: Trial, schedule: Schedule | None) -
 
 @contextmanager
 def ui_server(port: int) -> Iterator[str]:
-    """Use the server that PREFECT_API_URL names, or else start one with UI on loopback for the time of the block.
+    """Use the server that PREFECT_API_URL names, or else start one with UI on loopback and stop it after.
 
     Yields
     ------

@@ -16,13 +16,13 @@ class SiteSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CMR_", frozen=True)
 
     dask_scheduler: str | None = None
-    """Address of a running Dask scheduler, ``tcp://host:8786``; without one a night starts its own cluster."""
+    """Address of a Dask scheduler, as in ``tcp://host:8786``; without it a night starts a cluster."""
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Worker processes of a night's own cluster."""
 
 
 def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[PrefectFuture[Any]]:
-    """Connect to the site's Dask cluster, or start a cluster for the night when its first task is submitted."""
+    """Connect to the site's Dask cluster, or start one for the night when its first task is submitted."""
     site = settings or SiteSettings()
     if site.dask_scheduler:
         runner = DaskTaskRunner(address=site.dask_scheduler)

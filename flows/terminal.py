@@ -162,7 +162,7 @@ def _table(title: str, headings: Sequence[str], n_text: int | None = None) -> Ta
     return table
 
 
-def _cell(value: Any, form: str) -> str:
+def _cell(value: object, form: str) -> str:
     if value is None:
         return "-"
     return escape(form.format(value)).replace("%", "")

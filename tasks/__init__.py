@@ -1,1 +1,1 @@
-"""Prefect tasks: each reads, calls one function of `cmrcore` or `storage`, writes, and returns a reference."""
+"""Prefect tasks: each reads, calls a function of `cmrcore` or `storage`, writes, and returns a reference."""

@@ -85,7 +85,7 @@ class Fanout:
         if "GPU" not in self._offered:
             get_run_logger().info("no GPU worker in the cluster: segmentation runs on CPU workers")
 
-    def _take(self, future: PrefectDaskFuture[Any]) -> Any | Failure:
+    def _take(self, future: PrefectDaskFuture[Any]) -> object:
         lost = future.wrapped_future.exception()
         if lost is not None:
             self._record_crash(future)

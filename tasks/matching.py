@@ -7,6 +7,7 @@ from typing import Any
 
 from storage.config import MatchingConfig
 from storage.digest import canonical_digest
+from storage.errors import RefusedError
 from storage.plan import PlannedVisit
 from storage.upload import Mismatch, Upload, UploadListing, hash_upload, list_uploads, match_upload
 
@@ -28,15 +29,28 @@ class FoundUpload:
 
 
 @dataclass(frozen=True, slots=True)
+class StrayUpload:
+    """An upload that no planned visit takes, or an entry of incoming that is no upload."""
+
+    upload: Upload
+    """The upload; without files where it could not be read as one."""
+    reason: str
+    """Why no visit takes it."""
+
+    def __str__(self) -> str:
+        return f"upload {self.upload.upload_id}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class MatchedUploads:
     """Where each upload belongs."""
 
     taken: dict[VisitKey, tuple[FoundUpload, ...]]
     """Uploads by the visit that takes them."""
-    refused: dict[VisitKey, str]
-    """Visits whose upload contradicts itself or the plan, with the reason."""
-    unmatched: tuple[str, ...]
-    """One line for each upload that no visit takes."""
+    stray: tuple[StrayUpload, ...]
+    """Uploads that no visit takes."""
+    n_arriving: int
+    """Uploads that changed while they were read; the next night reads them again."""
 
 
 def match_uploads(
@@ -48,30 +62,31 @@ def match_uploads(
     """Find the visit of every upload; one that is published and unchanged is not read again."""
     known = _known_uploads(rules, planned, published)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
-    refused: dict[VisitKey, str] = {}
-    unmatched: list[str] = []
+    stray: dict[str, StrayUpload] = {}
+    n_arriving = 0
     for listing in list_uploads(root):
         if listing.fingerprint in known:
             key, content_digest = known[listing.fingerprint]
             taken.setdefault(key, {})[content_digest] = FoundUpload(listing, content_digest)
             continue
         if listing.unusable_reason is not None:
-            unmatched.append(f"an entry of incoming: {listing.unusable_reason}")
+            entry = _unread(listing)
+            stray[entry.upload_id] = StrayUpload(entry, listing.unusable_reason)
             continue
-        upload = hash_upload(listing)
+        try:
+            upload = hash_upload(listing)
+        except RefusedError:
+            n_arriving += 1
+            continue
         match = match_upload(upload, planned, rules)
-        if not isinstance(match, Mismatch):
-            key = (match.subject_id, match.visit_id)
-            # The same content in two folders is one upload.
-            taken.setdefault(key, {}).setdefault(
-                upload.content_digest, FoundUpload(listing, upload.content_digest)
-            )
-        elif match.subject_id is not None and match.visit_id is not None:
-            refused[match.subject_id, match.visit_id] = f"upload {upload.upload_id}: {match.reason}"
-        else:
-            unmatched.append(f"upload {upload.upload_id}: {match.reason}")
+        if isinstance(match, Mismatch):
+            stray[upload.upload_id] = StrayUpload(upload, match.reason)
+            continue
+        # The same content in two folders is one upload.
+        found = FoundUpload(listing, upload.content_digest)
+        taken.setdefault((match.subject_id, match.visit_id), {}).setdefault(upload.content_digest, found)
     return MatchedUploads(
-        {key: tuple(found.values()) for key, found in taken.items()}, refused, tuple(unmatched)
+        {key: tuple(found.values()) for key, found in taken.items()}, tuple(stray.values()), n_arriving
     )
 
 
@@ -87,6 +102,11 @@ def matching_digest(rules: MatchingConfig, planned: Iterable[PlannedVisit], subj
             ],
         }
     )
+
+
+def _unread(listing: UploadListing) -> Upload:
+    """Name an entry of incoming that cannot be read as an upload."""
+    return Upload(f"u-{listing.fingerprint[:10]}", listing.fingerprint, listing.fingerprint, listing.path, ())
 
 
 def _known_uploads(

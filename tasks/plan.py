@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from storage.config import TrialConfig
 from storage.digest import canonical_digest
+from storage.errors import RefusedError
 from storage.plan import PlannedVisit, read_plan
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload
-from tasks.matching import match_uploads
+from tasks.matching import StrayUpload, match_uploads
 from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
 
 USABLE_STATES = frozenset({"done", "flagged"})
@@ -57,22 +58,6 @@ class VisitJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A visit whose state is known without computing."""
-
-    visit: VisitRef
-    """The visit."""
-    planned: PlannedVisit
-    """Its line in subjects.csv."""
-    state: str
-    """State of the visit, as in the table ``visits``."""
-    reason: str
-    """Why, in words."""
-    is_news: bool = False
-    """Whether the state is not published yet."""
-
-
-@dataclass(frozen=True, slots=True)
 class NightPlan:
     """What a night has to do."""
 
@@ -82,12 +67,14 @@ class NightPlan:
     """Rows of the table ``visits`` before the night, by subject and visit."""
     jobs: tuple[VisitJob, ...]
     """Visits to compute."""
-    settled: tuple[Settled, ...]
-    """Visits whose state is known already."""
+    waiting: tuple[tuple[VisitRef, PlannedVisit], ...]
+    """Visits without an upload whose row does not say so yet."""
     outdated_subjects: frozenset[str]
-    """Subjects whose published summary no longer follows from their results and the configuration."""
-    unmatched: tuple[str, ...]
-    """One line for each upload that no planned visit takes, with upload id and reason."""
+    """Subjects whose published rows no longer follow from their results, the plan and the configuration."""
+    stray: tuple[StrayUpload, ...]
+    """Uploads that no planned visit takes."""
+    n_arriving: int
+    """Uploads that were still changing."""
 
 
 def plan_night(trial: Trial, selection: Selection) -> NightPlan:
@@ -104,7 +91,8 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     published = published_visits(trial.root)
     uploads = match_uploads(trial.root, trial.config.matching, planned, published)
     jobs: list[VisitJob] = []
-    settled: list[Settled] = []
+    waiting: list[tuple[VisitRef, PlannedVisit]] = []
+    n_arriving = uploads.n_arriving
     for line in planned:
         key = (line.subject_id, line.visit_id)
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
@@ -114,25 +102,22 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
             found = uploads.taken[key]
             digests = stage_digests(trial.config, line, [upload.content_digest for upload in found])
             if asked or row is None or row["result_digest"] != digests["quantify"] or _may_pass_now(row):
-                files = tuple(upload.load() for upload in found)
+                try:
+                    files = tuple(upload.load() for upload in found)
+                except RefusedError:
+                    n_arriving += 1
+                    continue
                 jobs.append(VisitJob(visit, line, files, digests, asked))
-            else:
-                settled.append(Settled(visit, line, row["state"], row["reason"]))
-        elif key in uploads.refused:
-            reason = uploads.refused[key]
-            is_news = asked or row is None or (row["state"], row["reason"]) != ("refused", reason)
-            settled.append(Settled(visit, line, "refused", reason, is_news))
-        elif row is not None:
-            settled.append(Settled(visit, line, row["state"], row["reason"]))
-        else:
-            settled.append(Settled(visit, line, "waiting", "nothing uploaded yet", is_news=True))
+        elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
+            waiting.append((visit, line))
     return NightPlan(
         planned,
         published,
         tuple(jobs),
-        tuple(settled),
+        tuple(waiting),
         _outdated_subjects(trial.config, planned, published),
-        uploads.unmatched,
+        uploads.stray,
+        n_arriving,
     )
 
 
@@ -180,7 +165,7 @@ def published_visits(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def usable_results(
     planned: Iterable[PlannedVisit], published: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
-    """Published result digests by subject, then visit in order of the plan."""
+    """Give the published result digests by subject, then visit in order of the plan."""
     results: dict[str, dict[str, str]] = {}
     for line in planned:
         row = published.get((line.subject_id, line.visit_id))
@@ -194,16 +179,21 @@ def _may_pass_now(row: Mapping[str, Any]) -> bool:
     return bool(row["failure_kind"] == "crashed")
 
 
+def _follows_plan(row: Mapping[str, Any], line: PlannedVisit) -> bool:
+    """Whether a row repeats what subjects.csv says now."""
+    return (row["site_id"], row["visit_date"]) == (line.site_id, line.visit_date)
+
+
 def _outdated_subjects(
     config: TrialConfig,
     planned: Iterable[PlannedVisit],
     published: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> frozenset[str]:
+    lines = {(line.subject_id, line.visit_id): line for line in planned}
     return frozenset(
         subject_id
-        for subject_id, results in usable_results(planned, published).items()
-        if any(
-            published[subject_id, visit_id]["summary_digest"] != digest
-            for visit_id, digest in summary_digests(config, results).items()
-        )
+        for subject_id, results in usable_results(lines.values(), published).items()
+        for visit_id, digest in summary_digests(config, results).items()
+        if published[subject_id, visit_id]["summary_digest"] != digest
+        or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
     )

@@ -14,7 +14,7 @@ from storage.config import TrialConfig
 from storage.plan import PlannedVisit
 from storage.tables import publish
 from tasks.matching import matching_digest
-from tasks.plan import Settled, VisitJob
+from tasks.plan import VisitJob
 from tasks.stage import StageName, StageResult, VisitRef
 
 
@@ -58,21 +58,31 @@ class Publisher:
         return state
 
     def summary(
-        self, visit: VisitRef, row: Mapping[str, Any], longitudinal: list[dict[str, Any]], summary_digest: str
+        self,
+        visit: VisitRef,
+        planned: PlannedVisit,
+        row: Mapping[str, Any],
+        longitudinal: list[dict[str, Any]],
+        summary_digest: str,
     ) -> None:
-        """Publish a visit again whose result stands and whose summary changed."""
+        """Publish a visit again whose result stands, but whose summary or line in the plan changed."""
         rows, _, _ = self._stored_rows(visit, row["result_digest"], longitudinal)
-        self._write({**row, "summary_digest": summary_digest, "run_id": self.run_id}, rows)
+        now = {
+            "site_id": visit.site_id,
+            "visit_date": planned.visit_date,
+            "summary_digest": summary_digest,
+            "run_id": self.run_id,
+        }
+        self._write({**row, **now}, rows)
 
     def failure(self, job: VisitJob, state: str, stage: StageName, kind: str, reason: str) -> None:
         """Publish a visit that was refused or failed in a stage: a row that says so, and no result."""
         row = self._job_row(job, state, reason) | {"failed_stage": stage, "failure_kind": kind}
         self._write(row, {})
 
-    def settled(self, settled: Settled) -> None:
-        """Publish a state that was known without computing: waiting, or an upload that matches badly."""
-        row = self._visit_row(settled.visit, settled.planned, settled.state, settled.reason)
-        self._write(row, {})
+    def waiting(self, visit: VisitRef, planned: PlannedVisit) -> None:
+        """Publish that nothing has been uploaded for a visit."""
+        self._write(self._visit_row(visit, planned, "waiting", "nothing uploaded yet"), {})
 
     def _stored_rows(
         self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]

@@ -49,25 +49,25 @@ class Tissue:
 
 _SURROUNDINGS: dict[float, dict[str, Tissue]] = {
     1.5: {
-        "fat": Tissue(t1_ms=343, t2_ms=58, proton_density=0.9, extracellular_fraction=0.03),
-        "muscle": Tissue(t1_ms=856, t2_ms=27, proton_density=0.75, extracellular_fraction=0.12),
-        "lung": Tissue(t1_ms=1200, t2_ms=20, proton_density=0.15, extracellular_fraction=0.3),
-        "liver": Tissue(t1_ms=586, t2_ms=46, proton_density=0.75, extracellular_fraction=0.3),
+        "fat": Tissue(t1_ms=343.0, t2_ms=58.0, proton_density=0.9, extracellular_fraction=0.03),
+        "muscle": Tissue(t1_ms=856.0, t2_ms=27.0, proton_density=0.75, extracellular_fraction=0.12),
+        "lung": Tissue(t1_ms=1200.0, t2_ms=20.0, proton_density=0.15, extracellular_fraction=0.3),
+        "liver": Tissue(t1_ms=586.0, t2_ms=46.0, proton_density=0.75, extracellular_fraction=0.3),
     },
     3.0: {
-        "fat": Tissue(t1_ms=382, t2_ms=68, proton_density=0.9, extracellular_fraction=0.03),
-        "muscle": Tissue(t1_ms=898, t2_ms=29, proton_density=0.75, extracellular_fraction=0.12),
-        "lung": Tissue(t1_ms=1300, t2_ms=18, proton_density=0.15, extracellular_fraction=0.3),
-        "liver": Tissue(t1_ms=809, t2_ms=34, proton_density=0.75, extracellular_fraction=0.3),
+        "fat": Tissue(t1_ms=382.0, t2_ms=68.0, proton_density=0.9, extracellular_fraction=0.03),
+        "muscle": Tissue(t1_ms=898.0, t2_ms=29.0, proton_density=0.75, extracellular_fraction=0.12),
+        "lung": Tissue(t1_ms=1300.0, t2_ms=18.0, proton_density=0.15, extracellular_fraction=0.3),
+        "liver": Tissue(t1_ms=809.0, t2_ms=34.0, proton_density=0.75, extracellular_fraction=0.3),
     },
 }
 
 _MYOCARDIUM: dict[float, Tissue] = {
-    1.5: Tissue(t1_ms=1180, t2_ms=55.8, proton_density=0.8, extracellular_fraction=ECV_HEALTHY_FRACTION),
-    3.0: Tissue(t1_ms=1440, t2_ms=51.6, proton_density=0.8, extracellular_fraction=ECV_HEALTHY_FRACTION),
+    1.5: Tissue(t1_ms=1180.0, t2_ms=55.8, proton_density=0.8, extracellular_fraction=ECV_HEALTHY_FRACTION),
+    3.0: Tissue(t1_ms=1440.0, t2_ms=51.6, proton_density=0.8, extracellular_fraction=ECV_HEALTHY_FRACTION),
 }
 
-_BLOOD_T2_MS: dict[float, float] = {1.5: 290, 3.0: 275}
+_BLOOD_T2_MS: dict[float, float] = {1.5: 290.0, 3.0: 275.0}
 
 
 def surroundings(field_strength_t: float) -> dict[str, Tissue]:

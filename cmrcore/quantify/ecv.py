@@ -15,7 +15,7 @@ def partition_coefficient(
 ) -> Float[Tensor, "*space"]:
     r"""Partition coefficient of gadolinium between myocardium and blood.
 
-    .. math:: \lambda = \frac{\Delta R_{1,myocardium}}{\Delta R_{1,blood}}, \ \Delta R_1 = 1/T_1^{post} - 1/T_1^{native}
+    .. math:: \lambda = \Delta R_{1,myo} / \Delta R_{1,blood}, \ \Delta R_1 = 1/T_1^{post} - 1/T_1^{native}
 
     Parameters
     ----------

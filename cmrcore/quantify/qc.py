@@ -194,7 +194,8 @@ def check_hematocrit(
     if hours is not None:
         age, limit, unit = hours, limits.max_hours, "h"
     else:
-        age, limit, unit = abs((scan_time.date() - measured_on).days), limits.max_days, "calendar days"
+        days = abs((scan_time.date() - measured_on).days)
+        age, limit, unit = float(days), float(limits.max_days), "calendar days"
     if age > limit:
         message = f"hematocrit {age:.4g} {unit} from the scan, expected at most {limit:g}"
         flags.append(raise_flag("hematocrit_old", message, value=age, threshold=limit))

@@ -10,7 +10,6 @@ from torch import Tensor
 from cmrcore.quantify.qc import Flag, HematocritLimits, QcLimits, Verdict
 
 Role = Literal["native", "post"]
-ROLES: tuple[Role, ...] = ("native", "post")
 
 Value = float | int | str | bool | None
 Row = dict[str, Value]
@@ -19,7 +18,7 @@ Row = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Echoes of one role with their masks and geometry; slices from base to apex, echoes by inversion time."""
+    """Echoes of one role with masks and geometry; slices from base to apex, echoes by inversion time."""
 
     echoes: Float[Tensor, "slice ti row col"]
     """Magnitudes [a.u.]."""
@@ -79,8 +78,8 @@ class ScanResult:
 
     maps: dict[str, Tensor]
     """Arrays ``[slice, row, col]``. Of each scanned role ``<role>/t1_ms``, ``t1_star_ms``, ``t1_sd_ms``,
-    ``r_squared`` (float32, NaN where the fit failed) and ``status`` (int8); ``aha_segment`` (uint8, 0 = none);
-    ``ecv_fraction`` (float32) where there is one."""
+    ``r_squared`` (float32, NaN where the fit failed) and ``status`` (int8); ``aha_segment`` (uint8, 0 where
+    none); ``ecv_fraction`` (float32) where there is one."""
     scan: Row
     """Row of the table ``scans``."""
     slices: list[Row]

@@ -50,10 +50,10 @@ def quantify_scan(
 ) -> ScanResult:
     """Compute maps, rows and flags of one scan.
 
-    Maps cover the whole image, guide or not. Statistics are read in the mask on the first-acquired echo: of the
-    native series for native, of the post-contrast series for post, in their intersection for ECV; they are None
-    where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of all its valid
-    pixels.
+    Maps cover the whole image, guide or not. Statistics are read in the mask on the first-acquired echo: of
+    the native series for native, of the post-contrast series for post, in their intersection for ECV. They
+    are None where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of
+    all its valid pixels.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def _average(values: list[float]) -> float | None:
 
 
 def _n_myocardium(roles: dict[Role, RoleMeasurement | None], index: int | None) -> int | None:
-    """Myocardial pixels of the native mask, or of the other if there is no native one; None without a mask."""
+    """Myocardial pixels of the native mask, else of the other; None without any."""
     for one in roles.values():
         if one is None:
             continue

@@ -5,6 +5,9 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from flows.simulate import CUT_OFF_BYTES
 
@@ -19,6 +22,18 @@ class DemoNight:
     """The trial."""
     first: subprocess.CompletedProcess[str]
     """What the first night printed, and its exit code."""
+
+
+def published_row(root: Path, table: str, subject_id: str, visit_id: str) -> dict[str, Any]:
+    """Read one published row as pandas gives it."""
+    (row,) = pd.read_parquet(root / "tables" / table / subject_id / f"{visit_id}.parquet").to_dict("records")
+    return {str(column): value for column, value in row.items()}
+
+
+def states(root: Path) -> dict[str, str]:
+    """Read the state of every visit."""
+    visits = pd.read_parquet(root / "tables" / "visits").to_dict("records")
+    return {f"{row['subject_id']}/{row['visit_id']}": str(row["state"]) for row in visits}
 
 
 def snapshot(root: Path) -> dict[str, str]:

@@ -4,20 +4,23 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.task_runners import TaskRunner
 from prefect.testing.utilities import prefect_test_harness
-from prefect_dask import DaskTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.site import SiteSettings, dask_task_runner
 from tasks.fanout import Failure, Fanout, NoWorkerError
 
 pytestmark = pytest.mark.slow
+
+Answer = TypeVar("Answer")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,9 +53,9 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_in_flow(body: Callable[[Fanout], Any], runner: DaskTaskRunner) -> Any:
+def run_in_flow(body: Callable[[Fanout], Answer], runner: TaskRunner[Any]) -> Answer:
     """Give a body of submissions the fan-out of a flow run."""
-    answers: list[Any] = []
+    answers: list[Answer] = []
 
     @flow(name="fanout", task_runner=runner, persist_result=False)
     def fan() -> None:
@@ -99,7 +102,7 @@ def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
 
 def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> None:
     """Workers started without resources would leave the night waiting for ever."""
-    runner = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "dashboard_address": None})
+    runner: TaskRunner[Any] = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "dashboard_address": None})
 
     def body(fanout: Fanout) -> None:
         with pytest.raises(NoWorkerError, match='--resources "CPU=1"'):

@@ -1,0 +1,44 @@
+"""Change between visits."""
+
+import pytest
+
+from cmrcore.quantify import Row, change_from_baseline
+
+
+def visit(name: str, t1_native_ms: float | None, ecv_fraction: float | None) -> Row:
+    """Scan row with what is compared."""
+    return {"visit_id": name, "t1_native_ms": t1_native_ms, "ecv_fraction": ecv_fraction}
+
+
+def test_each_later_visit_is_compared_with_the_first() -> None:
+    """Absolute changes for T1 and ECV, relative for ECV."""
+    rows = change_from_baseline(
+        [visit("V1", 1100.0, 0.40), visit("V2", 1110.0, 0.42), visit("V3", 1080.0, 0.36)], 0.10
+    )
+    assert [(row["baseline_visit_id"], row["visit_id"]) for row in rows] == [("V1", "V2"), ("V1", "V3")]
+    assert [row["t1_native_change_ms"] for row in rows] == pytest.approx([10, -20])
+    assert [row["ecv_change_fraction"] for row in rows] == pytest.approx([0.02, -0.04])
+    assert [row["ecv_change_relative"] for row in rows] == pytest.approx([0.05, -0.10])
+    assert all(row["level"] == "global" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("later", "beyond"), [(0.5499, False), (0.5501, True), (0.4499, True), (0.4501, False)]
+)
+def test_limit_counts_in_both_directions(later: float, beyond: bool) -> None:
+    """10 % relative is clinically significant, up or down (S1)."""
+    (row,) = change_from_baseline([visit("V1", 1100.0, 0.50), visit("V2", 1100.0, later)], 0.10)
+    assert row["ecv_change_beyond_limit"] is beyond
+
+
+def test_missing_values_stay_missing() -> None:
+    """A visit without ECV still has its T1 change, and no verdict on ECV."""
+    (row,) = change_from_baseline([visit("V1", 1100.0, None), visit("V2", 1150.0, 0.4)], 0.10)
+    assert row["t1_native_change_ms"] == 50
+    assert row["ecv_change_fraction"] is row["ecv_change_relative"] is row["ecv_change_beyond_limit"] is None
+
+
+@pytest.mark.parametrize("rows", [[], [visit("V1", 1100.0, 0.4)]], ids=["none", "one"])
+def test_fewer_than_two_visits_give_no_rows(rows: list[Row]) -> None:
+    """There is nothing to compare with."""
+    assert change_from_baseline(rows, 0.10) == []

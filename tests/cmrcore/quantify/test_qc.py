@@ -1,0 +1,87 @@
+"""Flags and verdicts."""
+
+import datetime
+
+import pytest
+
+from cmrcore.quantify import CHECKS, HematocritLimits, verdict
+from cmrcore.quantify.qc import Place, check_hematocrit, check_range, raise_flag
+
+LIMITS = HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1)
+SCAN = datetime.datetime(2026, 3, 10, 9, 0)
+
+
+def codes(fraction: float, day: int, time: datetime.time | None, scan: datetime.datetime | None) -> list[str]:
+    """Codes raised for a hematocrit of that day in March."""
+    flags = check_hematocrit(fraction, datetime.date(2026, 3, day), time, scan, LIMITS)
+    return [flag.code for flag in flags]
+
+
+AGES = {
+    "same morning": (10, datetime.time(8), []),
+    "exactly 24 h before": (9, datetime.time(9), []),
+    "a minute more": (9, datetime.time(8, 59), ["hematocrit_old"]),
+    "25 h after": (11, datetime.time(10), ["hematocrit_old"]),
+    "day before, no time": (9, None, []),
+    "day after, no time": (11, None, []),
+    "two days before, no time": (8, None, ["hematocrit_old"]),
+}
+
+
+@pytest.mark.parametrize(("day", "time", "expected"), AGES.values(), ids=AGES.keys())
+def test_hematocrit_must_be_of_the_day(day: int, time: datetime.time | None, expected: list[str]) -> None:
+    """Within 24 h where the time is known, else within one calendar day, before or after."""
+    assert codes(0.42, day, time, SCAN) == expected
+
+
+def test_age_across_midnight_counts_hours_not_days() -> None:
+    """Two dates apart may be 20 hours apart."""
+    flags = check_hematocrit(
+        0.42, datetime.date(2026, 3, 8), datetime.time(23), datetime.datetime(2026, 3, 10, 0, 30), LIMITS
+    )
+    assert [(flag.code, flag.value, flag.threshold) for flag in flags] == [("hematocrit_old", 25.5, 24)]
+
+
+@pytest.mark.parametrize("time", [None, datetime.time(8)], ids=["date", "time"])
+def test_unknown_scan_time_is_a_doubt(time: datetime.time | None) -> None:
+    """An age that cannot be told is not taken for young."""
+    assert codes(0.42, 10, time, None) == ["hematocrit_old"]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.9])
+def test_implausible_hematocrit_fails_the_scan(fraction: float) -> None:
+    """ECV is proportional to 1 - hematocrit, so a wrong one spoils it without a trace."""
+    flags = check_hematocrit(fraction, SCAN.date(), None, SCAN, LIMITS)
+    assert [flag.code for flag in flags] == ["hematocrit_implausible"]
+    assert verdict(flags) == "fail"
+
+
+def test_range_flag_tells_value_limit_and_place() -> None:
+    """The reviewer needs to know what, where and against which limit."""
+    place = Place("post", 2, "apical")
+    (flag,) = check_range("t1_post_implausible", "mean T1 [ms]", 150.0, (200.0, 900.0), place)
+    assert (flag.role, flag.slice_index, flag.level) == ("post", 2, "apical")
+    assert (flag.value, flag.threshold) == (150, 200)
+    assert flag.message == "mean T1 [ms] 150, expected 200 to 900"
+    (high,) = check_range("t1_post_implausible", "mean T1 [ms]", 950.0, (200.0, 900.0))
+    assert high.threshold == 900
+
+
+@pytest.mark.parametrize("value", [None, 200.0, 900.0])
+def test_limits_themselves_are_plausible(value: float | None) -> None:
+    """And a missing value is another check's matter."""
+    assert check_range("t1_post_implausible", "mean T1 [ms]", value, (200.0, 900.0)) == []
+
+
+def test_verdict_is_the_worst_flag() -> None:
+    """Order does not matter."""
+    review, fail = raise_flag("post_missing", "x"), raise_flag("nothing_measured", "y")
+    assert verdict([]) == "pass"
+    assert verdict([review]) == "review"
+    assert verdict([review, fail, review]) == "fail"
+
+
+def test_every_check_says_what_it_means() -> None:
+    """The table is the documentation of the column ``code``."""
+    assert all(check.meaning for check in CHECKS.values())
+    assert {check.severity for check in CHECKS.values()} == {"review", "fail"}
