@@ -192,6 +192,7 @@ def read_stack(group: zarr.Group, role: Role) -> EchoStack:
     attributes: dict[str, Any] = dict(group[role].attrs)
     acquired_at = attributes.pop("acquired_at")
     sources = attributes.pop("sources")
+    ti_source = attributes.pop("ti_source")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
     }
@@ -203,6 +204,7 @@ def read_stack(group: zarr.Group, role: Role) -> EchoStack:
         positions_mm=tuple((x, y, z) for x, y, z in read("positions_mm").tolist()),
         acquired_at=None if acquired_at is None else datetime.fromisoformat(acquired_at),
         sources=tuple(tuple(FileSource(**source) for source in row) for row in sources),
+        ti_source=tuple(map(tuple, ti_source)),
     )
 
 

@@ -44,8 +44,8 @@ class EchoStack:
     """Inversion times, ascending [ms]."""
     acquisition_index: Int64[np.ndarray, "slice ti"]
     """Place of each echo in the order of acquisition; 0 is the one a guide is drawn on."""
-    ti_source: str
-    """Attribute the inversion times were read from."""
+    ti_source: tuple[tuple[str, ...], ...]
+    """Attribute that each inversion time was read from."""
     sources: tuple[tuple[FileSource, ...], ...]
     """File of each echo, by slice and inversion time."""
     positions_mm: tuple[Vector, ...]
@@ -104,6 +104,8 @@ class _Frame:
     """Its header."""
     ti_ms: float
     """Inversion time [ms]."""
+    ti_source: str
+    """Attribute that it was read from."""
     position_mm: Vector
     """Centre of the first pixel, LPS [mm]."""
     orientation: tuple[float, ...]
@@ -197,7 +199,7 @@ def _read_frame(instance: Instance, intake: IntakeConfig) -> _Frame:
         message = "is no classic single-frame MR image; export classic MR Image Storage"
         raise RefusedError(message)
     limit = intake.inversion_time_max_ms
-    if instance.ti_ms is None or not 0 < instance.ti_ms <= limit:
+    if instance.ti_ms is None or instance.ti_source is None or not 0 < instance.ti_ms <= limit:
         found = "no inversion time" if instance.ti_ms is None else f"inversion time {instance.ti_ms:g} ms"
         message = f"{found} in {TI_SOURCE}, expected more than 0 and at most {limit:g} ms"
         raise RefusedError(message)
@@ -205,7 +207,7 @@ def _read_frame(instance: Instance, intake: IntakeConfig) -> _Frame:
     if position is None or orientation is None or spacing is None or not is_orthonormal(orientation):
         message = "its position, orientation or pixel spacing is missing or no geometry"
         raise RefusedError(message)
-    return _Frame(instance, instance.ti_ms, position, orientation, spacing, read_pixels(instance))
+    return _Frame(instance, instance.ti_ms, instance.ti_source, position, orientation, spacing, read_pixels(instance))
 
 
 def _refused_file(instance: Instance, reason: str) -> RefusedFile:
@@ -228,7 +230,7 @@ def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake:
         echoes=np.stack([np.stack([frame.pixels for frame in echoes]) for echoes in slices]),
         ti_ms=np.array([[frame.ti_ms for frame in echoes] for echoes in slices]),
         acquisition_index=np.array([_acquisition_index(echoes) for echoes in slices]),
-        ti_source=TI_SOURCE,
+        ti_source=tuple(tuple(frame.ti_source for frame in echoes) for echoes in slices),
         sources=tuple(tuple(frame.instance.source for frame in echoes) for echoes in slices),
         positions_mm=tuple(echoes[0].position_mm for echoes in slices),
         orientation=first.orientation,

@@ -133,7 +133,7 @@ def test_every_echo_names_its_file(tmp_path: Path) -> None:
     numbers = [[source.file_number for source in sources] for sources in stack.sources]
     assert numbers[0] == (np.argsort(NATIVE_TI_MS) + 1).tolist()
     assert np.array_equal(numbers, stack.echoes[:, :, 0, 0].astype(int))
-    assert stack.ti_source == TI_SOURCE
+    assert stack.ti_source == ((TI_SOURCE,) * len(NATIVE_TI_MS),) * len(numbers)
 
 
 def test_geometry_is_that_of_the_header(tmp_path: Path) -> None:
