@@ -220,9 +220,7 @@ class Night:
                 self._log.info("still %s: %s: %s", row["state"], label, row["reason"])
         if self._news:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
-            return Failed(
-                message=f"{len(self._news)} visits failed or were refused tonight: {listed} ({tally})"
-            )
+            return Failed(message=f"failed or refused tonight: {listed} ({tally})")
         return Completed(message=tally)
 
 

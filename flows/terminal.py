@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -28,14 +29,12 @@ STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed"
 SCAN_COLUMNS = (
     ("subject", "subject_id", "{}"),
     ("visit", "visit_id", "{}"),
-    ("T1 native [ms]", "t1_native_ms", "{:.0f}"),
-    ("T1 post [ms]", "t1_post_ms", "{:.0f}"),
-    ("blood native [ms]", "blood_t1_native_ms", "{:.0f}"),
-    ("blood post [ms]", "blood_t1_post_ms", "{:.0f}"),
-    ("R² native", "r_squared_native_mean", "{:.3f}"),
-    ("R² post", "r_squared_post_mean", "{:.3f}"),
-    ("Hct [%]", "hematocrit_fraction", "{:.1%}"),
-    ("ECV [%]", "ecv_fraction", "{:.1%}"),
+    ("T1 native\n[ms]", "t1_native_ms", "{:.0f}"),
+    ("T1 post\n[ms]", "t1_post_ms", "{:.0f}"),
+    ("R²\nnative", "r_squared_native_mean", "{:.3f}"),
+    ("R²\npost", "r_squared_post_mean", "{:.3f}"),
+    ("Hct\n[%]", "hematocrit_fraction", "{:.1%}"),
+    ("ECV\n[%]", "ecv_fraction", "{:.1%}"),
     ("QC", "qc_verdict", "{}"),
 )
 """Heading, column and format of what a night prints of each scan."""
@@ -86,7 +85,7 @@ def print_scans(trial: Trial) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print the answer to a query."""
-    table = Table(*map(escape, columns), header_style="bold")
+    table = Table(*map(escape, columns), header_style="bold", box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(_cell(value, "{:.6g}" if isinstance(value, float) else "{}") for value in row))
     console.print(table)
@@ -155,7 +154,7 @@ def _progress(unit: str) -> Progress:
 
 
 def _table(title: str, headings: Sequence[str], n_text: int | None = None) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for index, heading in enumerate(headings):
         is_number = n_text is not None and index >= n_text
         table.add_column(escape(heading), justify="right" if is_number else "left", overflow="fold")

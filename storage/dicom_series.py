@@ -207,7 +207,8 @@ def _read_frame(instance: Instance, intake: IntakeConfig) -> _Frame:
     if position is None or orientation is None or spacing is None or not is_orthonormal(orientation):
         message = "its position, orientation or pixel spacing is missing or no geometry"
         raise RefusedError(message)
-    return _Frame(instance, instance.ti_ms, instance.ti_source, position, orientation, spacing, read_pixels(instance))
+    pixels = read_pixels(instance)
+    return _Frame(instance, instance.ti_ms, instance.ti_source, position, orientation, spacing, pixels)
 
 
 def _refused_file(instance: Instance, reason: str) -> RefusedFile:

@@ -1,0 +1,207 @@
+"""The plan of a night: what is new, what is settled, what belongs to nobody."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from storage import Trial, open_trial
+from storage.tables import publish
+from tasks.plan import Selection, plan_night, stage_digests, summary_digests
+from tasks.publish import Publisher
+from tests.storage.drawn_rows import visit_row
+from tests.storage.drawn_uploads import DEMO_CONFIG, write_visit
+
+PLAN = """\
+subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,hematocrit_time,site_id
+S01,V1,2026-03-04,7,0.42,2026-03-04,,01
+S01,V2,2026-09-04,7,,,,01
+S02,V1,2026-03-05,7,0.40,2026-03-05,09:00,02
+"""
+NEW = Selection()
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    """Trial of three planned visits; the first visit of S01 has been uploaded."""
+    shutil.copy(DEMO_CONFIG, tmp_path / "trial.toml")
+    (tmp_path / "subjects.csv").write_text(PLAN)
+    write_visit(tmp_path / "incoming" / "S01_a")
+    return open_trial(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def outside_of_a_run() -> Iterator[None]:
+    """Let what publishes log nowhere."""
+    with disable_run_logger():
+        yield
+
+
+def publish_failure(trial: Trial, kind: str) -> None:
+    """Publish that the only job of the night failed."""
+    (job,) = plan_night(trial, NEW).jobs
+    publisher = Publisher(trial.root, trial.config, trial.plan(), "run", "tester", "test")
+    publisher.failure(job, "failed", "quantify", kind, "for a reason")
+
+
+def job_labels(trial: Trial, selection: Selection = NEW) -> list[str]:
+    """Visits that a night would compute."""
+    return [job.visit.label for job in plan_night(trial, selection).jobs]
+
+
+def test_an_upload_is_computed_and_a_visit_without_one_waits(trial: Trial) -> None:
+    """Every planned visit is either a job or gets a row that says why not."""
+    plan = plan_night(trial, NEW)
+    assert [job.visit.label for job in plan.jobs] == ["S01/V1"]
+    assert [visit.label for visit, _ in plan.waiting] == ["S01/V2", "S02/V1"]
+
+
+def test_a_deterministic_failure_is_old_news_until_someone_asks(trial: Trial) -> None:
+    """What raised will raise again; a rerun or a retry runs it all the same."""
+    publish_failure(trial, "error")
+    assert job_labels(trial) == []
+    (job,) = plan_night(trial, Selection("unsettled")).jobs
+    assert job.force
+
+
+def test_a_crash_is_tried_again_the_next_night(trial: Trial) -> None:
+    """A dead worker says nothing about the visit."""
+    publish_failure(trial, "crashed")
+    assert job_labels(trial) == ["S01/V1"]
+
+
+def test_a_touched_upload_with_the_same_content_is_nothing_new(trial: Trial) -> None:
+    """Times on disk do not change results."""
+    publish_failure(trial, "error")
+    for file in (trial.root / "incoming" / "S01_a").iterdir():
+        os.utime(file)
+    assert job_labels(trial) == []
+
+
+def test_a_mended_upload_is_computed_again(trial: Trial) -> None:
+    """Another content is another digest."""
+    publish_failure(trial, "error")
+    next((trial.root / "incoming" / "S01_a").iterdir()).unlink()
+    assert job_labels(trial) == ["S01/V1"]
+
+
+def test_a_published_upload_is_not_read_again(trial: Trial) -> None:
+    """Same names, sizes and times: a night over thousands of old files only lists them."""
+    publish_failure(trial, "error")
+    for file in (trial.root / "incoming" / "S01_a").iterdir():
+        times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+        file.write_bytes(bytes(file.stat().st_size))
+        os.utime(file, ns=times)
+    plan = plan_night(trial, NEW)
+    assert plan.jobs == ()
+    assert plan.stray == ()
+
+
+def test_other_matching_dates_are_noticed(trial: Trial) -> None:
+    """A corrected visit date sends the upload elsewhere, although its files are unchanged."""
+    publish_failure(trial, "error")
+    corrected = PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2026-01-04,").replace(
+        "S01,V2,2026-09-04,", "S01,V2,2026-03-04,"
+    )
+    (trial.root / "subjects.csv").write_text(corrected)
+    assert job_labels(trial) == ["S01/V2"]
+
+
+def test_a_changed_hematocrit_computes_only_the_quantities_again(trial: Trial) -> None:
+    """The digests of intake and segmentation stay."""
+    first, _, _ = trial.plan()
+    (trial.root / "subjects.csv").write_text(PLAN.replace("0.42", "0.43"))
+    changed, _, _ = trial.plan()
+    before, after = (stage_digests(trial.config, line, ["content"]) for line in (first, changed))
+    assert (before["intake"], before["segment"]) == (after["intake"], after["segment"])
+    assert before["quantify"] != after["quantify"]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "changed"),
+    [
+        ("intake", "position_tolerance_mm", 0.5, {"intake", "segment", "quantify"}),
+        ("segment", "alpha", 0.75, {"segment", "quantify"}),
+        ("quantify", "blood_erosion_mm", 2.0, {"quantify"}),
+        ("summarise", "ecv_change_relative", 0.2, set()),
+    ],
+    ids=["intake", "segment", "quantify", "summarise"],
+)
+def test_a_stage_depends_on_its_slice_of_the_configuration(
+    trial: Trial, section: str, field: str, value: float, changed: set[str]
+) -> None:
+    """An edited limit of a late stage does not run the early ones again."""
+    part = getattr(trial.config, section).model_copy(update={field: value})
+    other = trial.config.model_copy(update={section: part})
+    line = trial.plan()[0]
+    before, after = (stage_digests(config, line, ["content"]) for config in (trial.config, other))
+    assert {stage for stage in before if before[stage] != after[stage]} == changed
+
+
+def test_a_summary_depends_on_baseline_and_visit(trial: Trial) -> None:
+    """A new baseline renews every later visit; a new last visit only itself."""
+    before = summary_digests(trial.config, {"V1": "a", "V2": "b", "V3": "c"})
+    new_last = summary_digests(trial.config, {"V1": "a", "V2": "b", "V3": "d"})
+    new_first = summary_digests(trial.config, {"V1": "e", "V2": "b", "V3": "c"})
+    assert {visit for visit in before if before[visit] != new_last[visit]} == {"V3"}
+    assert {visit for visit in before if before[visit] != new_first[visit]} == {"V1", "V2", "V3"}
+
+
+def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> None:
+    """Names of folders may be a patient's."""
+    write_visit(trial.root / "incoming" / "Jane-Doe_scan")
+    (trial.root / "incoming" / "letter of Jane Doe.pdf").write_text("not an upload")
+    plan = plan_night(trial, NEW)
+    assert len(plan.stray) == 2
+    assert all("Doe" not in str(stray) and str(stray).startswith("upload u-") for stray in plan.stray)
+
+
+def test_the_same_content_in_two_folders_is_one_upload(trial: Trial) -> None:
+    """A site that sends twice has sent once."""
+    shutil.copytree(trial.root / "incoming" / "S01_a", trial.root / "incoming" / "S01_again")
+    (job,) = plan_night(trial, NEW).jobs
+    assert len(job.uploads) == 1
+
+
+def test_two_parts_of_a_visit_are_taken_together(trial: Trial) -> None:
+    """Sites send the post-contrast series later; the visit is computed from both."""
+    (one_part, other_part) = (trial.root / "incoming" / name for name in ("S01_a", "S01_b"))
+    other_part.mkdir()
+    for file in sorted(one_part.iterdir())[:20]:
+        file.rename(other_part / file.name)
+    (job,) = plan_night(trial, NEW).jobs
+    assert sorted(len(upload.files) for upload in job.uploads) == [20, 31]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection("chosen", frozenset({"S01"})), ["S01/V1"]),
+        (Selection("chosen", frozenset({"S01"}), frozenset({"V2"})), []),
+        (Selection("chosen", frozenset(), frozenset({"V1"})), ["S01/V1"]),
+        (Selection("chosen", frozenset({"S02"})), []),
+    ],
+    ids=["subject", "subject and visit", "visit", "other subject"],
+)
+def test_chosen_visits_run_although_nothing_is_new(
+    trial: Trial, selection: Selection, expected: list[str]
+) -> None:
+    """An engineer names subjects, visits, or both; what has no upload cannot run."""
+    publish_failure(trial, "error")
+    assert job_labels(trial, selection) == expected
+
+
+def test_a_corrected_site_reaches_published_rows(trial: Trial) -> None:
+    """Site and date stand in every row, so a correction in subjects.csv renews the subject's rows."""
+    digests = summary_digests(trial.config, {"V1": "result"})
+    line = trial.plan()[0]
+    row = visit_row(
+        result_digest="result", summary_digest=digests["V1"], site_id="01", visit_date=line.visit_date
+    )
+    publish(trial.root, row, {}, "tester", "test")
+    assert plan_night(trial, NEW).outdated_subjects == frozenset()
+    (trial.root / "subjects.csv").write_text(PLAN.replace(",01\n", ",07\n"))
+    assert plan_night(trial, NEW).outdated_subjects == {"S01"}

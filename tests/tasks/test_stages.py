@@ -1,0 +1,127 @@
+"""The stages of one visit as plain functions: references in, a store and a reference out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from flows.simulate import Recipe, simulate_trial
+from storage import Trial, open_trial
+from storage.arrays import open_store, store_exists
+from storage.errors import AlreadyWrittenError, RefusedError
+from tasks.intake import intake
+from tasks.plan import Selection, VisitJob, plan_night
+from tasks.quantify import quantify
+from tasks.segment import segment
+from tasks.stage import StageResult, VisitRef
+from tasks.summarise import summarise
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    """Simulate a trial of one sound subject with two visits."""
+    root = tmp_path_factory.mktemp("stages") / "trial"
+    simulate_trial(root, Recipe(n_subjects=1, n_visits=2, seed=1, faults=False), on_visit=lambda _: None)
+    return open_trial(root)
+
+
+@pytest.fixture(scope="module")
+def jobs(trial: Trial) -> tuple[VisitJob, ...]:
+    """Plan the visits to compute."""
+    return plan_night(trial, Selection()).jobs
+
+
+@pytest.fixture(autouse=True)
+def outside_of_a_run() -> Iterator[None]:
+    """Let tasks log nowhere."""
+    with disable_run_logger():
+        yield
+
+
+def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[StageResult]:
+    """Run the three stages of a visit in this process."""
+    config, digests = trial.config, job.digests
+    return [
+        intake.fn(job.visit, job.uploads, config.intake, digests["intake"], force),
+        segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
+        quantify.fn(job.visit, job.planned, digests["segment"], config.quantify, digests["quantify"], force),
+    ]
+
+
+def test_each_stage_adds_to_the_store_of_the_one_before(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """The result's store holds echoes, masks, maps and rows; the earlier stores are left as they were."""
+    job = jobs[0]
+    run_stages(trial, job)
+    ids = (trial.root, job.visit.subject_id, job.visit.visit_id)
+    echoes, masks, result = (
+        open_store(*ids, job.digests[stage]) for stage in ("intake", "segment", "quantify")
+    )
+    assert "native/echoes" in echoes
+    assert "native/masks" not in echoes
+    assert "native/masks" in masks
+    assert "native/t1_ms" not in masks
+    assert {"native/echoes", "native/masks", "native/t1_ms", "post/t1_ms", "ecv_fraction"} <= {
+        name for name, _ in result.members(max_depth=None)
+    }
+    assert "segment_digest" not in echoes.attrs
+
+
+def test_a_stage_whose_store_stands_is_skipped(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """A second call reads and writes nothing and says so."""
+    run_stages(trial, jobs[0])
+    assert [result.seconds for result in run_stages(trial, jobs[0])] == [None, None, None]
+
+
+def test_a_forced_stage_proves_that_its_result_is_the_same(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """A rerun of a published visit computes again and finds the same bytes."""
+    run_stages(trial, jobs[0])
+    results = run_stages(trial, jobs[0], force=True)
+    assert all(result.seconds is not None for result in results)
+
+
+def test_a_result_that_is_not_the_same_is_never_written_over(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """Other numbers under the same digest mean that a result version was not raised."""
+    job = jobs[0]
+    run_stages(trial, job)
+    with pytest.raises(AlreadyWrittenError, match="result version"):
+        quantify.fn(
+            job.visit,
+            job.planned,
+            job.digests["segment"],
+            trial.config.quantify.model_copy(update={"blood_erosion_mm": 1.0}),
+            job.digests["quantify"],
+            True,
+        )
+
+
+def test_a_refused_visit_leaves_no_store_and_a_reason(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """Nothing half-read is stored; the operator finds which upload and why."""
+    job = jobs[1]
+    strict = trial.config.intake.model_copy(update={"slices": 5})
+    with pytest.raises(RefusedError, match="3 slices, expected 5"):
+        intake.fn(job.visit, job.uploads, strict, "refused", False)
+    assert not store_exists(trial.root, "S01", "V2", "refused")
+    reason = trial.root / "quarantine" / job.uploads[0].upload_id / "reason.json"
+    assert "3 slices, expected 5" in reason.read_text()
+
+
+def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """The change of ECV is that of the two published scans."""
+    for job in jobs:
+        run_stages(trial, job)
+    results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
+    rows = summarise.fn("S01", results, trial.config.summarise)
+    assert rows["V1"] == []
+    (change,) = rows["V2"]
+    before, after = (stored_ecv(visit, digest) for visit, digest in results)
+    assert change["baseline_visit_id"] == "V1"
+    assert change["ecv_change_fraction"] == pytest.approx(after - before)
+
+
+def stored_ecv(visit: VisitRef, digest: str) -> float:
+    """Read the ECV that a result's store keeps for the table of scans."""
+    rows: Any = open_store(visit.path, visit.subject_id, visit.visit_id, digest).attrs["rows"]
+    return float(rows["scans"][0]["ecv_fraction"])

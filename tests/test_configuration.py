@@ -1,0 +1,55 @@
+"""trial.toml and the code agree: nothing is declared that nobody reads."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from cmrcore.quantify import HematocritLimits, QcLimits
+from storage.config import HematocritConfig, QcConfig, TrialConfig, load_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Give section and name of every value of a configuration."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix.rstrip("."), name
+
+
+def test_the_demo_configuration_loads() -> None:
+    """The file that users copy is valid."""
+    assert load_config(ROOT / "deploy" / "trials" / "demo.toml").trial_id == "demo"
+
+
+@pytest.mark.parametrize(("section", "name"), list(leaves(TrialConfig)))
+def test_every_value_stands_in_the_demo_configuration(section: str, name: str) -> None:
+    """A user sees each value with its explanation."""
+    text = (ROOT / "deploy" / "trials" / "demo.toml").read_text()
+    assert f"{name} = " in text, section
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [leaf for leaf in leaves(TrialConfig) if leaf[0] not in {"quantify.qc", "quantify.hematocrit"}],
+)
+def test_every_value_is_read_somewhere(section: str, name: str) -> None:
+    """A value that changes nothing would lie to who sets it."""
+    sources = [
+        path.read_text()
+        for package in ("flows", "tasks", "storage")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "config.py"
+    ]
+    assert section == "" or any(f".{name}" in source for source in sources), f"{section}.{name}"
+
+
+def test_limits_of_the_configuration_are_those_of_the_checks() -> None:
+    """These two sections are handed to the science whole."""
+    assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
+    assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
