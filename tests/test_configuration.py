@@ -8,9 +8,13 @@ import pytest
 from pydantic import BaseModel
 
 from cmrcore.quantify import HematocritLimits, QcLimits
-from storage.config import HematocritConfig, QcConfig, TrialConfig, load_config
+from storage.config import HematocritConfig, NiftiLabels, QcConfig, TrialConfig, load_config
+from storage.guide import LABELS
 
 ROOT = Path(__file__).parents[1]
+
+HANDED_OVER_WHOLE = {"quantify.qc", "quantify.hematocrit", "intake.guide.nifti_labels"}
+"""Sections whose values are read by name at run time; the last test holds them to their readers."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -36,7 +40,7 @@ def test_every_value_stands_in_the_demo_configuration(section: str, name: str) -
 
 @pytest.mark.parametrize(
     ("section", "name"),
-    [leaf for leaf in leaves(TrialConfig) if leaf[0] not in {"quantify.qc", "quantify.hematocrit"}],
+    [leaf for leaf in leaves(TrialConfig) if leaf[0] not in HANDED_OVER_WHOLE],
 )
 def test_every_value_is_read_somewhere(section: str, name: str) -> None:
     """A value that changes nothing would lie to who sets it."""
@@ -49,7 +53,8 @@ def test_every_value_is_read_somewhere(section: str, name: str) -> None:
     assert section == "" or any(f".{name}" in source for source in sources), f"{section}.{name}"
 
 
-def test_limits_of_the_configuration_are_those_of_the_checks() -> None:
-    """These two sections are handed to the science whole."""
+def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
+    """Checks and guides look their values up by name."""
+    assert set(NiftiLabels.model_fields) == set(LABELS)
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
