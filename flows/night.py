@@ -155,7 +155,7 @@ class Night:
         if self._open[subject_id] == 0:
             self._submit_summary(subject_id)
 
-    def _fail(self, job: VisitJob, stage: StageName, failure: Failure) -> None:
+    def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
         state = "refused" if isinstance(failure.error, RefusedError) else "failed"
         reason = describe(failure)
         self._news[job.visit.label] = f"{state}: {reason}"
@@ -186,21 +186,32 @@ class Night:
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
         digests = summary_digests(self._trial.config, self._results(subject_id))
         for visit_id, digest in digests.items():
-            job = self._jobs.get(f"{subject_id}/{visit_id}")
             if isinstance(outcome, Failure):
-                if job is not None:
-                    self._fail(job, "summarise", outcome)
-            elif job is not None:
-                self._publisher.result(job, self._stages[job.visit.label], outcome[visit_id], digest)
-            else:
-                key = (subject_id, visit_id)
-                self._publisher.summary(
-                    self._visit(*key),
-                    self._planned[key],
-                    self._plan.published[key],
-                    outcome[visit_id],
-                    digest,
-                )
+                self._fail_published(subject_id, visit_id, "summarise", outcome)
+                continue
+            try:
+                self._publish(subject_id, visit_id, outcome[visit_id], digest)
+            except StorageError as error:
+                self._fail_published(subject_id, visit_id, "publish", Failure("error", error))
+
+    def _publish(
+        self, subject_id: str, visit_id: str, longitudinal: list[dict[str, Any]], digest: str
+    ) -> None:
+        job = self._jobs.get(f"{subject_id}/{visit_id}")
+        if job is not None:
+            self._publisher.result(job, self._stages[job.visit.label], longitudinal, digest)
+            return
+        key = (subject_id, visit_id)
+        visit, planned, row = self._visit(*key), self._planned[key], self._plan.published[key]
+        self._publisher.summary(visit, planned, row, longitudinal, digest)
+
+    def _fail_published(self, subject_id: str, visit_id: str, stage: str, failure: Failure) -> None:
+        """Record a failure after quantification; a result that was published before tonight stands."""
+        label = f"{subject_id}/{visit_id}"
+        if label in self._jobs:
+            self._fail(self._jobs[label], stage, failure)
+        else:
+            self._news[label] = f"keeps its result, {stage} failed: {describe(failure)}"
 
     def _visit(self, subject_id: str, visit_id: str) -> VisitRef:
         site_id = self._planned[subject_id, visit_id].site_id

@@ -34,8 +34,8 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
                 # One thread a process: a visit that brings its worker down takes no other visit with it.
                 "threads_per_worker": 1,
                 "resources": {"CPU": 1},
-                # A visit that has brought down two workers is not given a third.
-                "scheduler_kwargs": {"allowed_failures": 1},
+                # Who was on a worker that died is settled by `tasks.fanout`, not by more deaths.
+                "scheduler_kwargs": {"allowed_failures": 0},
                 "host": "127.0.0.1",
                 "dashboard_address": None,
             },

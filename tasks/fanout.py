@@ -1,7 +1,7 @@
 """Submission of Prefect tasks to Dask by resource, and their outcomes as they end."""
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import httpx
@@ -31,17 +31,34 @@ class Failure:
     """What was raised."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """What was asked of the cluster, so that it can be asked again."""
+
+    key: Hashable
+    task: Task[..., Any]
+    resource: Resource
+    arguments: tuple[Any, ...]
+    is_alone: bool
+    """Whether nothing else was under way when it was submitted."""
+
+
 class Fanout:
     """The task runs of one night that are under way on the cluster.
 
     Iterate to receive ``(key, value or Failure)`` in the order in which task runs end; more may be submitted
     while iterating. The Dask future is released as soon as its outcome is taken, so that the death of a
     worker does not run finished tasks again.
+
+    A dying worker takes all it had been given with it, and Dask cannot say which task run was to blame. So
+    each of these runs once more, alone, when all others have ended: the innocent ones end well, and what
+    brings down a worker again is a failure.
     """
 
     def __init__(self, runner: DaskTaskRunner) -> None:
         self._runner = runner
-        self._pending: dict[Any, tuple[Hashable, PrefectDaskFuture[Any]]] = {}
+        self._pending: dict[Any, tuple[_Submission, PrefectDaskFuture[Any]]] = {}
+        self._suspects: list[_Submission] = []
         self._completed: Any = None
         self._offered: frozenset[str] = frozenset()
 
@@ -63,18 +80,27 @@ class Fanout:
                 f"no Dask worker offers the resource {resource} (offered: {offered}); "
                 f'start workers with: dask worker ADDRESS --nthreads 1 --resources "{resource}=1"'
             )
-        with annotate(resources={resource: 1}):
-            future = cast("PrefectDaskFuture[Any]", task.submit(*args))
-        self._pending[future.wrapped_future] = (key, future)
-        self._completed.add(future.wrapped_future)
+        self._send(_Submission(key, task, resource, args, is_alone=False))
 
     def __iter__(self) -> Iterator[tuple[Any, Any | Failure]]:
-        while self._pending:
+        while self._pending or self._suspects:
+            if not self._pending:
+                self._send(replace(self._suspects.pop(0), is_alone=True))
             done = next(self._completed)
-            key, future = self._pending.pop(done)
+            submission, future = self._pending.pop(done)
             outcome = self._take(future)
             done.release()
-            yield key, outcome
+            if isinstance(outcome, Failure) and outcome.kind == "crashed" and not submission.is_alone:
+                get_run_logger().warning("its worker died, runs again alone: %s", submission.key)
+                self._suspects.append(submission)
+            else:
+                yield submission.key, outcome
+
+    def _send(self, submission: _Submission) -> None:
+        with annotate(resources={submission.resource: 1}):
+            future = cast("PrefectDaskFuture[Any]", submission.task.submit(*submission.arguments))
+        self._pending[future.wrapped_future] = (submission, future)
+        self._completed.add(future.wrapped_future)
 
     def _connect(self) -> None:
         client = self._runner.client

@@ -75,7 +75,7 @@ class Publisher:
         }
         self._write({**row, **now}, rows)
 
-    def failure(self, job: VisitJob, state: str, stage: StageName, kind: str, reason: str) -> None:
+    def failure(self, job: VisitJob, state: str, stage: str, kind: str, reason: str) -> None:
         """Publish a visit that was refused or failed in a stage: a row that says so, and no result."""
         row = self._job_row(job, state, reason) | {"failed_stage": stage, "failure_kind": kind}
         self._write(row, {})

@@ -119,6 +119,24 @@ def test_rerun_after_mending_executes_only_what_failed(demo_copy: Path, cmrtrial
     assert verify(demo_copy) == 13
 
 
+def test_a_row_that_cannot_be_published_stops_nobody(small_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """A stored result was damaged: that visit is named, the other one is published with its new summary."""
+    assert cmrtrials("run", small_copy).returncode == 0
+    result = published_row(small_copy, "visits", "S01", "V1")["result_digest"]
+    attributes = small_copy / "arrays" / "S01" / "V1" / f"{result}.zarr" / "zarr.json"
+    attributes.write_text(attributes.read_text().replace('"qc_verdict": "pass"', '"qc_verdict": 3'))
+    trial_toml = small_copy / "trial.toml"
+    trial_toml.write_text(
+        trial_toml.read_text().replace("ecv_change_relative = 0.10", "ecv_change_relative = 0.20")
+    )
+    before = published_row(small_copy, "visits", "S02", "V1")["summary_digest"]
+    night = cmrtrials("run", small_copy)
+    assert night.returncode == 1
+    assert "S01/V1 keeps its result, publish failed: " in night.stdout.strip().splitlines()[-1]
+    assert states(small_copy) == {"S01/V1": "done", "S02/V1": "done"}
+    assert published_row(small_copy, "visits", "S02", "V1")["summary_digest"] != before
+
+
 def test_a_stage_that_raises_fails_one_visit_only(small_copy: Path, cmrtrials: Cmrtrials) -> None:
     """A failing subject stops nobody: its disk place is blocked by a file, the other visit is published."""
     blocked = small_copy / "arrays" / "S02" / "V1"

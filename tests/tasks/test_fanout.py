@@ -112,17 +112,19 @@ def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> No
 
 
 def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
-    """Prefect is told, or the task run would stay Running for ever; the neighbour still gets its value."""
+    """Prefect is told, or it would stay Running for ever; what waited on that worker gets its value."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
         fanout.submit("poison", die, "CPU")
-        fanout.submit("sound", double, "CPU", 4)
+        for value in range(3):
+            fanout.submit(value, double, "CPU", value)
         return dict(fanout)
 
     outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
-    assert outcomes["sound"] == 8
-    assert outcomes["poison"].kind == "crashed"
+    poison = outcomes.pop("poison")
+    assert outcomes == {0: 0, 1: 2, 2: 4}
+    assert poison.kind == "crashed"
     with get_client(sync_client=True) as client:
-        (dead,) = [run for run in client.read_task_runs() if run.name.startswith("dies")]
-    assert dead.state is not None
-    assert dead.state.is_crashed()
+        dead = [run for run in client.read_task_runs() if run.name.startswith("dies")]
+    assert len(dead) == 2  # with the others, and once more alone
+    assert all(run.state is not None and run.state.is_crashed() for run in dead)
