@@ -37,7 +37,9 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
                 # Who was on a worker that died is settled by `tasks.fanout`, not by more deaths.
                 "scheduler_kwargs": {"allowed_failures": 0},
                 "host": "127.0.0.1",
-                "dashboard_address": None,
+                # Without these two, HTTP servers of scheduler and workers listen on all interfaces.
+                "dashboard_address": "127.0.0.1:0",
+                "worker_dashboard_address": "127.0.0.1:0",
             },
         )
     return cast("TaskRunner[PrefectFuture[Any]]", runner)

@@ -102,7 +102,9 @@ def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
 
 def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> None:
     """Workers started without resources would leave the night waiting for ever."""
-    runner: TaskRunner[Any] = DaskTaskRunner(cluster_kwargs={"n_workers": 1, "dashboard_address": None})
+    runner: TaskRunner[Any] = DaskTaskRunner(
+        cluster_kwargs={"n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    )
 
     def body(fanout: Fanout) -> None:
         with pytest.raises(NoWorkerError, match='--resources "CPU=1"'):
