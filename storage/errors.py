@@ -4,6 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def os_reason(error: OSError) -> str:
+    """Give what the operating system said, without the path that the error's own text holds."""
+    return error.strerror or type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class RefusedFile:
     """One file of an upload that cannot be used."""
@@ -43,6 +48,14 @@ class RefusedError(StorageError, ValueError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class UploadChangedError(StorageError):
+    """An upload is not, or no longer, what was listed: it is still arriving, and is read again later."""
+
+
+class UnreadableError(StorageError, OSError):
+    """The machine could not read a file now; whether the file is good is not known."""
 
 
 class PlanError(StorageError, ValueError):

@@ -4,30 +4,32 @@ import hashlib
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from storage.config import MatchingConfig
 from storage.digest import canonical_digest, file_digest
-from storage.errors import RefusedError
+from storage.errors import RefusedError, UploadChangedError, os_reason
 from storage.plan import PlannedVisit
 
 INCOMING = "incoming"
+
+_CHANGED = "the upload changed while it was read; it is read again once it is complete"
 
 
 @dataclass(frozen=True, slots=True)
 class UploadListing:
     """One entry of incoming/, as a listing shows it; no file is opened."""
 
-    path: Path
+    path: Path = field(repr=False)
     """Folder (or stray file) in incoming/; its name is the site's and goes nowhere else."""
     fingerprint: str
     """Digest over relative path, size and modification time of each file."""
-    n_files: int
-    """Files in the folder."""
     unusable_reason: str | None
     """Why the entry cannot be an upload; None where it can."""
+    is_arriving: bool
+    """Whether it changed while it was listed; then it is no upload yet, and its fingerprint is of no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class UploadFile:
 
     number: int
     """Number by sorted relative path, from 1; stands for the file's name."""
-    path: Path
+    path: Path = field(repr=False)
     """Where the file lies in incoming/."""
     size: int
     """Size [bytes]."""
@@ -54,7 +56,7 @@ class Upload:
     """Digest over relative path and bytes of each file; the folder's own name does not enter."""
     fingerprint: str
     """Digest of the listing the upload was read from."""
-    path: Path
+    path: Path = field(repr=False)
     """The folder in incoming/."""
     files: tuple[UploadFile, ...]
     """Files in the order of their numbers."""
@@ -76,22 +78,30 @@ class Mismatch:
 
     reason: str
     """What was found, without the site's names."""
-    subject_id: str | None
-    """Planned subject, where at least that is certain."""
-    visit_id: str | None
-    """Planned visit, where at least that is certain."""
 
 
 def list_uploads(root: Path) -> tuple[UploadListing, ...]:
     """List incoming/ by name, without opening a file or following a symbolic link.
 
-    Names that begin with a dot are passed over: transfer tools use them until a copy is complete.
+    Names that begin with a dot are passed over: transfer tools use them until a copy is complete. An entry
+    that cannot be read says so in its own listing and does not keep the others from theirs.
     """
     incoming = root / INCOMING
     if not incoming.is_dir():
         return ()
     paths = sorted(path for path in incoming.iterdir() if not path.name.startswith("."))
-    return tuple(_list_upload(path) for path in paths)
+    return tuple(list_upload(path) for path in paths)
+
+
+def list_upload(path: Path) -> UploadListing:
+    """List one entry of incoming/; whatever is wrong with it is said in the listing."""
+    try:
+        return _list_entry(path)
+    except (FileNotFoundError, NotADirectoryError):  # gone, or another kind of entry, since its name was read
+        return UploadListing(path, _nameless_fingerprint(path, "arriving"), None, is_arriving=True)
+    except OSError as error:
+        reason = f"cannot be read: {os_reason(error)}"
+        return UploadListing(path, _nameless_fingerprint(path, reason), reason, is_arriving=False)
 
 
 def hash_upload(listing: UploadListing) -> Upload:
@@ -100,67 +110,102 @@ def hash_upload(listing: UploadListing) -> Upload:
     Raises
     ------
     RefusedError
-        If the entry is unusable, or has changed since it was listed.
+        If the entry is unusable, or a file of it cannot be read.
+    UploadChangedError
+        If it is still arriving, or has changed since it was listed.
     """
     if listing.unusable_reason is not None:
         raise RefusedError(listing.unusable_reason)
+    if listing.is_arriving:
+        raise UploadChangedError(_CHANGED)
     try:
         paths = sorted(_walk(listing.path), key=lambda path: _relative(path, listing.path))
-        files = tuple(
-            UploadFile(number, path, path.stat().st_size, file_digest(path))
-            for number, path in enumerate(paths, 1)
-        )
-        unchanged = _list_upload(listing.path).fingerprint == listing.fingerprint
-    except FileNotFoundError:
-        unchanged = False
-    if not unchanged:
-        message = "the upload changed while it was read; it is read again once it is complete"
-        raise RefusedError(message)
+    except OSError:  # it could be walked when it was listed
+        raise UploadChangedError(_CHANGED) from None
+    files = tuple(_hash_file(number, path, listing) for number, path in enumerate(paths, 1))
+    if not _is_as_listed(listing.path, listing.fingerprint):
+        raise UploadChangedError(_CHANGED)
     digest = canonical_digest([[_relative(file.path, listing.path), file.sha256] for file in files])
     return Upload(f"u-{digest[:10]}", digest, listing.fingerprint, listing.path, files)
+
+
+def is_unchanged(upload: Upload) -> bool:
+    """Whether the folder still lists as it did when the upload was read; False where it is gone."""
+    return _is_as_listed(upload.path, upload.fingerprint)
 
 
 def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: MatchingConfig) -> Match | Mismatch:
     """Find the planned visit of an upload: subject by the sources that `matching` names, visit by study date.
 
     All named sources must agree; anything else is a `Mismatch`, never a guess.
+
+    Raises
+    ------
+    RefusedError
+        If a file that is needed for it cannot be read.
+    UploadChangedError
+        If the upload has changed since it was read.
     """
     identity = _first_identity(upload, needs_patient_id="patient_id" in matching.subject_from)
     if identity is None:
-        return Mismatch("no DICOM file with PatientID and StudyDate was found", None, None)
+        return Mismatch("no DICOM file with PatientID and StudyDate was found")
     patient_id, study_date = identity
     named: dict[str, str] = {"folder": _folder_subject(upload.path.name, matching), "patient_id": patient_id}
     titles = {"folder": "folder", "patient_id": "PatientID"}
     planned = {visit.subject_id for visit in plan}
     unknown = [titles[source] for source in matching.subject_from if named[source] not in planned]
     if unknown:
-        return Mismatch(
-            f"{' and '.join(unknown)}: no planned subject; check subjects.csv and the upload", None, None
-        )
+        return Mismatch(f"{' and '.join(unknown)}: no planned subject; check subjects.csv and the upload")
     subjects = {named[source] for source in matching.subject_from}
     if len(subjects) > 1:
-        return Mismatch("folder gives a planned subject, PatientID gives another one", None, None)
+        return Mismatch("folder gives a planned subject, PatientID gives another one")
     return _match_visit(subjects.pop(), study_date, plan)
 
 
-def _list_upload(path: Path) -> UploadListing:
-    if path.is_symlink() or not path.is_dir():
-        no_folder = "is no folder: put the files of one visit into a folder of its own, unpacked"
-        return UploadListing(path, _fingerprint([path], path.parent), 1, no_folder)
+def _list_entry(path: Path) -> UploadListing:
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        reason = "is no folder: put the files of one visit into a folder of its own, unpacked"
+        return UploadListing(path, _fingerprint([path], path.parent), reason, is_arriving=False)
     files = list(_walk(path))
     irregular = sum(not stat.S_ISREG(file.lstat().st_mode) for file in files)
-    reason = "holds no files" if not files else None
+    reason: str | None = None
+    if not files:
+        reason = "holds no files"
     if irregular:
         reason = f"holds {irregular} symbolic links or special files; copy the files themselves"
-    return UploadListing(path, _fingerprint(files, path), len(files), reason)
+    return UploadListing(path, _fingerprint(files, path), reason, is_arriving=False)
+
+
+def _is_as_listed(path: Path, fingerprint: str) -> bool:
+    listing = list_upload(path)
+    return listing.unusable_reason is None and listing.fingerprint == fingerprint and not listing.is_arriving
+
+
+def _hash_file(number: int, path: Path, listing: UploadListing) -> UploadFile:
+    try:
+        return UploadFile(number, path, path.stat().st_size, file_digest(path))
+    except OSError as error:
+        raise _reading_error(error, number, listing.path, listing.fingerprint) from None
+
+
+def _reading_error(
+    error: OSError, number: int, folder: Path, fingerprint: str
+) -> RefusedError | UploadChangedError:
+    """Tell an upload that changed from one that cannot be read; the texts hold no path."""
+    if isinstance(error, FileNotFoundError) or not _is_as_listed(folder, fingerprint):
+        return UploadChangedError(_CHANGED)
+    return RefusedError(f"file {number} cannot be read: {os_reason(error)}")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
-            yield path
+    """Give all that is no folder, at any depth; a path may hold more folders than Python nests calls."""
+    folders = [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            if stat.S_ISDIR(path.lstat().st_mode):
+                folders.append(path)
+            else:
+                yield path
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -176,15 +221,22 @@ def _fingerprint(files: Sequence[Path], folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _nameless_fingerprint(path: Path, what: str) -> str:
+    """Fingerprint of an entry whose files could not be listed; no listing of files has the same."""
+    return canonical_digest([_relative(path, path.parent), what])
+
+
 def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, date] | None:
     from storage.dicom_read import FileSource, is_dicom, read_identity  # pydicom takes a third of a second
 
     for file in upload.files:
-        if not is_dicom(file.path):
-            continue
         try:
+            if not is_dicom(file.path):
+                continue
             source = FileSource(upload.upload_id, file.number, file.sha256)
             patient_id, study_date = read_identity(file.path, source)
+        except OSError as error:
+            raise _reading_error(error, file.number, upload.path, upload.fingerprint) from None
         except RefusedError:
             continue  # intake reads every file again and refuses this one with its reason
         if study_date is not None and (patient_id or not needs_patient_id):
@@ -205,8 +257,6 @@ def _match_visit(subject_id: str, study_date: date, plan: Sequence[PlannedVisit]
         return Match(subject_id, covering[0].visit_id)
     if covering:
         names = ", ".join(visit.visit_id for visit in covering)
-        return Mismatch(
-            f"study date {study_date} lies in the windows of several visits: {names}", subject_id, None
-        )
+        return Mismatch(f"study date {study_date} lies in the windows of several visits: {names}")
     windows = ", ".join(f"{visit.visit_id} {visit.visit_date} +- {visit.window_days} d" for visit in visits)
-    return Mismatch(f"study date {study_date} lies in no planned window: {windows}", subject_id, None)
+    return Mismatch(f"study date {study_date} lies in no planned window: {windows}")

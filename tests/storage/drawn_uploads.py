@@ -1,6 +1,8 @@
 """Small DICOM uploads drawn for the tests, and the pieces they are made of."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,9 @@ SCANNED_AT = datetime(2026, 3, 4, 10, 30)
 
 # A whole file header that promises deflated data, and something else after it.
 BROKEN_DICOM = b"\0" * 128 + b"DICM" + b"\x02\x00\x10\x00UI\x16\x001.2.840.10008.1.2.1.99" + b"Jane Doe"
+
+NOBODY = 65534
+"""User without any rights of their own."""
 
 NATIVE_TI_MS = (100.0, 1100.0, 2100.0, 3100.0, 4100.0, 180.0, 1180.0, 2180.0)
 POST_TI_MS = (90.0, 890.0, 1690.0, 2490.0, 170.0, 970.0, 1770.0, 250.0, 1050.0)
@@ -147,3 +152,17 @@ def source(number: int = 17) -> FileSource:
 def on_slices(series: DrawnSeries, *slice_numbers: int) -> DrawnSeries:
     """Give the series with other slices."""
     return replace(series, slice_numbers=slice_numbers)
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Take away the right to read a file or folder, from the superuser too."""
+    mode, user = path.stat().st_mode, os.geteuid()
+    path.chmod(0)
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)
