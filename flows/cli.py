@@ -55,9 +55,12 @@ def simulate(
 def run(root: Root) -> None:
     """Run one night now, with a Prefect server and a Dask cluster of its own.
 
-    Exit code 1 when a visit failed or was newly refused.
+    Exit code 1 when a visit failed or was newly refused, 3 when the night itself broke off.
     """
-    from flows.nightly import nightly
+    from flows.terminal import fail_clearly
+
+    with fail_clearly():
+        from flows.nightly import nightly
 
     _run_flow(root, nightly, {"root": str(root.resolve())})
 
@@ -71,10 +74,16 @@ def rerun(
 ) -> None:
     """Run again what failed or was refused, or the chosen subjects and visits.
 
-    Exit code 1 when a visit failed or was refused again.
+    Exit code 1 when a visit failed or was refused again, 3 when the run itself broke off.
     """
-    from flows.rerun import rerun as rerun_flow
+    from flows.terminal import fail_clearly
+    from storage.plan import read_plan
+    from tasks.plan import Selection
 
+    with fail_clearly():
+        from flows.rerun import rerun as rerun_flow
+
+        Selection("chosen", frozenset(subject or ()), frozenset(visit or ())).check(read_plan(root))
     parameters = {
         "root": str(root.resolve()),
         "reason": reason,
@@ -101,12 +110,12 @@ def query(
         str, typer.Argument(help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal.")
     ],
 ) -> None:
-    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1."""
+    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1. Prints CSV into a pipe or file."""
     from flows.query import run_query
-    from flows.terminal import fail_clearly, print_table
+    from flows.terminal import fail_clearly, print_answer
 
     with fail_clearly():
-        print_table(*run_query(root, sql))
+        print_answer(*run_query(root, sql))
 
 
 @app.command()
@@ -115,14 +124,16 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
 ) -> None:
     """Serve a trial: Prefect server with UI, the nightly schedule, and runs on demand. Ctrl-C ends it."""
-    from flows.serve import serve_trial
     from flows.terminal import fail_clearly
 
     with fail_clearly():
+        from flows.serve import serve_trial
+
         serve_trial(root.resolve(), port)
 
 
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
+    from flows.night import NEWS
     from flows.server import prefect_server
     from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
     from storage.trial import open_trial
@@ -136,4 +147,5 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
         print_files(trial)
     typer.echo(state.message)
     if not state.is_completed():
-        raise typer.Exit(code=1)
+        # A night that broke off must not be taken for one whose visits failed.
+        raise typer.Exit(code=1 if (state.message or "").startswith(NEWS) else 3)

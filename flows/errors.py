@@ -11,3 +11,7 @@ class ServerNotStartedError(FlowError, RuntimeError):
 
 class QueryError(FlowError, ValueError):
     """A statement that DuckDB refuses."""
+
+
+class SettingsError(FlowError, ValueError):
+    """An environment variable that cannot be used."""

@@ -2,6 +2,7 @@
 
 import getpass
 import logging
+import os
 from collections import Counter
 from typing import Any
 
@@ -13,12 +14,20 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from storage.arrays import remove_stale_temporaries
-from storage.errors import RefusedError, StorageError
+from storage.errors import (
+    AlreadyWrittenError,
+    NotStoredError,
+    RefusedError,
+    StorageError,
+    UploadChangedError,
+)
+from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout
 from tasks.intake import intake
+from tasks.matching import matching_digests
 from tasks.plan import (
     NightPlan,
     Selection,
@@ -41,18 +50,26 @@ STALE_TEMPORARY_S = 24 * 3600.0
 """Age at which a temporary store cannot belong to a running night any more [s]."""
 
 
+NEWS = "failed or refused tonight: "
+"""How the message of a night begins in which something new went wrong."""
+
+
 def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     """Process a trial once and say how it went; called inside of a flow run.
 
     Returns
     -------
-        Failed when a visit failed or was newly refused, with their reasons; else Completed.
+        Failed when a visit failed or an upload was newly refused, with the reasons; else Completed.
     """
     log = get_run_logger()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         message = "run_night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
         raise RuntimeError(message)
+    runner = context.task_runner
+    if not isinstance(runner, DaskTaskRunner):
+        message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
+        raise TypeError(message)
     trial = open_trial(root)
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
@@ -60,12 +77,13 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     plan = plan_night(trial, selection)
     log.info("plan: %d visits, %d to compute", len(plan.planned), len(plan.jobs))
     publisher = Publisher(
-        trial.root, trial.config, plan.planned, str(context.flow_run.id), who=getpass.getuser(), why=why
+        root=trial.root,
+        config=trial.config,
+        matching=matching_digests(trial.config.matching, plan.planned),
+        run_id=str(context.flow_run.id),
+        who=current_user(),
+        why=why,
     )
-    runner = context.task_runner
-    if not isinstance(runner, DaskTaskRunner):
-        message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
-        raise TypeError(message)
     return Night(trial, plan, publisher, Fanout(runner)).run()
 
 
@@ -82,7 +100,11 @@ class Night:
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
+        self._stale_summaries: dict[str, str] = {}
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.planned}
+        self._visits_of: dict[str, list[PlannedVisit]] = {}
+        for line in sorted(plan.planned, key=lambda line: line.visit_date):
+            self._visits_of.setdefault(line.subject_id, []).append(line)
 
     def run(self) -> State[Any]:
         """Settle what needs no work, compute the rest, and judge the night."""
@@ -91,14 +113,19 @@ class Night:
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
             quarantine_upload(self._trial.root, stray.upload, stray.reason)
             self._log.warning("no planned visit takes %s", stray)
-        for visit, planned in self._plan.waiting:
-            self._publisher.waiting(visit, planned)
+        for waiting in self._plan.waiting:
+            self._publisher.waiting(waiting)
+        for visit, planned in self._plan.corrected:
+            row = self._plan.published.get((visit.subject_id, visit.visit_id))
+            if row is not None and visit.label not in self._jobs:
+                self._publisher.correction(visit, planned, row)
         for job in self._plan.jobs:
             self._fanout.submit(
                 (job.visit.label, "intake"),
                 intake,
                 "CPU",
                 job.visit,
+                job.planned,
                 job.uploads,
                 self._trial.config.intake,
                 job.digests["intake"],
@@ -156,14 +183,20 @@ class Night:
             self._submit_summary(subject_id)
 
     def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
+        label, reason = job.visit.label, describe(failure)
+        row = self._plan.published.get((job.visit.subject_id, job.visit.visit_id))
+        if row is not None and row["result_digest"] == job.digests["quantify"]:
+            # A rerun that fails where the same inputs once gave a result says nothing against that result.
+            self._news[label] = f"keeps its result, {stage} failed: {reason}"
+            return
         state = "refused" if isinstance(failure.error, RefusedError) else "failed"
-        reason = describe(failure)
-        self._news[job.visit.label] = f"{state}: {reason}"
-        self._publisher.failure(job, state, stage, failure.kind, reason)
+        self._news[label] = f"{state}: {reason}"
+        kind = "passing" if may_pass(failure) else "error"
+        self._publisher.failure(job, state, stage, kind, reason)
 
     def _results(self, subject_id: str) -> dict[str, str]:
-        """Give result digests of a subject's visits, computed tonight or published, in order of the plan."""
-        planned = [line for line in self._plan.planned if line.subject_id == subject_id]
+        """Give result digests of a subject's visits, computed tonight or published, in order of dates."""
+        planned = self._visits_of[subject_id]
         published = usable_results(planned, self._plan.published).get(subject_id, {})
         results = {}
         for line in planned:
@@ -184,34 +217,34 @@ class Night:
             self._fanout.submit((subject_id, "summarise"), summarise, "CPU", subject_id, visits, config)
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
-        digests = summary_digests(self._trial.config, self._results(subject_id))
-        for visit_id, digest in digests.items():
-            if isinstance(outcome, Failure):
-                self._fail_published(subject_id, visit_id, "summarise", outcome)
-                continue
+        for visit_id, digest in summary_digests(self._trial.config, self._results(subject_id)).items():
+            label = f"{subject_id}/{visit_id}"
             try:
-                self._publish(subject_id, visit_id, outcome[visit_id], digest)
-            except StorageError as error:
-                self._fail_published(subject_id, visit_id, "publish", Failure("error", error))
+                if label in self._jobs:
+                    self._publish_result(self._jobs[label], outcome, digest)
+                elif isinstance(outcome, Failure):
+                    self._stale_summaries[label] = describe(outcome)
+                else:
+                    key = (subject_id, visit_id)
+                    visit, planned, row = self._visit(*key), self._planned[key], self._plan.published[key]
+                    self._publisher.summary(visit, planned, row, outcome[visit_id], digest)
+            except Exception as error:  # noqa: BLE001 (here an outcome is recorded, so that others go on)
+                failure = Failure("error", error)
+                if label in self._jobs:
+                    self._fail(self._jobs[label], "publish", failure)
+                else:
+                    self._stale_summaries[label] = describe(failure)
 
-    def _publish(
-        self, subject_id: str, visit_id: str, longitudinal: list[dict[str, Any]], digest: str
+    def _publish_result(
+        self, job: VisitJob, summary: dict[str, list[dict[str, Any]]] | Failure, digest: str
     ) -> None:
-        job = self._jobs.get(f"{subject_id}/{visit_id}")
-        if job is not None:
-            self._publisher.result(job, self._stages[job.visit.label], longitudinal, digest)
-            return
-        key = (subject_id, visit_id)
-        visit, planned, row = self._visit(*key), self._planned[key], self._plan.published[key]
-        self._publisher.summary(visit, planned, row, longitudinal, digest)
-
-    def _fail_published(self, subject_id: str, visit_id: str, stage: str, failure: Failure) -> None:
-        """Record a failure after quantification; a result that was published before tonight stands."""
-        label = f"{subject_id}/{visit_id}"
-        if label in self._jobs:
-            self._fail(self._jobs[label], stage, failure)
+        stages = self._stages[job.visit.label]
+        if isinstance(summary, Failure):
+            reason = describe(summary)
+            self._news[job.visit.label] = f"summary failed: {reason}"
+            self._publisher.result(job, stages, [], digest, summary_failure=reason)
         else:
-            self._news[label] = f"keeps its result, {stage} failed: {describe(failure)}"
+            self._publisher.result(job, stages, summary[job.visit.visit_id], digest)
 
     def _visit(self, subject_id: str, visit_id: str) -> VisitRef:
         site_id = self._planned[subject_id, visit_id].site_id
@@ -219,20 +252,43 @@ class Night:
 
     def _verdict(self) -> State[Any]:
         rows = published_visits(self._trial.root)
-        counts = Counter(row["state"] for row in rows.values())
-        tally = f"{len(rows)} visits: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        if self._plan.stray:
-            tally += f"; uploads that no planned visit takes: {'; '.join(map(str, self._plan.stray))}"
-        if self._plan.n_arriving:
-            tally += f"; uploads still arriving: {self._plan.n_arriving}"
+        counts = Counter(row["state"] for key, row in rows.items() if key in self._planned)
+        tally = f"{len(self._planned)} visits: "
+        tally += ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        unplanned = [f"{subject}/{visit}" for subject, visit in rows if (subject, visit) not in self._planned]
+        for what, which in {
+            "uploads that no planned visit takes": [str(stray) for stray in self._plan.stray],
+            "uploads still arriving": [str(self._plan.n_arriving)] if self._plan.n_arriving else [],
+            "asked for, but without an upload": self._plan.idle,
+            "published, but no longer planned": unplanned,
+            "summary not renewed": [f"{label}: {why}" for label, why in self._stale_summaries.items()],
+        }.items():
+            if which:
+                tally += f"; {what}: {', '.join(which)}"
         for (subject_id, visit_id), row in rows.items():
             label = f"{subject_id}/{visit_id}"
             if row["state"] in {"failed", "refused"} and label not in self._news:
                 self._log.info("still %s: %s: %s", row["state"], label, row["reason"])
         if self._news:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
-            return Failed(message=f"failed or refused tonight: {listed} ({tally})")
+            return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
+
+
+def current_user() -> str:
+    """Name who runs the night; a container may know no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def may_pass(failure: Failure) -> bool:
+    """Whether a failure was the machine's or the moment's fault, so that the next night may do better."""
+    by_machine = isinstance(failure.error, OSError | MemoryError) and not isinstance(
+        failure.error, AlreadyWrittenError | NotStoredError | RefusedError
+    )
+    return failure.kind == "crashed" or by_machine or isinstance(failure.error, UploadChangedError)
 
 
 def describe(failure: Failure) -> str:
@@ -243,5 +299,5 @@ def describe(failure: Failure) -> str:
     if isinstance(error, StorageError | CmrcoreError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{type(error).__name__}: {error.strerror}"
+        return f"{type(error).__name__}: {error.strerror}; the next night tries again"
     return f"{type(error).__name__}: {error}"

@@ -35,6 +35,9 @@ def run_query(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         for name in TABLES:
             connection.register(name, read_table(trial.root, name))
         try:
+            if not connection.extract_statements(sql):
+                message = "there is no statement to run"
+                raise QueryError(message)
             answer = connection.execute(sql)
         except duckdb.Error as error:
             raise QueryError(str(error)) from None

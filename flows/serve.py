@@ -1,6 +1,7 @@
 """A trial served: Prefect server with UI, the nightly schedule, and runs on demand."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,13 @@ def ui_server(port: int) -> Iterator[str]:
     if configured:
         yield configured
         return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            message = f"port {port} is in use; choose another with --port"
+            raise ServerNotStartedError(message) from None
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],

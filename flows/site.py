@@ -6,8 +6,10 @@ from typing import Any, cast
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows.errors import SettingsError
 
 
 class SiteSettings(BaseSettings):
@@ -22,8 +24,20 @@ class SiteSettings(BaseSettings):
 
 
 def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[PrefectFuture[Any]]:
-    """Connect to the site's Dask cluster, or start one for the night when its first task is submitted."""
-    site = settings or SiteSettings()
+    """Connect to the site's Dask cluster, or start one for the night when its first task is submitted.
+
+    Raises
+    ------
+    SettingsError
+        When an environment variable has a value that cannot be used.
+    """
+    try:
+        site = settings or SiteSettings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"CMR_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()
+        )
+        raise SettingsError(f"environment: {wrong}") from None
     if site.dask_scheduler:
         runner = DaskTaskRunner(address=site.dask_scheduler)
     else:

@@ -1,7 +1,9 @@
 """What the command prints: progress, tables, and clear first lines of errors."""
 
+import csv
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +28,8 @@ from storage.trial import Trial
 
 STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed": "red", "refused": "red"}
 
+PERCENT = "{:.1%}"
+
 SCAN_COLUMNS = (
     ("subject", "subject_id", "{}"),
     ("visit", "visit_id", "{}"),
@@ -33,8 +37,8 @@ SCAN_COLUMNS = (
     ("T1 post\n[ms]", "t1_post_ms", "{:.0f}"),
     ("R²\nnative", "r_squared_native_mean", "{:.3f}"),
     ("R²\npost", "r_squared_post_mean", "{:.3f}"),
-    ("Hct\n[%]", "hematocrit_fraction", "{:.1%}"),
-    ("ECV\n[%]", "ecv_fraction", "{:.1%}"),
+    ("Hct\n[%]", "hematocrit_fraction", PERCENT),
+    ("ECV\n[%]", "ecv_fraction", PERCENT),
     ("QC", "qc_verdict", "{}"),
 )
 """Heading, column and format of what a night prints of each scan."""
@@ -47,7 +51,7 @@ def fail_clearly() -> Iterator[None]:
     """Turn an error that names what to do into one line and exit code 2, without a traceback."""
     try:
         yield
-    except (StorageError, FlowError) as error:
+    except (StorageError, FlowError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(code=2) from None
 
@@ -83,12 +87,23 @@ def print_scans(trial: Trial) -> None:
     console.print(table)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print the answer to a query."""
+def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print the answer to a query: CSV into a pipe, else a table, or one block a row if it is too wide."""
+    if not console.is_terminal:
+        csv.writer(sys.stdout).writerows([columns, *rows])
+        return
+    texts = [[_cell(value, "{:.6g}" if isinstance(value, float) else "{}") for value in row] for row in rows]
     table = Table(*map(escape, columns), header_style="bold", box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(_cell(value, "{:.6g}" if isinstance(value, float) else "{}") for value in row))
-    console.print(table)
+    for row in texts:
+        table.add_row(*row)
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        console.print(table)
+        return
+    for row in texts:
+        block = Table(box=box.SIMPLE_HEAD, show_header=False)
+        for column, text in zip(columns, row, strict=True):
+            block.add_row(escape(column), text)
+        console.print(block)
 
 
 def print_files(trial: Trial) -> None:
@@ -164,4 +179,5 @@ def _table(title: str, headings: Sequence[str], n_text: int | None = None) -> Ta
 def _cell(value: object, form: str) -> str:
     if value is None:
         return "-"
-    return escape(form.format(value)).replace("%", "")
+    text = form.format(value)
+    return text.removesuffix("%") if form == PERCENT else escape(text)

@@ -41,7 +41,9 @@ _IDS = (
     Column("visit_id", TEXT, "", "visit of the subject", required=True),
     Column("site_id", TEXT, "", "site of the subject", required=True),
 )
-_PROVENANCE = Column("result_digest", TEXT, "", "digest of the visit's published result")
+_PROVENANCE = Column(
+    "result_digest", TEXT, "", "digest of the visit's published result, which names its arrays"
+)
 _KEYS = (*_IDS, _PROVENANCE)
 _RESULT_KEYS = (*_IDS, Column("result_digest", TEXT, "", _PROVENANCE.meaning, required=True))
 
@@ -172,7 +174,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("state", TEXT, "", "done, flagged, failed, waiting or refused", required=True),
         Column("reason", TEXT, "", "why, in words"),
         Column("failed_stage", TEXT, "", "stage that failed"),
-        Column("failure_kind", TEXT, "", "error (deterministic) or crashed (the machine's)"),
+        Column(
+            "failure_kind", TEXT, "", "error (would come again) or passing (the machine's fault, tried again)"
+        ),
         Column("upload_ids", TEXTS, "", "uploads the visit was read from", required=True),
         Column("upload_digests", TEXTS, "", "content digest of each upload", required=True),
         Column("upload_fingerprints", TEXTS, "", "digest of each upload's listing", required=True),
@@ -180,10 +184,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("n_files", COUNT, "1", "files in the uploads"),
         Column("intake_digest", TEXT, "", "digest of the intake stage's inputs"),
         Column("segment_digest", TEXT, "", "digest of the segment stage's inputs"),
+        Column("quantify_digest", TEXT, "", "digest of the quantify stage's inputs"),
         Column("summary_digest", TEXT, "", "digest of the summary stage's inputs"),
         Column("config_digest", TEXT, "", "digest of trial.toml"),
         Column("code_version", TEXT, "", "version of the code"),
-        Column("device", TEXT, "", "device the segment stage ran on"),
+        Column("device", TEXT, "", "devices that computed, joined by +; empty where all stood already"),
         Column("seconds_intake", NUMBER, "s", "time the intake stage took"),
         Column("seconds_segment", NUMBER, "s", "time the segment stage took"),
         Column("seconds_quantify", NUMBER, "s", "time the quantify stage took"),

@@ -27,6 +27,7 @@ HISTORY_FOLDER = "history"
 STAGING_FOLDER = ".staging"
 MANIFEST_FILE = "manifest.json"
 SUPERSEDED_FILE = "superseded.json"
+EMPTY_FILE = "columns.parquet"
 
 _KEYS = ("subject_id", "visit_id", "site_id", "result_digest")
 _EXECUTION_COLUMNS = (
@@ -84,6 +85,7 @@ def publish(
     _check_keys(visit_row, rows)
     with exclusive_lock(root / TABLES_FOLDER):
         _recover(root)
+        _write_empty_tables(root)
         if _is_unchanged(root, contents["visits"]):
             return "unchanged"
         staging = _stage(root, visit_row, contents, who, why)
@@ -141,6 +143,21 @@ def _check_keys(visit_row: Mapping[str, Any], rows: Mapping[str, Sequence[Mappin
                 raise StorageError(message)
 
 
+def _write_empty_tables(root: Path) -> None:
+    """Give each table a file without rows, so that its folder can be read before a visit has a row in it."""
+    for name in TABLES:
+        path = root / TABLES_FOLDER / name / EMPTY_FILE
+        if not path.exists():
+            write_durably(path, _parquet_bytes(arrow_schema(name).empty_table()))
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
 def _is_unchanged(root: Path, new: pa.Table) -> bool:
     row = new.to_pylist()[0]
     current = _table_file(root, "visits", row["subject_id"], row["visit_id"])
@@ -165,9 +182,7 @@ def _stage(
     subject_id, visit_id = str(visit_row["subject_id"]), str(visit_row["visit_id"])
     staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
     for name, table in contents.items():
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        write_durably(staging / f"{name}.parquet", sink.getvalue().to_pybytes())
+        write_durably(staging / f"{name}.parquet", _parquet_bytes(table))
     former = [name for name in TABLES if _table_file(root, name, subject_id, visit_id).exists()]
     history = root / HISTORY_FOLDER / subject_id / visit_id
     numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]

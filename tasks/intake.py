@@ -1,27 +1,37 @@
 """Intake of a visit: uploads in, checked echo stacks in Zarr out."""
 
+from datetime import date
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.arrays import write_array, write_stack, write_store
 from storage.config import IntakeConfig
-from storage.errors import RefusedError, RefusedFile
+from storage.errors import RefusedError, RefusedFile, UploadChangedError
 from storage.intake import intake_visit
+from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_file, quarantine_upload
-from storage.upload import Upload
+from storage.upload import Upload, is_unchanged
 from tasks.stage import StageResult, VisitRef, run_stage
 
 
 @task(name="intake", task_run_name="intake {visit.label}", cache_policy=NO_CACHE, persist_result=False)
 def intake(
-    visit: VisitRef, uploads: tuple[Upload, ...], config: IntakeConfig, digest: str, force: bool
+    visit: VisitRef,
+    planned: PlannedVisit,
+    uploads: tuple[Upload, ...],
+    config: IntakeConfig,
+    digest: str,
+    force: bool,
 ) -> StageResult:
     """Read, check, group and store a visit's uploads.
 
     Raises
     ------
     RefusedError
-        When the uploads hold no complete set of echoes.
+        When the uploads hold no complete set of echoes, or those of another day.
+    UploadChangedError
+        When an upload is no longer the one that was planned.
     """
 
     def quarantine(files: tuple[RefusedFile, ...]) -> None:
@@ -31,12 +41,19 @@ def intake(
     def work() -> str:
         try:
             taken = intake_visit(uploads, config)
+            check_study_date(taken.study_date, planned)
         except RefusedError as refused:
             quarantine(refused.files)
             for upload in uploads:
                 quarantine_upload(visit.path, upload, refused.reason)
             raise
         quarantine(taken.refused_files)
+        for upload in uploads:
+            if not is_unchanged(upload):
+                message = (
+                    f"upload {upload.upload_id} changed since it was planned; the next night reads it again"
+                )
+                raise UploadChangedError(message)
         stacks = [stack for stack in (taken.native, taken.post) if stack is not None]
         with write_store(visit.path, visit.subject_id, visit.visit_id, digest) as store:
             store.attrs["intake_digest"] = digest
@@ -53,3 +70,18 @@ def intake(
         )
 
     return run_stage(visit, "intake", digest, work, force=force)
+
+
+def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
+    """Refuse images of another day than the visit they were matched to by one of their files.
+
+    Raises
+    ------
+    RefusedError
+        With what was found and what is planned.
+    """
+    if study_date is None or not planned.covers(study_date):
+        found = "without a study date" if study_date is None else f"of {study_date}"
+        window = f"{planned.visit_date} +- {planned.window_days} d"
+        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
+        raise RefusedError(message)

@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.config import MatchingConfig
 from storage.digest import canonical_digest
-from storage.errors import RefusedError
+from storage.errors import RefusedError, UploadChangedError
 from storage.plan import PlannedVisit
 from storage.upload import Mismatch, Upload, UploadListing, hash_upload, list_uploads, match_upload
 
@@ -22,10 +22,18 @@ class FoundUpload:
     """Names, sizes and times of its files."""
     content_digest: str
     """Digest of its content."""
+    upload: Upload | None = None
+    """The upload, where it has been read already."""
 
     def load(self) -> Upload:
-        """Read the upload's files."""
-        return hash_upload(self.listing)
+        """Give the upload with its files.
+
+        Raises
+        ------
+        UploadChangedError
+            When it changes while it is read.
+        """
+        return self.upload or hash_upload(self.listing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,35 +81,41 @@ def match_uploads(
             entry = _unread(listing)
             stray[entry.upload_id] = StrayUpload(entry, listing.unusable_reason)
             continue
+        if listing.is_arriving:
+            n_arriving += 1
+            continue
         try:
             upload = hash_upload(listing)
-        except RefusedError:
+        except UploadChangedError:
             n_arriving += 1
+            continue
+        except RefusedError as error:
+            entry = _unread(listing)
+            stray[entry.upload_id] = StrayUpload(entry, error.reason)
             continue
         match = match_upload(upload, planned, rules)
         if isinstance(match, Mismatch):
             stray[upload.upload_id] = StrayUpload(upload, match.reason)
             continue
         # The same content in two folders is one upload.
-        found = FoundUpload(listing, upload.content_digest)
+        found = FoundUpload(listing, upload.content_digest, upload)
         taken.setdefault((match.subject_id, match.visit_id), {}).setdefault(upload.content_digest, found)
     return MatchedUploads(
         {key: tuple(found.values()) for key, found in taken.items()}, tuple(stray.values()), n_arriving
     )
 
 
-def matching_digest(rules: MatchingConfig, planned: Iterable[PlannedVisit], subject_id: str) -> str:
-    """Digest of all that decides which visit of a subject an upload belongs to, besides the upload."""
-    return canonical_digest(
-        {
-            "rules": rules.model_dump(mode="json"),
-            "visits": [
-                [line.visit_id, str(line.visit_date), line.window_days]
-                for line in planned
-                if line.subject_id == subject_id
-            ],
-        }
-    )
+def matching_digests(rules: MatchingConfig, planned: Iterable[PlannedVisit]) -> dict[str, str]:
+    """Digest, by subject, of all that decides where an upload of the subject belongs, besides the upload."""
+    visits: dict[str, list[list[str | int]]] = {}
+    for line in planned:
+        dates: list[str | int] = [line.visit_id, str(line.visit_date), line.window_days]
+        visits.setdefault(line.subject_id, []).append(dates)
+    fixed = rules.model_dump(mode="json")
+    return {
+        subject_id: canonical_digest({"rules": fixed, "visits": dates})
+        for subject_id, dates in visits.items()
+    }
 
 
 def _unread(listing: UploadListing) -> Upload:
@@ -115,8 +129,7 @@ def _known_uploads(
     published: Mapping[VisitKey, Mapping[str, Any]],
 ) -> dict[str, tuple[VisitKey, str]]:
     """Visit and content digest by fingerprint, as published under the same rules and plan."""
-    digests = {line.subject_id: "" for line in planned}
-    digests = {subject_id: matching_digest(rules, planned, subject_id) for subject_id in digests}
+    digests = matching_digests(rules, planned)
     return {
         fingerprint: (key, content_digest)
         for key, row in published.items()

@@ -7,16 +7,19 @@ from typing import Any, Literal
 
 from storage.config import TrialConfig
 from storage.digest import canonical_digest
-from storage.errors import RefusedError
+from storage.errors import PlanError, UploadChangedError
 from storage.plan import PlannedVisit, read_plan
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload
-from tasks.matching import StrayUpload, match_uploads
+from tasks.matching import MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
 
 USABLE_STATES = frozenset({"done", "flagged"})
 """States of a visit that has a result."""
+
+FAILED_STATES = frozenset({"failed", "refused"})
+"""States of a visit that was tried in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,27 @@ class Selection:
     visit_ids: frozenset[str] = frozenset()
     """Chosen visits; empty for all."""
 
+    def check(self, planned: Iterable[PlannedVisit]) -> None:
+        """Refuse names that are not in the plan, which a typing error would otherwise pass over in silence.
+
+        Raises
+        ------
+        PlanError
+            Naming them.
+        """
+        lines = tuple(planned)
+        unknown = sorted(self.subject_ids - {line.subject_id for line in lines})
+        unknown += sorted(self.visit_ids - {line.visit_id for line in lines})
+        if unknown:
+            message = f"not planned in subjects.csv: {', '.join(unknown)}"
+            raise PlanError(message)
+
     def asks_for(self, visit: PlannedVisit, state: str | None) -> bool:
         """Whether a visit in a state (None: never run) shall run again."""
         if self.mode == "new":
             return False
         if self.mode == "unsettled":
-            return state in {"failed", "refused"}
+            return state in FAILED_STATES
         return (not self.subject_ids or visit.subject_id in self.subject_ids) and (
             not self.visit_ids or visit.visit_id in self.visit_ids
         )
@@ -58,16 +76,28 @@ class VisitJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A visit that has no upload."""
+
+    visit: VisitRef
+    """The visit."""
+    planned: PlannedVisit
+    """Its line in subjects.csv."""
+    reason: str
+    """Why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class NightPlan:
     """What a night has to do."""
 
     planned: tuple[PlannedVisit, ...]
     """Lines of subjects.csv."""
-    published: Mapping[tuple[str, str], Mapping[str, Any]] = field(repr=False)
-    """Rows of the table ``visits`` before the night, by subject and visit."""
+    published: Mapping[VisitKey, Mapping[str, Any]] = field(repr=False)
+    """Rows of the table ``visits`` that stand, by subject and visit."""
     jobs: tuple[VisitJob, ...]
     """Visits to compute."""
-    waiting: tuple[tuple[VisitRef, PlannedVisit], ...]
+    waiting: tuple[Waiting, ...]
     """Visits without an upload whose row does not say so yet."""
     outdated_subjects: frozenset[str]
     """Subjects whose published rows no longer follow from their results, the plan and the configuration."""
@@ -75,6 +105,10 @@ class NightPlan:
     """Uploads that no planned visit takes."""
     n_arriving: int
     """Uploads that were still changing."""
+    idle: tuple[str, ...]
+    """Chosen visits that have no upload to run on."""
+    corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
+    """Visits tried in vain whose line in the plan has changed in what needs no new try."""
 
 
 def plan_night(trial: Trial, selection: Selection) -> NightPlan:
@@ -85,31 +119,49 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     Raises
     ------
     PlanError
-        When subjects.csv cannot be trusted; every faulty row is named.
+        When subjects.csv cannot be trusted, or the selection names what is not in it.
     """
     planned = read_plan(trial.root)
-    published = published_visits(trial.root)
-    uploads = match_uploads(trial.root, trial.config.matching, planned, published)
+    selection.check(planned)
+    rows = published_visits(trial.root)
+    uploads = match_uploads(trial.root, trial.config.matching, planned, rows)
+    elsewhere = _places(uploads)
+    matching = matching_digests(trial.config.matching, planned)
     jobs: list[VisitJob] = []
-    waiting: list[tuple[VisitRef, PlannedVisit]] = []
+    waiting: list[Waiting] = []
+    idle: list[str] = []
+    corrected: list[tuple[VisitRef, PlannedVisit]] = []
     n_arriving = uploads.n_arriving
     for line in planned:
         key = (line.subject_id, line.visit_id)
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
-        row = published.get(key)
+        row = rows.get(key)
         asked = selection.asks_for(line, row["state"] if row else None)
-        if key in uploads.taken:
-            found = uploads.taken[key]
+        if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
+            corrected.append((visit, line))
+        found = uploads.taken.get(key)
+        if found is not None:
             digests = stage_digests(trial.config, line, [upload.content_digest for upload in found])
-            if asked or row is None or row["result_digest"] != digests["quantify"] or _may_pass_now(row):
+            if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
                     files = tuple(upload.load() for upload in found)
-                except RefusedError:
+                    jobs.append(VisitJob(visit, line, files, digests, asked))
+                except UploadChangedError:
                     n_arriving += 1
-                    continue
-                jobs.append(VisitJob(visit, line, files, digests, asked))
+                    if row is None:
+                        waiting.append(Waiting(visit, line, "its upload is still arriving"))
+            continue
+        if selection.mode == "chosen" and asked:
+            idle.append(visit.label)
+        taken_by = next(
+            (elsewhere[one] for one in (row or {}).get("upload_digests", ()) if one in elsewhere), None
+        )
+        if taken_by is not None:
+            waiting.append(Waiting(visit, line, f"nothing uploaded; its former upload {taken_by}"))
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
-            waiting.append((visit, line))
+            waiting.append(Waiting(visit, line, "nothing uploaded yet"))
+    withdrawn = {(one.planned.subject_id, one.planned.visit_id) for one in waiting}
+    published = {key: row for key, row in rows.items() if key not in withdrawn}
     return NightPlan(
         planned,
         published,
@@ -118,6 +170,8 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         _outdated_subjects(trial.config, planned, published),
         uploads.stray,
         n_arriving,
+        tuple(idle),
+        tuple(corrected),
     )
 
 
@@ -141,7 +195,7 @@ def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str
 
 
 def summary_digests(config: TrialConfig, result_digests: Mapping[str, str]) -> dict[str, str]:
-    """Digest of what a subject's summary says of each visit, from the results in order of the plan."""
+    """Digest of what a subject's summary says of each visit, from the results in order of their dates."""
     baseline = next(iter(result_digests.values()), None)
     return {
         visit_id: canonical_digest(
@@ -157,26 +211,44 @@ def summary_digests(config: TrialConfig, result_digests: Mapping[str, str]) -> d
     }
 
 
-def published_visits(root: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def published_visits(root: Path) -> dict[VisitKey, dict[str, Any]]:
     """Rows of the table ``visits`` by subject and visit."""
     return {(row["subject_id"], row["visit_id"]): row for row in read_table(root, "visits").to_pylist()}
 
 
 def usable_results(
-    planned: Iterable[PlannedVisit], published: Mapping[tuple[str, str], Mapping[str, Any]]
+    planned: Iterable[PlannedVisit], published: Mapping[VisitKey, Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
-    """Give the published result digests by subject, then visit in order of the plan."""
+    """Give the published result digests by subject, then visit in order of their dates."""
     results: dict[str, dict[str, str]] = {}
-    for line in planned:
+    for line in sorted(planned, key=lambda line: line.visit_date):
         row = published.get((line.subject_id, line.visit_id))
         if row is not None and row["state"] in USABLE_STATES:
             results.setdefault(line.subject_id, {})[line.visit_id] = row["result_digest"]
     return results
 
 
-def _may_pass_now(row: Mapping[str, Any]) -> bool:
-    """Whether a failure was a crash: what raised would raise again, a crash may pass."""
-    return bool(row["failure_kind"] == "crashed")
+def _is_outdated(row: Mapping[str, Any], digests: Mapping[StageName, str], matching: str) -> bool:
+    """Whether a visit must be computed although nobody asks.
+
+    What raised would raise again, unless its inputs or the plan have changed or it was the machine's fault.
+    """
+    if row["state"] not in FAILED_STATES:
+        return bool(row["result_digest"] != digests["quantify"])
+    stage: StageName = row["failed_stage"] if row["failed_stage"] in digests else "quantify"
+    return bool(
+        row[f"{stage}_digest"] != digests[stage]
+        or row["failure_kind"] == "passing"
+        or row["matching_digest"] != matching
+    )
+
+
+def _places(uploads: MatchedUploads) -> dict[str, str]:
+    """Say of each upload in incoming, by content digest, where it belongs now."""
+    places = {stray.upload.content_digest: "fits no planned visit" for stray in uploads.stray}
+    for (subject_id, visit_id), found in uploads.taken.items():
+        places |= {upload.content_digest: f"belongs to {subject_id}/{visit_id}" for upload in found}
+    return places
 
 
 def _follows_plan(row: Mapping[str, Any], line: PlannedVisit) -> bool:
@@ -187,13 +259,15 @@ def _follows_plan(row: Mapping[str, Any], line: PlannedVisit) -> bool:
 def _outdated_subjects(
     config: TrialConfig,
     planned: Iterable[PlannedVisit],
-    published: Mapping[tuple[str, str], Mapping[str, Any]],
+    published: Mapping[VisitKey, Mapping[str, Any]],
 ) -> frozenset[str]:
     lines = {(line.subject_id, line.visit_id): line for line in planned}
+    matching = matching_digests(config.matching, lines.values())
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()
         for visit_id, digest in summary_digests(config, results).items()
         if published[subject_id, visit_id]["summary_digest"] != digest
         or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
+        or published[subject_id, visit_id]["matching_digest"] != matching[subject_id]
     )

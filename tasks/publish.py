@@ -9,12 +9,12 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
+from storage import audit
 from storage.arrays import open_store
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
 from storage.tables import publish
-from tasks.matching import matching_digest
-from tasks.plan import VisitJob
+from tasks.plan import VisitJob, Waiting
 from tasks.stage import StageName, StageResult, VisitRef
 
 
@@ -26,8 +26,8 @@ class Publisher:
     """Folder of the trial."""
     config: TrialConfig
     """Configuration of the trial."""
-    planned: tuple[PlannedVisit, ...]
-    """Lines of subjects.csv."""
+    matching: Mapping[str, str]
+    """Digest of the rules and dates that matched each subject's uploads."""
     run_id: str
     """Prefect's id of the flow run."""
     who: str
@@ -41,21 +41,32 @@ class Publisher:
         stages: Mapping[StageName, StageResult],
         longitudinal: list[dict[str, Any]],
         summary_digest: str,
-    ) -> str:
-        """Publish a computed visit; return its state."""
+        summary_failure: str | None = None,
+    ) -> None:
+        """Publish a computed visit; a failed summary flags it and leaves it without longitudinal rows."""
         rows, state, reason = self._stored_rows(job.visit, job.digests["quantify"], longitudinal)
+        if summary_failure is not None:
+            state, reason = "flagged", "; ".join(filter(None, [reason, f"summary_failed: {summary_failure}"]))
         seconds = {f"seconds_{stage}": result.seconds for stage, result in stages.items()}
-        devices = {result.device for result in stages.values()} - {None}
-        self._write(
-            self._job_row(job, state, reason)
-            | {
-                "summary_digest": summary_digest,
-                "device": "+".join(sorted(device for device in devices if device)) or None,
-                **seconds,
-            },
-            rows,
-        )
-        return state
+        devices = sorted({result.device for result in stages.values() if result.device is not None})
+        row = self._job_row(job, state, reason) | seconds
+        row |= {
+            "result_digest": job.digests["quantify"],
+            "summary_digest": summary_digest,
+            "device": "+".join(devices) or None,
+        }
+        if self._write(row, rows) == "unchanged" and job.force:
+            audit.append(
+                self.root,
+                {
+                    "event": "confirmed",
+                    "who": self.who,
+                    "why": self.why,
+                    "subject_id": job.visit.subject_id,
+                    "visit_id": job.visit.visit_id,
+                    "result_digest": job.digests["quantify"],
+                },
+            )
 
     def summary(
         self,
@@ -66,23 +77,32 @@ class Publisher:
         summary_digest: str,
     ) -> None:
         """Publish a visit again whose result stands, but whose summary or line in the plan changed."""
-        rows, _, _ = self._stored_rows(visit, row["result_digest"], longitudinal)
+        rows, state, reason = self._stored_rows(visit, row["result_digest"], longitudinal)
         now = {
             "site_id": visit.site_id,
             "visit_date": planned.visit_date,
+            "state": state,
+            "reason": reason,
+            "matching_digest": self.matching[visit.subject_id],
             "summary_digest": summary_digest,
+            "config_digest": self.config.digest(),
+            "code_version": version("cmrtrials"),
             "run_id": self.run_id,
         }
         self._write({**row, **now}, rows)
+
+    def correction(self, visit: VisitRef, planned: PlannedVisit, row: Mapping[str, Any]) -> None:
+        """Publish a visit without a result again whose line in the plan changed."""
+        self._write({**row, "site_id": visit.site_id, "visit_date": planned.visit_date}, {})
 
     def failure(self, job: VisitJob, state: str, stage: str, kind: str, reason: str) -> None:
         """Publish a visit that was refused or failed in a stage: a row that says so, and no result."""
         row = self._job_row(job, state, reason) | {"failed_stage": stage, "failure_kind": kind}
         self._write(row, {})
 
-    def waiting(self, visit: VisitRef, planned: PlannedVisit) -> None:
-        """Publish that nothing has been uploaded for a visit."""
-        self._write(self._visit_row(visit, planned, "waiting", "nothing uploaded yet"), {})
+    def waiting(self, waiting: Waiting) -> None:
+        """Publish that a visit has no upload."""
+        self._write(self._visit_row(waiting.visit, waiting.planned, "waiting", waiting.reason), {})
 
     def _stored_rows(
         self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]
@@ -123,6 +143,7 @@ class Publisher:
             "n_files": None,
             "intake_digest": None,
             "segment_digest": None,
+            "quantify_digest": None,
             "summary_digest": None,
             "config_digest": self.config.digest(),
             "code_version": version("cmrtrials"),
@@ -135,17 +156,17 @@ class Publisher:
 
     def _job_row(self, job: VisitJob, state: str, reason: str) -> dict[str, Any]:
         return self._visit_row(job.visit, job.planned, state, reason) | {
-            "result_digest": job.digests["quantify"],
             "upload_ids": [upload.upload_id for upload in job.uploads],
             "upload_digests": [upload.content_digest for upload in job.uploads],
             "upload_fingerprints": [upload.fingerprint for upload in job.uploads],
-            "matching_digest": matching_digest(self.config.matching, self.planned, job.visit.subject_id),
+            "matching_digest": self.matching[job.visit.subject_id],
             "n_files": sum(len(upload.files) for upload in job.uploads),
             "intake_digest": job.digests["intake"],
             "segment_digest": job.digests["segment"],
+            "quantify_digest": job.digests["quantify"],
         }
 
-    def _write(self, row: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> None:
+    def _write(self, row: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> str:
         stamped = row | {"published_at": datetime.now(UTC)}
         outcome = publish(self.root, stamped, rows, self.who, self.why)
         get_run_logger().info(
@@ -156,6 +177,7 @@ class Publisher:
             row["state"],
             row["reason"],
         )
+        return outcome
 
 
 def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """trial.toml and the code agree: nothing is declared that nobody reads."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_every_value_is_read_somewhere(section: str, name: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         if path.name != "config.py"
     ]
-    assert section == "" or any(f".{name}" in source for source in sources), f"{section}.{name}"
+    reader = re.compile(rf"\b(config|intake|rules?|matching|schedule)\.(\w+\.)*{name}\b")
+    is_read = any(reader.search(source) for source in sources)
+    assert is_read or (section, name) == ("", "schema_version"), f"{section}.{name}"
 
 
 def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:

@@ -72,9 +72,14 @@ def test_query_answers_in_sql_before_the_first_night(small_trial: Path, cmrtrial
     assert "ecv" in answer.stdout
 
 
-def test_a_wrong_query_is_refused_in_one_line(small_trial: Path, cmrtrials: Cmrtrials) -> None:
+@pytest.mark.parametrize(
+    ("sql", "said"), [("select missing from scans", "missing"), ("", "no statement")], ids=["column", "empty"]
+)
+def test_a_wrong_query_is_refused_in_one_line(
+    sql: str, said: str, small_trial: Path, cmrtrials: Cmrtrials
+) -> None:
     """DuckDB's message reaches the user without a traceback."""
-    refused = cmrtrials("query", small_trial, "select nothing from scans")
+    refused = cmrtrials("query", small_trial, sql)
     assert refused.returncode == 2
-    assert "nothing" in refused.stderr
+    assert said in refused.stderr
     assert "Traceback" not in refused.stderr

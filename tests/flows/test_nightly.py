@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from storage import open_trial
@@ -120,7 +121,7 @@ def test_rerun_after_mending_executes_only_what_failed(demo_copy: Path, cmrtrial
 
 
 def test_a_row_that_cannot_be_published_stops_nobody(small_copy: Path, cmrtrials: Cmrtrials) -> None:
-    """A stored result was damaged: that visit is named, the other one is published with its new summary."""
+    """A stored result was damaged: the visit keeps its rows and is named, the other gets its new summary."""
     assert cmrtrials("run", small_copy).returncode == 0
     result = published_row(small_copy, "visits", "S01", "V1")["result_digest"]
     attributes = small_copy / "arrays" / "S01" / "V1" / f"{result}.zarr" / "zarr.json"
@@ -131,27 +132,63 @@ def test_a_row_that_cannot_be_published_stops_nobody(small_copy: Path, cmrtrials
     )
     before = published_row(small_copy, "visits", "S02", "V1")["summary_digest"]
     night = cmrtrials("run", small_copy)
-    assert night.returncode == 1
-    assert "S01/V1 keeps its result, publish failed: " in night.stdout.strip().splitlines()[-1]
+    assert night.returncode == 0
+    assert "summary not renewed: S01/V1: table scans" in night.stdout.strip().splitlines()[-1]
     assert states(small_copy) == {"S01/V1": "done", "S02/V1": "done"}
     assert published_row(small_copy, "visits", "S02", "V1")["summary_digest"] != before
 
 
 def test_a_stage_that_raises_fails_one_visit_only(small_copy: Path, cmrtrials: Cmrtrials) -> None:
-    """A failing subject stops nobody: its disk place is blocked by a file, the other visit is published."""
+    """A failing subject stops nobody; what raised is old news the next night, and runs again when asked."""
+    for file in (small_copy / "incoming").glob("S02_*/IM*.dcm"):
+        image = pydicom.dcmread(file)
+        image.RescaleIntercept, image.RescaleSlope, image.RescaleType = "-2000", "1", "US"
+        image.save_as(file)
+    night = cmrtrials("run", small_copy)
+    assert night.returncode == 1
+    assert "S02/V1 failed: model 'molli' fits magnitudes" in night.stdout.strip().splitlines()[-1]
+    assert states(small_copy) == {"S01/V1": "done", "S02/V1": "failed"}
+    failed = published_row(small_copy, "visits", "S02", "V1")
+    assert (failed["failed_stage"], failed["failure_kind"]) == ("quantify", "error")
+    assert failed["result_digest"] is None
+
+    second = cmrtrials("run", small_copy)
+    assert second.returncode == 0, second.stdout + second.stderr
+    again = cmrtrials("rerun", small_copy)
+    assert again.returncode == 1, again.stdout + again.stderr
+
+
+def test_a_failure_of_the_machine_is_tried_again_the_next_night(
+    small_copy: Path, cmrtrials: Cmrtrials
+) -> None:
+    """A place on disk that cannot be written says nothing about the visit."""
     blocked = small_copy / "arrays" / "S02" / "V1"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way")
-    night = cmrtrials("run", small_copy)
-    assert night.returncode == 1
-    assert "S02/V1 failed: " in night.stdout.strip().splitlines()[-1]
-    assert states(small_copy) == {"S01/V1": "done", "S02/V1": "failed"}
-    assert str(small_copy) not in published_row(small_copy, "visits", "S02", "V1")["reason"]
-
-    # Deterministic failures are old news the next night, and run again when asked.
-    second = cmrtrials("run", small_copy)
-    assert second.returncode == 0, second.stdout + second.stderr
+    assert cmrtrials("run", small_copy).returncode == 1
+    failed = published_row(small_copy, "visits", "S02", "V1")
+    assert (failed["state"], failed["failure_kind"]) == ("failed", "passing")
+    assert str(small_copy) not in failed["reason"]
     blocked.unlink()
-    again = cmrtrials("rerun", small_copy)
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert cmrtrials("run", small_copy).returncode == 0
     assert states(small_copy) == {"S01/V1": "done", "S02/V1": "done"}
+
+
+def test_a_rerun_that_fails_leaves_a_good_result_in_place(small_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """The stored maps differ from what is computed now: that is reported, and the published rows stand."""
+    assert cmrtrials("run", small_copy).returncode == 0
+    before = snapshot(small_copy / "tables")
+    result = published_row(small_copy, "visits", "S01", "V1")["result_digest"]
+    store = small_copy / "arrays" / "S01" / "V1" / f"{result}.zarr"
+    (store / "zarr.json").write_text((store / "zarr.json").read_text() + " ")
+    again = cmrtrials("rerun", small_copy, "--subject", "S01")
+    assert again.returncode == 1
+    assert "S01/V1 keeps its result, quantify failed: " in again.stdout.strip().splitlines()[-1]
+    assert snapshot(small_copy / "tables") == before
+
+
+def test_a_rerun_of_a_subject_that_is_not_planned_is_refused(small_trial: Path, cmrtrials: Cmrtrials) -> None:
+    """A typing error must not look like a success."""
+    refused = cmrtrials("rerun", small_trial, "--subject", "S99")
+    assert refused.returncode == 2
+    assert "not planned in subjects.csv: S99" in refused.stderr

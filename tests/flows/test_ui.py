@@ -116,6 +116,8 @@ def test_retry_in_the_ui_executes_only_what_failed(served: str, unprocessed_demo
 
     wait_until(lambda: state()["type"] == "FAILED", 180)
     assert "S06/V2 refused: " in state()["message"]
+    # Workers send their log lines in batches, after the state.
+    wait_until(lambda: executions(served, flow_run_id).total() >= 11 * 3, 60)
     first = executions(served, flow_run_id)
     assert first["quantify", "S01/V1"] == 1
     assert first["intake", "S06/V2"] == 0
@@ -130,6 +132,7 @@ def test_retry_in_the_ui_executes_only_what_failed(served: str, unprocessed_demo
 
     wait_until(lambda: state()["type"] == "COMPLETED", 120)
     expect(page.get_by_text("Completed").first).to_be_visible(timeout=30_000)
+    wait_until(lambda: executions(served, flow_run_id).total() >= 12 * 3, 60)
     again = executions(served, flow_run_id) - first
     assert again == {("intake", "S06/V2"): 1, ("segment", "S06/V2"): 1, ("quantify", "S06/V2"): 1}
     assert Counter(states(unprocessed_demo).values()) == {"done": 10, "flagged": 2}

@@ -284,3 +284,12 @@ def test_a_new_trial_has_nothing_to_recover(tmp_path: Path) -> None:
     """And recovery creates nothing in it."""
     assert recover(tmp_path) == ()
     assert _names(tmp_path) == []
+
+
+def test_the_folder_of_every_table_can_be_read_after_the_first_publication(tmp_path: Path) -> None:
+    """A trial without flags has a table of flags with its columns and no rows."""
+    publish(tmp_path, FIRST, {"scans": [row("scans")]}, "core lab", "nightly")
+    for name, columns in TABLES.items():
+        frame = pd.read_parquet(tmp_path / "tables" / name)
+        assert list(frame.columns) == [column.name for column in columns]
+        assert len(frame) == (1 if name in {"visits", "scans"} else 0)

@@ -9,7 +9,9 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from storage import Trial, open_trial
+from storage.errors import PlanError
 from storage.tables import publish
+from tasks.matching import matching_digests
 from tasks.plan import Selection, plan_night, stage_digests, summary_digests
 from tasks.publish import Publisher
 from tests.storage.drawn_rows import visit_row
@@ -40,11 +42,32 @@ def outside_of_a_run() -> Iterator[None]:
         yield
 
 
+def publisher_of(trial: Trial) -> Publisher:
+    """Give the only writer of a trial's tables."""
+    matching = matching_digests(trial.config.matching, trial.plan())
+    return Publisher(trial.root, trial.config, matching, "run", "tester", "test")
+
+
+def publish_done(trial: Trial) -> None:
+    """Publish the only job of the night as done, with a summary that follows from it."""
+    (job,) = plan_night(trial, NEW).jobs
+    digest = job.digests["quantify"]
+    row = visit_row(
+        visit_date=job.planned.visit_date,
+        upload_digests=[upload.content_digest for upload in job.uploads],
+        upload_fingerprints=[upload.fingerprint for upload in job.uploads],
+        matching_digest=matching_digests(trial.config.matching, trial.plan())["S01"],
+        quantify_digest=digest,
+        result_digest=digest,
+        summary_digest=summary_digests(trial.config, {"V1": digest})["V1"],
+    )
+    publish(trial.root, row, {}, "tester", "test")
+
+
 def publish_failure(trial: Trial, kind: str) -> None:
     """Publish that the only job of the night failed."""
     (job,) = plan_night(trial, NEW).jobs
-    publisher = Publisher(trial.root, trial.config, trial.plan(), "run", "tester", "test")
-    publisher.failure(job, "failed", "quantify", kind, "for a reason")
+    publisher_of(trial).failure(job, "failed", "quantify", kind, "for a reason")
 
 
 def job_labels(trial: Trial, selection: Selection = NEW) -> list[str]:
@@ -56,7 +79,7 @@ def test_an_upload_is_computed_and_a_visit_without_one_waits(trial: Trial) -> No
     """Every planned visit is either a job or gets a row that says why not."""
     plan = plan_night(trial, NEW)
     assert [job.visit.label for job in plan.jobs] == ["S01/V1"]
-    assert [visit.label for visit, _ in plan.waiting] == ["S01/V2", "S02/V1"]
+    assert [waiting.visit.label for waiting in plan.waiting] == ["S01/V2", "S02/V1"]
 
 
 def test_a_deterministic_failure_is_old_news_until_someone_asks(trial: Trial) -> None:
@@ -67,9 +90,9 @@ def test_a_deterministic_failure_is_old_news_until_someone_asks(trial: Trial) ->
     assert job.force
 
 
-def test_a_crash_is_tried_again_the_next_night(trial: Trial) -> None:
-    """A dead worker says nothing about the visit."""
-    publish_failure(trial, "crashed")
+def test_a_passing_failure_is_tried_again_the_next_night(trial: Trial) -> None:
+    """A dead worker or a full disk says nothing about the visit."""
+    publish_failure(trial, "passing")
     assert job_labels(trial) == ["S01/V1"]
 
 
@@ -100,14 +123,56 @@ def test_a_published_upload_is_not_read_again(trial: Trial) -> None:
     assert plan.stray == ()
 
 
-def test_other_matching_dates_are_noticed(trial: Trial) -> None:
-    """A corrected visit date sends the upload elsewhere, although its files are unchanged."""
-    publish_failure(trial, "error")
+def test_an_upload_that_moves_takes_its_old_result_with_it(trial: Trial) -> None:
+    """After a corrected visit date the scan counts once: its former visit waits again."""
+    publish_done(trial)
+    assert job_labels(trial) == []
     corrected = PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2026-01-04,").replace(
         "S01,V2,2026-09-04,", "S01,V2,2026-03-04,"
     )
     (trial.root / "subjects.csv").write_text(corrected)
-    assert job_labels(trial) == ["S01/V2"]
+    plan = plan_night(trial, NEW)
+    assert [job.visit.label for job in plan.jobs] == ["S01/V2"]
+    reasons = {waiting.visit.label: waiting.reason for waiting in plan.waiting}
+    assert reasons["S01/V1"] == "nothing uploaded; its former upload belongs to S01/V2"
+    assert ("S01", "V1") not in plan.published
+
+
+def test_an_upload_that_fits_no_visit_any_more_is_withdrawn(trial: Trial) -> None:
+    """A result must not stand for a visit that its scan does not belong to."""
+    publish_done(trial)
+    (trial.root / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2025-03-04,"))
+    plan = plan_night(trial, NEW)
+    assert len(plan.stray) == 1
+    reasons = {waiting.visit.label: waiting.reason for waiting in plan.waiting}
+    assert reasons["S01/V1"] == "nothing uploaded; its former upload fits no planned visit"
+
+
+def test_a_result_outlives_its_upload(trial: Trial) -> None:
+    """A site's folder may be cleared away; what was published from it stands."""
+    publish_done(trial)
+    shutil.rmtree(trial.root / "incoming" / "S01_a")
+    plan = plan_night(trial, NEW)
+    assert plan.jobs == ()
+    assert "S01/V1" not in {waiting.visit.label for waiting in plan.waiting}
+
+
+def test_a_refused_visit_runs_again_when_the_plan_changes(trial: Trial) -> None:
+    """Images of another day may be those of the corrected date."""
+    publish_failure(trial, "error")
+    (trial.root / "subjects.csv").write_text(PLAN.replace("2026-03-04,7,0.42", "2026-03-05,7,0.42"))
+    assert job_labels(trial) == ["S01/V1"]
+
+
+def test_a_selection_of_nobody_is_refused(trial: Trial) -> None:
+    """A typing error would otherwise run nothing and say that all is well."""
+    with pytest.raises(PlanError, match=r"not planned in subjects\.csv: S99"):
+        plan_night(trial, Selection("chosen", frozenset({"S99"})))
+
+
+def test_a_chosen_visit_without_an_upload_is_named(trial: Trial) -> None:
+    """It cannot run, and who asked must hear so."""
+    assert plan_night(trial, Selection("chosen", frozenset({"S02"}))).idle == ("S02/V1",)
 
 
 def test_a_changed_hematocrit_computes_only_the_quantities_again(trial: Trial) -> None:
@@ -196,12 +261,7 @@ def test_chosen_visits_run_although_nothing_is_new(
 
 def test_a_corrected_site_reaches_published_rows(trial: Trial) -> None:
     """Site and date stand in every row, so a correction in subjects.csv renews the subject's rows."""
-    digests = summary_digests(trial.config, {"V1": "result"})
-    line = trial.plan()[0]
-    row = visit_row(
-        result_digest="result", summary_digest=digests["V1"], site_id="01", visit_date=line.visit_date
-    )
-    publish(trial.root, row, {}, "tester", "test")
+    publish_done(trial)
     assert plan_night(trial, NEW).outdated_subjects == frozenset()
     (trial.root / "subjects.csv").write_text(PLAN.replace(",01\n", ",07\n"))
     assert plan_night(trial, NEW).outdated_subjects == {"S01"}

@@ -1,6 +1,7 @@
 """The stages of one visit as plain functions: references in, a store and a reference out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from prefect.logging import disable_run_logger
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, store_exists
-from storage.errors import AlreadyWrittenError, RefusedError
+from storage.errors import AlreadyWrittenError, RefusedError, UploadChangedError
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
@@ -43,7 +44,7 @@ def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[Stag
     """Run the three stages of a visit in this process."""
     config, digests = trial.config, job.digests
     return [
-        intake.fn(job.visit, job.uploads, config.intake, digests["intake"], force),
+        intake.fn(job.visit, job.planned, job.uploads, config.intake, digests["intake"], force),
         segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
         quantify.fn(job.visit, job.planned, digests["segment"], config.quantify, digests["quantify"], force),
     ]
@@ -102,10 +103,29 @@ def test_a_refused_visit_leaves_no_store_and_a_reason(trial: Trial, jobs: tuple[
     job = jobs[1]
     strict = trial.config.intake.model_copy(update={"slices": 5})
     with pytest.raises(RefusedError, match="3 slices, expected 5"):
-        intake.fn(job.visit, job.uploads, strict, "refused", False)
+        intake.fn(job.visit, job.planned, job.uploads, strict, "refused", False)
     assert not store_exists(trial.root, "S01", "V2", "refused")
     reason = trial.root / "quarantine" / job.uploads[0].upload_id / "reason.json"
     assert "3 slices, expected 5" in reason.read_text()
+
+
+def test_images_of_another_day_are_refused(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """One file's date matched the upload to its visit; all images must be of that visit."""
+    job = jobs[0]
+    other_day = replace(job.planned, visit_date=job.planned.visit_date.replace(year=2024))
+    with pytest.raises(RefusedError, match=r"the images are of 2026-01-.., V1 is planned for 2024-01-12"):
+        intake.fn(job.visit, other_day, job.uploads, trial.config.intake, "other day", False)
+
+
+def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """A store's digest is that of the bytes that were read, or the store is a lie."""
+    job = jobs[0]
+    listed = replace(job.uploads[0], fingerprint="as it was when it was planned")
+    with pytest.raises(UploadChangedError, match="changed since it was planned"):
+        intake.fn(job.visit, job.planned, (listed,), trial.config.intake, "changed", False)
+    assert not store_exists(trial.root, "S01", "V1", "changed")
 
 
 def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:

@@ -1,0 +1,64 @@
+"""What the command prints."""
+
+import csv
+import io
+import socket
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows import terminal
+from flows.errors import ServerNotStartedError, SettingsError
+from flows.serve import ui_server
+from flows.site import dask_task_runner
+
+COLUMNS = ["subject_id", "ecv_fraction", "message"]
+ROWS: list[list[Any]] = [["01", 0.4283, "12.5 % of [myocardial] pixels"], ["02", None, ""]]
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, width: int) -> str:
+    """Print an answer into a terminal of a width."""
+    out = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "console", Console(file=out, width=width, force_terminal=True, no_color=True)
+    )
+    terminal.print_answer(COLUMNS, ROWS)
+    return out.getvalue()
+
+
+def test_an_answer_in_a_pipe_is_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids stay text, and nothing is cut to the width of a terminal that is not there."""
+    terminal.print_answer(COLUMNS, ROWS)
+    answer = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert answer == [COLUMNS, ["01", "0.4283", "12.5 % of [myocardial] pixels"], ["02", "", ""]]
+
+
+def test_an_answer_that_fits_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is printed as it is, with its percent sign and brackets."""
+    lines = shown(monkeypatch, 100).splitlines()
+    assert any("subject_id" in line and "message" in line for line in lines)
+    assert any("0.4283" in line and "12.5 % of [myocardial] pixels" in line for line in lines)
+
+
+def test_an_answer_that_is_too_wide_is_a_block_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value is cut off or left out."""
+    text = shown(monkeypatch, 50)
+    assert text.count("subject_id") == 2
+    assert "0.4283" in text
+
+
+def test_a_port_in_use_is_refused() -> None:
+    """Another trial's server on that port must not be joined by mistake."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ServerNotStartedError, match="is in use"), ui_server(taken.getsockname()[1]):
+            pass
+
+
+def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site's settings are refused in one line that names the variable."""
+    monkeypatch.setenv("CMR_WORKERS", "many")
+    with pytest.raises(SettingsError, match="CMR_WORKERS"):
+        dask_task_runner()
