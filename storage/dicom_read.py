@@ -5,9 +5,9 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import MediaStorageDirectoryStorage, MRImageStorage, SegmentationStorage
 from pydicom.valuerep import DA, DT, TM
 
-from storage.errors import RefusedError
+from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 
 Component = Literal["magnitude", "phase", "other"]
@@ -78,15 +78,15 @@ class Instance:
 
     source: FileSource
     """Which file."""
-    path: Path
+    path: Path = field(repr=False)
     """Where it lies in incoming/."""
     kind: InstanceKind
     """Classic MR image, segmentation, or anything else."""
-    sop_instance_uid: str
+    sop_instance_uid: str = field(repr=False)
     """Identifier of the instance."""
-    series_instance_uid: str
+    series_instance_uid: str = field(repr=False)
     """Identifier of its series."""
-    patient_id: str
+    patient_id: str = field(repr=False)
     """PatientID, empty where absent."""
     study_date: date | None
     """StudyDate."""
@@ -122,6 +122,16 @@ class Instance:
     """Manufacturer, empty where absent."""
     scanner_model: str
     """ManufacturerModelName, empty where absent."""
+
+
+@contextmanager
+def naming_the_file(source: FileSource) -> Iterator[None]:
+    """Turn the machine's errors, whose texts hold a path, into one that names upload and file number."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{source} cannot be read: {os_reason(error)}"
+        raise UnreadableError(message) from None
 
 
 def is_dicom(path: Path) -> bool:
@@ -165,6 +175,8 @@ def read_pixels(instance: Instance) -> Float32[np.ndarray, "row col"]:
     ------
     RefusedError
         If the pixel data are missing, cut off, not decodable, not one frame of grey values, or not finite.
+    UnreadableError
+        If the machine cannot read the file.
     """
 
     def read() -> Float32[np.ndarray, "row col"]:
@@ -175,7 +187,8 @@ def read_pixels(instance: Instance) -> Float32[np.ndarray, "row col"]:
         pixels = dataset.pixel_array.astype(np.float32)
         return pixels * np.float32(1.0 if slope is None else slope) + np.float32(intercept or 0.0)
 
-    pixels = _guarded(read, instance.source, "its pixel data cannot be decoded")
+    with naming_the_file(instance.source):
+        pixels = _guarded(read, instance.source, "its pixel data cannot be decoded")
     if pixels.shape != instance.shape or not np.all(np.isfinite(pixels)):
         message = f"{instance.source}: pixel values are not finite numbers on a grid of {instance.shape}"
         raise RefusedError(message)
@@ -208,7 +221,7 @@ def _guarded(read: Callable[[], Value], source: FileSource, problem: str) -> Val
         raise
     except PARSE_ERRORS as error:
         message = f"{source}: {problem} ({type(error).__name__}); export it again"
-        raise RefusedError(message) from error
+        raise RefusedError(message) from None  # the parser's text may quote the file
 
 
 def _parse(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> Instance:

@@ -6,7 +6,7 @@ normal and by its inversion time; vendors scramble everything else.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal
 
@@ -86,7 +86,7 @@ class IntakeResult:
     """Native series."""
     post: EchoStack | None
     """Post-contrast series; None where none was uploaded."""
-    series_uids: dict[Role, frozenset[str]]
+    series_uids: dict[Role, frozenset[str]] = field(repr=False)
     """Identifiers of the series each stack was made of; never stored."""
     study_date: date | None
     """Study date of the images."""
@@ -214,7 +214,7 @@ def _read_frame(instance: Instance, intake: IntakeConfig) -> _Frame:
 def _refused_file(instance: Instance, reason: str) -> RefusedFile:
     source = instance.source
     reason = reason.removeprefix(f"{source}: ")
-    return RefusedFile(source.upload_id, source.file_number, reason, instance.path)
+    return RefusedFile(source.upload_id, source.file_number, reason, instance.path, source.sha256)
 
 
 def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake: IntakeConfig) -> EchoStack:

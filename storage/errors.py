@@ -21,6 +21,8 @@ class RefusedFile:
     """Why it cannot be used, without the site's names."""
     path: Path = field(repr=False)
     """Where it lies in incoming/; for quarantine only."""
+    sha256: str
+    """Digest of the bytes that are refused."""
 
     def __str__(self) -> str:
         return f"upload {self.upload_id}, file {self.file_number}: {self.reason}"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from storage.config import IntakeConfig
-from storage.dicom_read import FileSource, Instance, read_instance
+from storage.dicom_read import FileSource, Instance, naming_the_file, read_instance
 from storage.dicom_series import ROLES, EchoStack, IntakeResult, Role, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide, read_nifti, read_seg
@@ -33,8 +33,6 @@ class VisitIntake:
     """Files that are left out, each with its reason."""
     n_other_series: int
     """Series, counted per image component, that no rule asks for."""
-    n_not_dicom: int
-    """Files that are neither DICOM nor NIfTI."""
     study_date: date | None
     """Study date of the images."""
 
@@ -49,25 +47,27 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
     RefusedError
         If it is not; its reason says what is missing and names the files that were left out, its ``files``
         are those files.
+    UnreadableError
+        If the machine cannot read a file; it may on another day.
     """
     refused: list[RefusedFile] = []
     instances: list[Instance] = []
     guides: dict[str, Guide] = {}  # by the digest of its bytes: a guide that was sent twice is one guide
-    n_not_dicom = 0
     for upload in sorted(uploads, key=lambda one: one.upload_id):
         for file in upload.files:
             source = FileSource(upload.upload_id, file.number, file.sha256)
             try:
-                if is_nifti(file.path):
-                    guides.setdefault(file.sha256, read_nifti(file.path, source, intake.guide.nifti_labels))
-                    continue
-                instance = read_instance(file.path, source)
-                if instance is None:
-                    n_not_dicom += 1
-                    continue
-                instances.append(instance)
-                if instance.kind == "seg":
-                    guides.setdefault(file.sha256, read_seg(file.path, source))
+                with naming_the_file(source):
+                    if is_nifti(file.path):
+                        guide = read_nifti(file.path, source, intake.guide.nifti_labels)
+                        guides.setdefault(file.sha256, guide)
+                        continue
+                    instance = read_instance(file.path, source)
+                    if instance is None:
+                        continue
+                    instances.append(instance)
+                    if instance.kind == "seg":
+                        guides.setdefault(file.sha256, read_seg(file.path, source))
             except RefusedError as error:
                 refused.append(_refused_file(source, file.path, error.reason))
     try:
@@ -83,7 +83,6 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         guides=masks,
         refused_files=(*refused, *images.refused_files, *refused_guides),
         n_other_series=images.n_other_series,
-        n_not_dicom=n_not_dicom,
         study_date=images.study_date,
     )
 
@@ -135,7 +134,7 @@ def _overlapping(entries: Sequence[tuple[Guide, GuideMasks]]) -> list[Guide]:
 
 def _refused_file(source: FileSource, path: Path, reason: str) -> RefusedFile:
     reason = reason.removeprefix(f"{source}: ")
-    return RefusedFile(source.upload_id, source.file_number, reason, path)
+    return RefusedFile(source.upload_id, source.file_number, reason, path, source.sha256)
 
 
 def _left_out(files: Sequence[RefusedFile]) -> str:

@@ -3,11 +3,11 @@
 Here, and only here, the site's own names may be written down: whoever mends an upload needs them.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from storage.digest import file_digest
 from storage.durable import write_durably
 from storage.errors import RefusedFile
 from storage.upload import INCOMING, Upload
@@ -20,21 +20,27 @@ REFUSED_FILE = "file"
 def quarantine_file(root: Path, refused: RefusedFile) -> Path:
     """Copy a refused file to ``quarantine/<upload_id>/<file_number>/``; a second time nothing changes.
 
+    A file that is gone or is another one by now is not copied, and reason.json says so.
+
     Returns
     -------
         The folder with the copy and its reason.json.
     """
     folder = root / QUARANTINE / refused.upload_id / str(refused.file_number)
     copy = folder / REFUSED_FILE
-    if not copy.exists():  # the upload's id is that of its bytes, so a copy never changes
-        write_durably(copy, refused.path.read_bytes())
     facts = {
         "upload_id": refused.upload_id,
         "file_number": refused.file_number,
         "reason": refused.reason,
         "site_path": _site_path(root, refused.path),
-        "sha256": file_digest(copy),
+        "sha256": refused.sha256,
     }
+    if not copy.exists():  # the upload's id is that of its bytes, so a copy never changes
+        data = _refused_bytes(refused)
+        if data is None:
+            facts["no_copy"] = "the file was changed or removed after it was refused"
+        else:
+            write_durably(copy, data)
     _write_reason(folder, facts)
     return folder
 
@@ -61,6 +67,15 @@ def quarantine_upload(root: Path, upload: Upload, reason: str) -> Path:
     }
     _write_reason(folder, facts)
     return folder
+
+
+def _refused_bytes(refused: RefusedFile) -> bytes | None:
+    """Read the bytes that were refused; None where they are there no more."""
+    try:
+        data = refused.path.read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == refused.sha256 else None
 
 
 def _site_path(root: Path, path: Path) -> str:

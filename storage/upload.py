@@ -164,8 +164,8 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
 
 def _list_entry(path: Path) -> UploadListing:
     if not stat.S_ISDIR(path.lstat().st_mode):
-        reason = "is no folder: put the files of one visit into a folder of its own, unpacked"
-        return UploadListing(path, _fingerprint([path], path.parent), reason, is_arriving=False)
+        no_folder = "is no folder: put the files of one visit into a folder of its own, unpacked"
+        return UploadListing(path, _fingerprint([path], path.parent), no_folder, is_arriving=False)
     files = list(_walk(path))
     irregular = sum(not stat.S_ISREG(file.lstat().st_mode) for file in files)
     reason: str | None = None

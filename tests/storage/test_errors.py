@@ -13,6 +13,8 @@ from storage.errors import (
     RefusedError,
     RefusedFile,
     StorageError,
+    UnreadableError,
+    os_reason,
 )
 
 
@@ -24,6 +26,7 @@ from storage.errors import (
         pytest.param(ConfigError, ValueError, id="config"),
         pytest.param(AlreadyWrittenError, FileExistsError, id="already-written"),
         pytest.param(NotStoredError, FileNotFoundError, id="not-stored"),
+        pytest.param(UnreadableError, OSError, id="unreadable"),
     ],
 )
 def test_errors_are_also_the_builtin_they_resemble(error: type[Exception], builtin: type[Exception]) -> None:
@@ -34,7 +37,7 @@ def test_errors_are_also_the_builtin_they_resemble(error: type[Exception], built
 
 def test_a_refusal_travels_between_processes() -> None:
     """A worker's refusal reaches the flow pickled, with its reason and its files."""
-    files = (RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/a/b")),)
+    files = (RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/a/b"), "5f"),)
     copy = pickle.loads(pickle.dumps(RefusedError("native: 2 slices, expected 3", files)))
     assert (str(copy), copy.reason, copy.files) == (
         "native: 2 slices, expected 3",
@@ -45,6 +48,14 @@ def test_a_refusal_travels_between_processes() -> None:
 
 def test_a_refused_file_is_named_by_number_only() -> None:
     """Neither text nor representation of a refusal may carry the site's file name into a log."""
-    file = RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/Jane_Doe/IM1"))
+    file = RefusedFile("u-3fa9c1d2e4", 17, "cut off", Path("incoming/Jane_Doe/IM1"), "5f")
     assert str(file) == "upload u-3fa9c1d2e4, file 17: cut off"
     assert "Jane" not in repr(RefusedError("refused", (file,)))
+
+
+def test_the_reason_of_a_machines_error_holds_no_path(tmp_path: Path) -> None:
+    """The error's own text does."""
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "Jane_Doe").read_bytes()
+    assert os_reason(missing.value) == "No such file or directory"
+    assert os_reason(OSError(f"{tmp_path} is gone")) == "OSError"

@@ -1,6 +1,7 @@
 """Intake of a visit's uploads."""
 
 import shutil
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from storage.config import IntakeConfig
+from storage.dicom_series import assemble
 from storage.dicom_write import write_guide_nifti, write_guide_seg
-from storage.errors import RefusedError
+from storage.errors import RefusedError, StorageError, UnreadableError
 from storage.intake import VisitIntake, intake_visit
 from storage.upload import hash_upload, list_uploads
 from tests.storage.drawn_uploads import (
@@ -18,6 +20,7 @@ from tests.storage.drawn_uploads import (
     demo_config,
     drawn_masks,
     on_slices,
+    read_instances,
     stack_geometry,
     write_series,
     write_visit,
@@ -49,7 +52,7 @@ def test_an_upload_becomes_stacks_and_guides(tmp_path: Path, folder: Path) -> No
     assert (taken.native.echoes.shape[:2], taken.post.echoes.shape[:2]) == ((3, 8), (3, 9))
     assert np.array_equal(taken.guides["native"], drawn_masks())
     assert np.array_equal(taken.guides["post"], other)
-    assert (taken.refused_files, taken.n_other_series, taken.n_not_dicom) == ((), 0, 1)
+    assert (taken.refused_files, taken.n_other_series) == ((), 0)
     assert taken.study_date == NATIVE.started_at.date()
 
 
@@ -180,3 +183,41 @@ def test_files_of_two_patients_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="the files carry 2 different PatientIDs") as refused:
         _intake(tmp_path)
     assert "S02" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["guide.nii.gz", "notes.txt"])
+def test_a_file_the_machine_cannot_read_is_no_refusal(tmp_path: Path, folder: Path, name: str) -> None:
+    """It may be read on another day; the text names upload and number, and nothing shows the path."""
+    write_visit(folder)
+    (folder / name).write_text("")
+    (listing,) = list_uploads(tmp_path)
+    upload = hash_upload(listing)
+    (number,) = (file.number for file in upload.files if file.path.name == name)
+    (folder / name).unlink()
+    with pytest.raises(UnreadableError) as unreadable:
+        intake_visit([upload], INTAKE)
+    where = f"upload {upload.upload_id}, file {number}"
+    assert str(unreadable.value) == f"{where} cannot be read: No such file or directory"
+    assert str(tmp_path) not in "".join(traceback.format_exception(unreadable.value))
+    assert isinstance(unreadable.value, StorageError)
+
+
+def test_a_file_that_vanishes_before_its_pixels_are_read_is_no_refusal(tmp_path: Path, folder: Path) -> None:
+    """Headers and pixels are read at different times."""
+    instances = read_instances(write_series(folder))
+    instances[4].path.unlink()
+    with pytest.raises(
+        UnreadableError, match=r"^upload u-3fa9c1d2e4, file 5 cannot be read: No such file"
+    ) as gone:
+        assemble(instances, INTAKE)
+    assert str(tmp_path) not in "".join(traceback.format_exception(gone.value))
+
+
+def test_records_show_no_identifiers(tmp_path: Path, folder: Path) -> None:
+    """What an error or a log shows of a record must hold no patient, no path and no UID."""
+    write_visit(folder)
+    (instance,) = read_instances(write_series(folder)[:1])
+    images = assemble(read_instances(write_series(folder)), INTAKE)
+    shown = repr((instance, images))
+    identifiers = (str(tmp_path), "S01", instance.sop_instance_uid, instance.series_instance_uid)
+    assert not [name for name in identifiers if name in shown]

@@ -1,6 +1,7 @@
 """quarantine/."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def _snapshot(root: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _refused(upload: Upload, reason: str = "cut off") -> RefusedFile:
-    return RefusedFile(upload.upload_id, 1, reason, upload.files[0].path)
+    return RefusedFile(upload.upload_id, 1, reason, upload.files[0].path, upload.files[0].sha256)
 
 
 def test_a_refused_file_is_copied_with_its_reason(tmp_path: Path, upload: Upload) -> None:
@@ -50,6 +51,19 @@ def test_a_refused_upload_has_a_reason(tmp_path: Path, upload: Upload) -> None:
         "no native series",
         "S01_a",
     )
+    assert [path.name for path in folder.iterdir()] == ["reason.json"]
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(b"mended"), Path.unlink])
+def test_bytes_that_were_not_refused_are_not_copied(
+    tmp_path: Path, upload: Upload, change: Callable[[Path], object]
+) -> None:
+    """The site replaced the file meanwhile; the copy would not be what the reason speaks of."""
+    change(upload.files[0].path)
+    folder = quarantine_file(tmp_path, _refused(upload))
+    facts = json.loads((folder / "reason.json").read_text())
+    assert facts["no_copy"] == "the file was changed or removed after it was refused"
+    assert facts["sha256"] == upload.files[0].sha256
     assert [path.name for path in folder.iterdir()] == ["reason.json"]
 
 
