@@ -4,10 +4,11 @@ Whatever the file, a guide becomes a set of planes in the patient; a plane is tu
 as the stack does, and then must lie on the stack's grid. Nothing is interpolated.
 """
 
+import errno
+import math
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ SEGMENT_CODES: dict[str, tuple[str, str, str]] = {
     "rv": ("53085002", "SCT", "Right ventricle"),
 }
 """SNOMED CT code, scheme and meaning of each label."""
+
+MAX_AXIS = 4096
+"""Largest number of pixels or slices along an axis of a NIfTI guide."""
+
+MAX_VOXELS = 64 * 2**20
+"""Largest number of voxels of a NIfTI guide."""
+
+MAX_POSITION_MM = 1e6
+"""No position or pixel spacing of a scan comes near this [mm]."""
 
 GRID_TOLERANCE_PIXELS = 0.25
 """Largest shift in the plane between a guide's grid and the stack's [pixels]."""
@@ -69,11 +79,11 @@ class Guide:
 
     source: FileSource
     """File the guide came in."""
-    path: Path
+    path: Path = field(repr=False)
     """Where it lies in incoming/."""
     planes: tuple[GuidePlane, ...]
     """Planes with at least one pixel set."""
-    series_uids: frozenset[str]
+    series_uids: frozenset[str] = field(repr=False)
     """Series the file says it was drawn on; empty where it says nothing."""
 
 
@@ -100,7 +110,7 @@ def read_seg(path: Path, source: FileSource) -> Guide:
             series_uids = frozenset(str(item.SeriesInstanceUID) for item in referenced)
     except PARSE_ERRORS as error:
         message = f"{source}: the segmentation cannot be read ({type(error).__name__})"
-        raise RefusedError(message) from error
+        raise RefusedError(message) from None  # the parser's text may quote the file
     return _checked(Guide(source, path, planes, series_uids))
 
 
@@ -112,25 +122,49 @@ def read_nifti(path: Path, source: FileSource, labels: NiftiLabels) -> Guide:
     RefusedError
         If it cannot be read, has not three axes, or holds values that are not in ``labels``.
     """
-    import nibabel  # a third of a second, and only where a visit has a NIfTI file
     from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError, HeaderTypeError, ImageDataError
+    from nibabel.wrapstruct import WrapStructError
 
+    broken = (
+        *PARSE_ERRORS,
+        HeaderDataError,
+        HeaderTypeError,
+        ImageDataError,
+        ImageFileError,
+        MemoryError,
+        OSError,
+        WrapStructError,
+    )
     try:
-        image: Any = nibabel.load(path)
-        values = np.asarray(image.dataobj)
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
-    except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
+        with warnings.catch_warnings(action="ignore"):
+            image: Any = _nifti_class(path).from_filename(path)
+            _check_size(source, image.shape)
+            values = np.asarray(image.dataobj)
+            affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
+    except RefusedError:
+        raise
+    except broken as error:
+        # A file that is cut off gives an OSError of nibabel's own, an absurd offset the system's EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         message = f"{source}: the NIfTI file cannot be read ({type(error).__name__})"
-        raise RefusedError(message) from error
+        raise RefusedError(message) from None
     label_values = labels.model_dump()
     unknown = sorted(set(np.unique(values).tolist()) - {0, *label_values.values()})
-    if values.ndim != 3 or unknown or not np.all(np.isfinite(affine)):
+    if values.ndim != 3 or unknown:
         message = (
             f"{source}: NIfTI guide with {values.ndim} axes and unknown values {unknown[:5]}, "
             f"expected 3 axes and the values 0 and {label_values}"
         )
         raise RefusedError(message)
-    spacing = np.linalg.norm(affine[:3, :2], axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :2], axis=0)
+    if not (np.all(np.abs(affine) < MAX_POSITION_MM) and np.all(spacing > 0)):  # NaN is neither
+        message = (
+            f"{source}: the NIfTI guide's affine is no geometry; save it with its position in the patient"
+        )
+        raise RefusedError(message)
     planes = tuple(
         GuidePlane(
             label=label,
@@ -144,6 +178,25 @@ def read_nifti(path: Path, source: FileSource, labels: NiftiLabels) -> Guide:
         if mask.any()
     )
     return _checked(Guide(source, path, planes, frozenset()))
+
+
+def _nifti_class(path: Path) -> type[Any]:
+    """Class that reads the file: NIfTI-2 where its header says so, else NIfTI-1."""
+    import nibabel  # a third of a second, and only where a visit has a NIfTI file
+
+    is_second, _ = nibabel.Nifti2Image.path_maybe_image(path)
+    return nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
+
+
+def _check_size(source: FileSource, shape: Sequence[int]) -> None:
+    """Refuse an image before it is unpacked: a few bytes may promise more than any memory holds."""
+    if not all(0 < size <= MAX_AXIS for size in shape) or math.prod(shape) > MAX_VOXELS:
+        found = " x ".join(map(str, shape))
+        message = (
+            f"{source}: NIfTI guide of {found} voxels, "
+            f"expected 1 to {MAX_AXIS} along each axis and at most {MAX_VOXELS} in all"
+        )
+        raise RefusedError(message)
 
 
 def place_guide(

@@ -1,5 +1,7 @@
 """Guiding masks."""
 
+import gzip
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +203,99 @@ def test_a_cut_off_nifti_guide_is_refused(nifti: Path) -> None:
     nifti.write_bytes(nifti.read_bytes()[:-30])
     with pytest.raises(RefusedError, match="the NIfTI file cannot be read"):
         read_nifti(nifti, source(), LABELS)
+
+
+def _unknown_data_type(header: np.ndarray) -> None:
+    header["datatype"] = 999
+
+
+def _half_a_quaternion(header: np.ndarray) -> None:
+    header["sform_code"], header["qform_code"] = 0, 1
+    header["quatern_b"] = header["quatern_c"] = 0.9
+
+
+def _no_dimensions(header: np.ndarray) -> None:
+    header["dim"] = 0
+
+
+def _five_dimensions_of_ten(header: np.ndarray) -> None:
+    header["dim"] = [10, *[1] * 7]
+
+
+def _many_voxels(header: np.ndarray) -> None:
+    header["dim"] = [3, 4096, 4096, 4096, 1, 1, 1, 1]
+
+
+def _negative_axis(header: np.ndarray) -> None:
+    header["dim"] = [3, 4, -4, 4, 1, 1, 1, 1]
+
+
+def _no_spacing(header: np.ndarray) -> None:
+    header["srow_x"] = header["srow_y"] = header["srow_z"] = 0
+
+
+def _no_number(header: np.ndarray) -> None:
+    header["srow_x"] = np.nan
+
+
+def _data_beyond_the_end(header: np.ndarray) -> None:
+    header["vox_offset"] = 1e6
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(_unknown_data_type, "cannot be read .HeaderDataError", id="data-type"),
+        pytest.param(_half_a_quaternion, "cannot be read", id="quaternion"),
+        pytest.param(_no_dimensions, "cannot be read|expected", id="no-dimensions"),
+        pytest.param(_five_dimensions_of_ten, "cannot be read|expected", id="ten-dimensions"),
+        pytest.param(_many_voxels, "of 4096 x 4096 x 4096 voxels, expected 1 to 4096", id="many-voxels"),
+        pytest.param(_negative_axis, "of 4 x -4 x 4 voxels|cannot be read", id="negative-axis"),
+        pytest.param(_no_spacing, "affine is no geometry", id="no-spacing"),
+        pytest.param(_no_number, "affine is no geometry", id="no-number"),
+        pytest.param(_data_beyond_the_end, "cannot be read", id="offset"),
+    ],
+)
+def test_a_malformed_nifti_guide_is_refused(
+    tmp_path: Path, change: Callable[[np.ndarray], None], message: str, suffix: str
+) -> None:
+    """A header written by anything; the file is refused and the visit goes on."""
+    path = tmp_path / f"guide{suffix}"
+    image = nibabel.Nifti1Image(np.ones((4, 4, 2), dtype=np.uint8), np.eye(4))  # type: ignore[no-untyped-call]
+    whole = image.to_bytes()
+    header = np.frombuffer(whole[:348], dtype=image.header.template_dtype)[0].copy()
+    change(header)
+    data = header.tobytes() + whole[348:]
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    with pytest.raises(RefusedError, match=f"^upload u-3fa9c1d2e4, file 17: .*({message})"):
+        read_nifti(path, source(), LABELS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x1f\x8b\x08\0" + b"\xff" * 100, id="broken-gzip"),
+        pytest.param(b"no gzip at all" * 100, id="text"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_is_no_nifti_at_all_is_refused(tmp_path: Path, data: bytes, suffix: str) -> None:
+    """Only the name says that it is a guide; what is refused shows no path."""
+    path = tmp_path / f"guide{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(RefusedError, match="the NIfTI file cannot be read") as refused:
+        read_nifti(path, source(), LABELS)
+    assert str(tmp_path) not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_nifti_2_guide_is_read(nifti: Path) -> None:
+    """Some tools write the newer header under the same suffix."""
+    first: Any = nibabel.load(nifti)
+    nibabel.save(nibabel.Nifti2Image(np.asarray(first.dataobj), first.affine), nifti)  # type: ignore[no-untyped-call]
+    guide = read_nifti(nifti, source(), LABELS)
+    assert np.array_equal(place_guide(guide, stack_geometry(), TOLERANCE_MM), drawn_masks())
 
 
 @pytest.mark.parametrize(
