@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def write_store(
 ) -> Iterator[zarr.Group]:
     """Write a result's arrays; they appear under their digest when the block ends without an error.
 
+    A stage adds to the earlier one and may change what is there, but takes nothing away.
+
     Parameters
     ----------
     root, subject_id, visit_id
@@ -91,6 +93,8 @@ def write_store(
         If there is a store of this name with other bytes.
     NotStoredError
         If the earlier stage's arrays are not there.
+    StorageError
+        If files that the store began with are gone when the block ends.
     """
     final = store_path(root, subject_id, visit_id, digest)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -105,8 +109,17 @@ def write_store(
                 raise NotStoredError(message)
             # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
             shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+            temporary.touch()  # else it is as old as the earlier stage, and looks left behind
             group = zarr.open_group(temporary, mode="r+")
+        began_with = _relative_files(temporary)
         yield group
+        missing = began_with - _relative_files(temporary)
+        if missing:
+            message = (
+                f"subject {subject_id}, visit {visit_id}: {len(missing)} of {len(began_with)} files are gone "
+                f"from the store that is being written, {min(missing)} among them; run the visit again"
+            )
+            raise StorageError(message)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -170,6 +183,7 @@ def write_stack(group: zarr.Group, stack: EchoStack) -> None:
     write_array(group, f"{role}/positions_mm", np.array(stack.positions_mm), "mm", "slice lps")
     attributes: dict[str, Any] = {name: getattr(stack, name) for name in _STACK_ATTRIBUTES}
     attributes["acquired_at"] = None if stack.acquired_at is None else stack.acquired_at.isoformat()
+    attributes["study_date"] = None if stack.study_date is None else stack.study_date.isoformat()
     attributes["sources"] = [[asdict(source) for source in sources] for sources in stack.sources]
     group.require_group(role).attrs.update(attributes)
 
@@ -191,6 +205,7 @@ def read_stack(group: zarr.Group, role: Role) -> EchoStack:
 
     attributes: dict[str, Any] = dict(group[role].attrs)
     acquired_at = attributes.pop("acquired_at")
+    study_date = attributes.pop("study_date")
     sources = attributes.pop("sources")
     ti_source = attributes.pop("ti_source")
     values: dict[str, Any] = {
@@ -203,6 +218,7 @@ def read_stack(group: zarr.Group, role: Role) -> EchoStack:
         acquisition_index=read("acquisition_index"),
         positions_mm=tuple((x, y, z) for x, y, z in read("positions_mm").tolist()),
         acquired_at=None if acquired_at is None else datetime.fromisoformat(acquired_at),
+        study_date=None if study_date is None else date.fromisoformat(study_date),
         sources=tuple(tuple(FileSource(**source) for source in row) for row in sources),
         ti_source=tuple(map(tuple, ti_source)),
     )
@@ -215,7 +231,9 @@ def content_digest(path: Path) -> str:
 
 
 def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
-    """Remove what killed writers left behind; give the number of folders removed.
+    """Remove what killed writers left behind; give the number of folders found.
+
+    Another night may remove the same folders at the same time.
 
     Parameters
     ----------
@@ -224,14 +242,24 @@ def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
     older_than_s
         Age from which a temporary store counts as left behind [s]; longer than any stage takes.
     """
-    stale = [
-        path
-        for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}")
-        if time.time() - path.stat().st_mtime > older_than_s
-    ]
-    for path in stale:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(stale)
+    n_stale = 0
+    for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}"):
+        try:
+            age_s = time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        if age_s > older_than_s:
+            n_stale += 1
+            shutil.rmtree(path, ignore_errors=True)
+    return n_stale
+
+
+def _relative_files(folder: Path) -> set[str]:
+    return {
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+    }
 
 
 def _link_or_copy(source: str, target: str) -> None:

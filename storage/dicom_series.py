@@ -23,9 +23,11 @@ from storage.geometry import (
     Vector,
     anterior_direction,
     base_to_apex,
+    col_direction,
     is_orthonormal,
     levels,
     positions_along_normal,
+    row_direction,
 )
 
 Role = Literal["native", "post"]
@@ -64,6 +66,8 @@ class EchoStack:
     """Acquisition scheme."""
     acquired_at: datetime | None
     """Start of the first acquisition, scanner's local time."""
+    study_date: date | None
+    """Study date, which may be known where the time is not."""
     field_strength_t: float | None
     """Field strength [T]."""
     manufacturer: str
@@ -224,7 +228,9 @@ def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake:
         message = f"{role}: {len(slices)} slices, expected {intake.slices}"
         raise RefusedError(message)
     scheme = _scheme(role, slices, rule)
+    _check_one_place(role, slices, intake.position_tolerance_mm)
     first = frames[0]
+    days = [frame.instance.study_date for frame in frames if frame.instance.study_date is not None]
     moments = [frame.instance.acquired_at for frame in frames if frame.instance.acquired_at is not None]
     return EchoStack(
         role=role,
@@ -241,6 +247,7 @@ def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake:
         anterior=anterior_direction(first.orientation),
         scheme=scheme,
         acquired_at=min(moments, default=None),
+        study_date=min(days, default=None),
         field_strength_t=first.instance.field_strength_t,
         manufacturer=first.instance.manufacturer,
         scanner_model=first.instance.scanner_model,
@@ -276,6 +283,23 @@ def _split_slices(frames: Sequence[_Frame], tolerance_mm: float) -> list[list[_F
         slices[-1].append(frames[index])
     order = base_to_apex(starts, orientation)
     return [sorted(slices[index], key=lambda frame: frame.ti_ms) for index in order]
+
+
+def _check_one_place(role: Role, slices: Sequence[Sequence[_Frame]], tolerance_mm: float) -> None:
+    """Refuse a slice whose images are shifted in the plane: their pixels are not the same tissue."""
+    for number, echoes in enumerate(slices, 1):
+        orientation = echoes[0].orientation
+        axes = np.stack([row_direction(orientation), col_direction(orientation)], axis=1)
+        in_plane_mm = np.array([frame.position_mm for frame in echoes]) @ axes
+        apart_mm = np.linalg.norm(in_plane_mm[:, None] - in_plane_mm, axis=-1)
+        one, other = divmod(int(np.argmax(apart_mm)), len(echoes))
+        if apart_mm[one, other] > tolerance_mm:
+            message = (
+                f"{role}: slice {number} has images {apart_mm[one, other]:.1f} mm apart in the plane "
+                f"({echoes[one].instance.source}, {echoes[other].instance.source}), "
+                f"expected at most {tolerance_mm:g} mm"
+            )
+            raise RefusedError(message)
 
 
 def _scheme(role: Role, slices: Sequence[Sequence[_Frame]], rule: SeriesRule) -> str:

@@ -26,7 +26,7 @@ from storage.arrays import (
 )
 from storage.dicom_series import EchoStack, assemble
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
-from tests.storage.drawn_uploads import demo_config, read_instances, write_series
+from tests.storage.drawn_uploads import NATIVE, demo_config, read_instances, write_series
 
 VISIT = ("S01", "V1")
 VALUES = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
@@ -58,6 +58,7 @@ def _read(root: Path, digest: str, name: str = "native/t1_ms") -> np.ndarray:
 
 def test_an_echo_stack_comes_back_as_it_was_written(tmp_path: Path, stack: EchoStack) -> None:
     """Every field, types included."""
+    assert stack.study_date == NATIVE.started_at.date()
     with write_store(tmp_path, *VISIT, "a") as group:
         write_stack(group, stack)
     group = open_store(tmp_path, *VISIT, "a")
@@ -75,9 +76,9 @@ def test_an_echo_stack_comes_back_as_it_was_written(tmp_path: Path, stack: EchoS
 def test_a_stack_without_scan_time_comes_back(tmp_path: Path, stack: EchoStack) -> None:
     """None stays None."""
     with write_store(tmp_path, *VISIT, "a") as group:
-        write_stack(group, replace(stack, acquired_at=None, slice_thickness_mm=None))
+        write_stack(group, replace(stack, acquired_at=None, study_date=None, slice_thickness_mm=None))
     again = read_stack(open_store(tmp_path, *VISIT, "a"), "native")
-    assert (again.acquired_at, again.slice_thickness_mm) == (None, None)
+    assert (again.acquired_at, again.study_date, again.slice_thickness_mm) == (None, None, None)
 
 
 def test_a_role_that_was_not_stored_is_refused(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def _remove_array(group: zarr.Group) -> None:
     del group["native/t1_ms"]
 
 
-@pytest.mark.parametrize("change", [_add_array, _change_attributes, _change_values, _remove_array])
+@pytest.mark.parametrize("change", [_add_array, _change_attributes, _change_values])
 def test_a_later_stage_never_changes_the_earlier_one(
     tmp_path: Path, change: Callable[[zarr.Group], None]
 ) -> None:
@@ -193,6 +194,41 @@ def test_a_later_stage_never_changes_the_earlier_one(
         change(group)
     assert content_digest(path) == before
     assert content_digest(store_path(tmp_path, *VISIT, "b")) != before
+
+
+def test_a_store_that_lost_files_while_it_was_written_is_not_published(tmp_path: Path) -> None:
+    """Half a store under a digest would be believed for ever; the earlier stage stays as it is."""
+    path = _write(tmp_path)
+    before = content_digest(path)
+    with (
+        pytest.raises(
+            StorageError, match=r"subject S01, visit V1: 4 of 6 files are gone .*run the visit again"
+        ),
+        write_store(tmp_path, *VISIT, "b", extends="a") as group,
+    ):
+        _remove_array(group)
+    assert content_digest(path) == before
+    assert _names(path.parent) == ["a.zarr"]
+
+
+def test_a_store_that_extends_an_old_one_is_not_taken_for_left_behind(tmp_path: Path) -> None:
+    """A second night cleans up while the first writes on what was stored days ago."""
+    path = _write(tmp_path)
+    moment = path.stat().st_mtime - 48 * 3600
+    os.utime(path, (moment, moment))
+    with write_store(tmp_path, *VISIT, "b", extends="a") as group:
+        assert remove_stale_temporaries(tmp_path, older_than_s=24 * 3600) == 0
+        _add_array(group)
+    assert store_exists(tmp_path, *VISIT, "b")
+
+
+def test_a_temporary_that_another_night_removes_first_is_passed_over(tmp_path: Path) -> None:
+    """It is found by its name, but is not there any more, as a link to nothing; the others are removed."""
+    folder = _write(tmp_path).parent
+    (folder / ".b.1-x.tmp").symlink_to(tmp_path / "gone")
+    (folder / ".c.1-x.tmp").mkdir()
+    assert remove_stale_temporaries(tmp_path, older_than_s=-1) == 1
+    assert _names(folder) == [".b.1-x.tmp", "a.zarr"]
 
 
 def test_a_later_stage_holds_what_the_earlier_one_held(tmp_path: Path) -> None:

@@ -233,6 +233,33 @@ def test_a_description_that_fits_both_rules_is_refused(tmp_path: Path) -> None:
     assert "make the two rules exclusive" in refused.value.files[0].reason
 
 
+@pytest.mark.parametrize("across", [ORIENTATION[:3], ORIENTATION[3:]], ids=["columns", "rows"])
+def test_a_slice_whose_images_are_shifted_in_the_plane_is_refused(
+    tmp_path: Path, across: tuple[float, ...]
+) -> None:
+    """Along the normal they agree, but their pixels are other tissue."""
+    paths = write_series(tmp_path)
+    position = np.array(slice_position(1))
+    _change(paths[8], ImagePositionPatient=(position + 0.6 * np.array(across)).tolist())
+    assert _native(read_instances(paths)).echoes.shape[0] == 3
+    _change(paths[12], ImagePositionPatient=(position - 0.6 * np.array(across)).tolist())
+    expected = (
+        r"native: slice 2 has images 1\.2 mm apart in the plane "
+        r"\(upload u-3fa9c1d2e4, file \d+, upload u-3fa9c1d2e4, file \d+\), expected at most 1 mm"
+    )
+    with pytest.raises(RefusedError, match=expected):
+        _native(read_instances(paths))
+
+
+def test_the_study_date_is_known_without_a_time(tmp_path: Path) -> None:
+    """The age of a blood sample in days needs no more."""
+    paths = write_series(tmp_path)
+    for path in paths:
+        _change(path, AcquisitionTime=None, SeriesTime=None, StudyTime=None)
+    stack = _native(read_instances(paths))
+    assert (stack.acquired_at, stack.study_date) == (None, NATIVE.started_at.date())
+
+
 def test_any_number_of_slices_where_the_trial_says_so(tmp_path: Path) -> None:
     """Zero in trial.toml leaves it open."""
     stack = _native(
