@@ -36,6 +36,8 @@ class Series:
     """Center of the first pixel of each slice, patient LPS [mm]."""
     pixel_spacing_mm: tuple[float, float]
     """Distance of rows and columns [mm]."""
+    orientation: tuple[float, ...]
+    """Direction cosines of growing col, then of growing row, patient LPS."""
     anterior: tuple[float, float]
     """Image-plane direction (row, col) that points to the patient's anterior-superior."""
     levels: tuple[str, ...]

@@ -1,7 +1,7 @@
 """A scan's maps, table rows and flags from its echoes and masks."""
 
 import datetime
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from cmrcore.quantify.regional import (
 from cmrcore.quantify.role import BloodT1, RoleMeasurement, echo_rows, measure_role
 
 _SPACING_TOLERANCE_MM = 1e-3
+_COSINE_TOLERANCE = 1e-3
 _STORED_MAPS = ("t1_ms", "t1_star_ms", "t1_sd_ms", "r_squared")
 
 
@@ -46,6 +47,7 @@ def quantify_scan(
     post: Series | None,
     hematocrit: Hematocrit | None,
     scan_time: datetime.datetime | None,
+    scan_date: datetime.date | None,
     settings: QuantifySettings,
 ) -> ScanResult:
     """Compute maps, rows and flags of one scan.
@@ -63,6 +65,8 @@ def quantify_scan(
         The blood sample; None if there is none.
     scan_time
         When the native series was acquired, local; None if unknown.
+    scan_date
+        Day of the scan, which the age of the hematocrit is told by where ``scan_time`` is None.
     settings
         Model, erosion and limits.
 
@@ -82,7 +86,7 @@ def quantify_scan(
     fraction = None if hematocrit is None else hematocrit.fraction
     ecv = _ecv_maps(roles["native"], roles["post"], matched, fraction)
 
-    flags = [*_scan_flags(roles, hematocrit, scan_time, settings), *mismatches]
+    flags = [*_scan_flags(roles, hematocrit, scan_time, scan_date, settings), *mismatches]
     for one in roles.values():
         flags += () if one is None else one.flags
     for index in matched:
@@ -130,13 +134,10 @@ def _match_slices(
     if native is None or post is None:
         return [], []
     matched, flags = [], []
-    same_pixels = native.echoes.shape[2:] == post.echoes.shape[2:] and all(
-        math.isclose(before, after, abs_tol=_SPACING_TOLERANCE_MM)
-        for before, after in zip(
-            (*native.pixel_spacing_mm, *native.anterior),
-            (*post.pixel_spacing_mm, *post.anterior),
-            strict=True,
-        )
+    same_pixels = (
+        native.echoes.shape[2:] == post.echoes.shape[2:]
+        and _all_close(native.pixel_spacing_mm, post.pixel_spacing_mm, _SPACING_TOLERANCE_MM)
+        and _all_close(native.orientation, post.orientation, _COSINE_TOLERANCE)
     )
     n_native, n_post = len(native.levels), len(post.levels)
     for index in range(max(n_native, n_post)):
@@ -159,6 +160,10 @@ def _match_slices(
             continue
         matched.append(index)
     return matched, flags
+
+
+def _all_close(before: Sequence[float], after: Sequence[float], tolerance: float) -> bool:
+    return all(abs(one - other) <= tolerance for one, other in zip(before, after, strict=True))
 
 
 def _ecv_maps(
@@ -195,6 +200,7 @@ def _scan_flags(
     roles: dict[Role, RoleMeasurement | None],
     hematocrit: Hematocrit | None,
     scan_time: datetime.datetime | None,
+    scan_date: datetime.date | None,
     settings: QuantifySettings,
 ) -> list[Flag]:
     """Check what concerns the whole scan."""
@@ -212,6 +218,7 @@ def _scan_flags(
             hematocrit.measured_on,
             hematocrit.measured_at,
             scan_time,
+            scan_date,
             settings.hematocrit,
         )
     return flags

@@ -11,9 +11,15 @@ LIMITS = HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, ma
 SCAN = datetime.datetime(2026, 3, 10, 9, 0)
 
 
-def codes(fraction: float, day: int, time: datetime.time | None, scan: datetime.datetime | None) -> list[str]:
+def codes(
+    fraction: float,
+    day: int,
+    time: datetime.time | None,
+    scan: datetime.datetime | None,
+    scan_date: datetime.date | None = None,
+) -> list[str]:
     """Codes raised for a hematocrit of that day in March."""
-    flags = check_hematocrit(fraction, datetime.date(2026, 3, day), time, scan, LIMITS)
+    flags = check_hematocrit(fraction, datetime.date(2026, 3, day), time, scan, scan_date, LIMITS)
     return [flag.code for flag in flags]
 
 
@@ -36,22 +42,35 @@ def test_hematocrit_must_be_of_the_day(day: int, time: datetime.time | None, exp
 
 def test_age_across_midnight_counts_hours_not_days() -> None:
     """Two dates apart may be 20 hours apart."""
-    flags = check_hematocrit(
-        0.42, datetime.date(2026, 3, 8), datetime.time(23), datetime.datetime(2026, 3, 10, 0, 30), LIMITS
-    )
+    scan_time = datetime.datetime(2026, 3, 10, 0, 30)
+    flags = check_hematocrit(0.42, datetime.date(2026, 3, 8), datetime.time(23), scan_time, None, LIMITS)
     assert [(flag.code, flag.value, flag.threshold) for flag in flags] == [("hematocrit_old", 25.5, 24)]
 
 
 @pytest.mark.parametrize("time", [None, datetime.time(8)], ids=["date", "time"])
-def test_unknown_scan_time_is_a_doubt(time: datetime.time | None) -> None:
+def test_unknown_scan_date_is_a_doubt(time: datetime.time | None) -> None:
     """An age that cannot be told is not taken for young."""
     assert codes(0.42, 10, time, None) == ["hematocrit_old"]
+
+
+@pytest.mark.parametrize("time", [None, datetime.time(8)], ids=["date", "time"])
+@pytest.mark.parametrize(
+    ("day", "expected"), [(9, []), (11, []), (8, ["hematocrit_old"])], ids=["before", "after", "old"]
+)
+def test_calendar_days_need_no_scan_time(day: int, expected: list[str], time: datetime.time | None) -> None:
+    """The study date alone tells the day."""
+    assert codes(0.42, day, time, None, SCAN.date()) == expected
+
+
+def test_the_scan_time_goes_before_its_date() -> None:
+    """A scan after midnight keeps the study date of the evening."""
+    assert codes(0.42, 8, None, SCAN, datetime.date(2026, 3, 9)) == ["hematocrit_old"]
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.9])
 def test_implausible_hematocrit_fails_the_scan(fraction: float) -> None:
     """ECV is proportional to 1 - hematocrit, so a wrong one spoils it without a trace."""
-    flags = check_hematocrit(fraction, SCAN.date(), None, SCAN, LIMITS)
+    flags = check_hematocrit(fraction, SCAN.date(), None, SCAN, SCAN.date(), LIMITS)
     assert [flag.code for flag in flags] == ["hematocrit_implausible"]
     assert verdict(flags) == "fail"
 

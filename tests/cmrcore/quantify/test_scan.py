@@ -95,6 +95,7 @@ def series(
             [[0.0, 0.0, 20.0 - 20 * index] for index in range(n_slices)], dtype=torch.float64
         ),
         pixel_spacing_mm=(1.5, 1.5),
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         anterior=(-1.0, 0.0),
         levels=LEVELS[:n_slices],
         scheme="5(3)3",
@@ -126,7 +127,7 @@ def quantify(
     hematocrit: Hematocrit | None = HEMATOCRIT,
 ) -> ScanResult:
     """Quantify under the usual settings."""
-    return quantify_scan(native, post, hematocrit, SCAN_TIME, SETTINGS)
+    return quantify_scan(native, post, hematocrit, SCAN_TIME, SCAN_TIME.date(), SETTINGS)
 
 
 def raised(result: ScanResult) -> set[tuple[str, str | None, int | None]]:
@@ -349,6 +350,26 @@ def test_other_pixel_grid_has_no_ecv() -> None:
     assert result.scan["ecv_fraction"] is None
 
 
+def test_other_orientation_has_no_ecv() -> None:
+    """Planes tilted about the patient's anterior direction look alike in its projection, but are not."""
+    tilted = (0.98, 0.0, 0.199, 0.0, 1.0, 0.0)
+    result = quantify(post=replace(POST, orientation=tilted))
+    assert raised(result) == {("native_post_mismatch", None, index) for index in range(3)}
+    assert result.scan["ecv_fraction"] is None
+
+
+def test_rounded_orientation_is_the_same() -> None:
+    """Exports round direction cosines differently."""
+    assert quantify(post=replace(POST, orientation=(1.0, 0.0, 0.0005, 0.0, 1.0, 0.0))).flags == []
+
+
+def test_a_scan_with_a_date_only_has_a_hematocrit_of_the_day() -> None:
+    """Its age in hours is unknown, in days it is none."""
+    result = quantify_scan(NATIVE, POST, HEMATOCRIT, None, SCAN_TIME.date(), SETTINGS)
+    assert result.flags == []
+    assert result.scan["hematocrit_hours"] is None
+
+
 def test_failed_pixels_are_counted_and_left_out() -> None:
     """A dead pixel has no T1; it counts as a bad fit and moves no mean."""
     echoes = NATIVE.echoes.clone()
@@ -439,7 +460,7 @@ def test_echo_rows_compare_masks_with_the_guide() -> None:
 def test_a_scan_of_nothing_is_refused() -> None:
     """Intake never sends one."""
     with pytest.raises(InvalidInputError, match="found neither"):
-        quantify_scan(None, None, HEMATOCRIT, SCAN_TIME, SETTINGS)
+        quantify_scan(None, None, HEMATOCRIT, SCAN_TIME, None, SETTINGS)
 
 
 def test_post_contrast_alone_is_reported() -> None:
@@ -467,6 +488,7 @@ def of_simulated(role: RoleEchoes, scan: SimulatedScan) -> Series:
         confidence=torch.stack([one.confidence for one in found]),
         positions_mm=scan.geometry.positions_mm,
         pixel_spacing_mm=scan.geometry.pixel_spacing_mm,
+        orientation=scan.geometry.orientation,
         anterior=((front @ col_axis).item(), (front @ row_axis).item()),
         levels=scan.levels,
         scheme=role.scheme,
