@@ -18,9 +18,9 @@ from cmrcore.phantom.tissue import (
     surroundings,
 )
 from cmrcore.phantom.truth import IdealEchoes, Truth, measure_truth
+from cmrcore.segmentation import LABELS
 
 LEVELS: tuple[Level, ...] = ("basal", "mid", "apical")
-LABELS = ("myocardium", "blood_pool", "rv")
 
 SNR = 40.0
 """Noise-free signal of native mid-level myocardium read out from full recovery, over the standard deviation
