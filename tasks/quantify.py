@@ -41,6 +41,7 @@ def quantify(
                 post=read_series(store, stacks["post"]) if "post" in stacks else None,
                 hematocrit=hematocrit_of(planned),
                 scan_time=native.acquired_at,
+                scan_date=native.study_date,
                 settings=settings_of(config),
             )
             for name, values in result.maps.items():
@@ -68,6 +69,7 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         confidence=masks["confidence"],
         positions_mm=torch.tensor(stack.positions_mm, dtype=torch.float64),
         pixel_spacing_mm=stack.pixel_spacing_mm,
+        orientation=stack.orientation,
         anterior=stack.anterior,
         levels=stack.levels,
         scheme=stack.scheme,

@@ -150,7 +150,7 @@ def test_a_stage_that_raises_fails_one_visit_only(small_copy: Path, cmrtrials: C
     assert states(small_copy) == {"S01/V1": "done", "S02/V1": "failed"}
     failed = published_row(small_copy, "visits", "S02", "V1")
     assert (failed["failed_stage"], failed["failure_kind"]) == ("quantify", "error")
-    assert failed["result_digest"] is None
+    assert pd.isna(failed["result_digest"])
 
     second = cmrtrials("run", small_copy)
     assert second.returncode == 0, second.stdout + second.stderr
