@@ -182,10 +182,9 @@ def read_pixels(instance: Instance) -> Float32[np.ndarray, "row col"]:
     def read() -> Float32[np.ndarray, "row col"]:
         dataset = pydicom.dcmread(instance.path)
         _check_pixel_data(dataset, instance)
-        slope = _number(dataset, "RescaleSlope")
-        intercept = _number(dataset, "RescaleIntercept")
-        pixels = dataset.pixel_array.astype(np.float32)
-        return pixels * np.float32(1.0 if slope is None else slope) + np.float32(intercept or 0.0)
+        slope = _rescale(dataset, "RescaleSlope", 1.0, instance.source)
+        intercept = _rescale(dataset, "RescaleIntercept", 0.0, instance.source)
+        return dataset.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
     with naming_the_file(instance.source):
         pixels = _guarded(read, instance.source, "its pixel data cannot be decoded")
@@ -277,6 +276,15 @@ def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float,
 def _number(dataset: pydicom.Dataset, keyword: str) -> float | None:
     numbers = _numbers(dataset, keyword, 1)
     return numbers[0] if numbers else None
+
+
+def _rescale(dataset: pydicom.Dataset, keyword: str, absent: float, source: FileSource) -> float:
+    """Give a rescale value, which may be absent but not wrong."""
+    number = _number(dataset, keyword)
+    if number is None and dataset.get(keyword) not in (None, ""):
+        message = f"{source}: {keyword} is no finite number"
+        raise RefusedError(message)
+    return absent if number is None else number
 
 
 def _date(dataset: pydicom.Dataset, keyword: str) -> date | None:

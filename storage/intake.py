@@ -97,21 +97,30 @@ def _check_one_patient(instances: Sequence[Instance]) -> None:
 def _place_guides(
     guides: Sequence[Guide], images: IntakeResult, tolerance_mm: float
 ) -> tuple[dict[Role, GuideMasks], list[RefusedFile]]:
-    """Give each role its guide; two guides for one slice of a role are both refused."""
+    """Give each role its guide; two guides for one slice of a role are both refused.
+
+    A guide that names no series of the visit serves the roles that have none of their own.
+    """
     stacks: dict[Role, EchoStack] = {"native": images.native}
     if images.post is not None:
         stacks["post"] = images.post
     refused: dict[Guide, str] = {}
     placed: dict[Role, list[tuple[Guide, GuideMasks]]] = {role: [] for role in ROLES}
-    for guide in guides:
-        drawn_on = [role for role in stacks if guide.series_uids & images.series_uids[role]]
-        reasons = []
-        for role in drawn_on or stacks:
+    drawn_on = {
+        guide: [role for role in stacks if guide.series_uids & images.series_uids[role]] for guide in guides
+    }
+    unserved = [role for role in stacks if not any(role in roles for roles in drawn_on.values())]
+    for guide, own_roles in drawn_on.items():
+        roles = own_roles or unserved
+        reasons = (
+            [] if roles else ["its series is not in the upload, and every series has a guide of its own"]
+        )
+        for role in roles:
             try:
                 placed[role].append((guide, place_guide(guide, stacks[role].geometry, tolerance_mm)))
             except RefusedError as error:
                 reasons.append(f"{role}: {error.reason.removeprefix(f'{guide.source}: ')}")
-        if len(reasons) == len(drawn_on or stacks):
+        if len(reasons) >= max(len(roles), 1):
             refused[guide] = "; ".join(reasons)
     for role, entries in placed.items():
         for guide in _overlapping(entries):

@@ -66,7 +66,8 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
         with (root / PLAN_FILE).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval=None, strict=True)
             header = list(reader.fieldnames or ())
-            records = [(reader.line_num, record) for record in reader]
+            # Spreadsheets leave rows of empty cells behind.
+            records = [(reader.line_num, record) for record in reader if any(record.values())]
     except FileNotFoundError:
         message = f"{PLAN_FILE} is missing: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
         raise NotStoredError(message) from None
@@ -91,6 +92,8 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
 
 def _check_header(header: list[str]) -> None:
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    if len(header) == 1 and ";" in header[0]:
+        raise PlanError(f"{PLAN_FILE}, row 1: cells are separated by semicolons, expected commas")
     problems = [f"column {name} is missing" for name in REQUIRED_COLUMNS if name not in header]
     problems += [f"column {name!r} is unknown, remove it" for name in header if name not in known]
     problems += [f"column {name} is there twice" for name in known if header.count(name) > 1]
@@ -151,8 +154,8 @@ def _parse_time(text: str, wrong: list[str]) -> time | None:
 
 
 def _parse_window(text: str, wrong: list[str]) -> int:
-    if not (text.isascii() and text.isdigit()):
-        wrong.append(f"window_days {text!r} is no whole number of days")
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        wrong.append(f"window_days {text!r} is no whole number of days up to 9999")
         return 0
     return int(text)
 

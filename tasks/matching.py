@@ -86,6 +86,7 @@ def match_uploads(
             continue
         try:
             upload = hash_upload(listing)
+            match = match_upload(upload, planned, rules)
         except UploadChangedError:
             n_arriving += 1
             continue
@@ -93,7 +94,6 @@ def match_uploads(
             entry = _unread(listing)
             stray[entry.upload_id] = StrayUpload(entry, error.reason)
             continue
-        match = match_upload(upload, planned, rules)
         if isinstance(match, Mismatch):
             stray[upload.upload_id] = StrayUpload(upload, match.reason)
             continue

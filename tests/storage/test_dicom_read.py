@@ -227,9 +227,14 @@ def _overflow(dataset: pydicom.Dataset) -> None:
     dataset.RescaleSlope = 1e38
 
 
+def _no_slope(dataset: pydicom.Dataset) -> None:
+    dataset.RescaleSlope = "nan"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        pytest.param(_no_slope, "RescaleSlope is no finite number", id="slope"),
         pytest.param(_shorten, "238 bytes of pixel data, expected 240", id="short"),
         pytest.param(_drop, "missing or cut off", id="missing"),
         pytest.param(_two_frames, "2 frames, expected one", id="frames"),

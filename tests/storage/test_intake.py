@@ -74,6 +74,21 @@ def test_a_segmentation_of_another_series_goes_by_geometry(tmp_path: Path, folde
     assert set(taken.guides) == {"native", "post"}
 
 
+def test_a_guide_of_a_series_that_is_missing_leaves_the_other_guide_alone(
+    tmp_path: Path, folder: Path
+) -> None:
+    """The post-contrast images were not sent but their guide was: the native guide still counts."""
+    files = write_visit(folder)
+    write_guide_seg(folder / "g1.dcm", drawn_masks(), files["native"][::8], "native")
+    write_guide_seg(folder / "g2.dcm", drawn_masks()[:, ::-1], files["post"][::9], "post")
+    for file in files["post"]:
+        file.unlink()
+    taken = _intake(tmp_path)
+    assert np.array_equal(taken.guides["native"], drawn_masks())
+    (refused,) = taken.refused_files
+    assert "its series is not in the upload" in refused.reason
+
+
 def test_without_a_guide_there_is_none(tmp_path: Path, folder: Path) -> None:
     """The visit goes on and is flagged later."""
     write_visit(folder)

@@ -89,6 +89,17 @@ def test_a_wrong_cell_is_refused_with_its_row(tmp_path: Path, row: str, message:
         _plan(tmp_path, ROW, row)
 
 
+def test_rows_of_empty_cells_are_passed_over(tmp_path: Path) -> None:
+    """Spreadsheets leave them behind."""
+    assert len(_plan(tmp_path, ROW, "," * ROW.count(","))) == 1
+
+
+def test_semicolons_are_named(tmp_path: Path) -> None:
+    """A spreadsheet of another language writes them; eight missing columns would not say so."""
+    with pytest.raises(PlanError, match="semicolons, expected commas"):
+        _plan(tmp_path, header=HEADER.replace(",", ";"))
+
+
 def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:
     """A plan is mended in one go."""
     with pytest.raises(PlanError, match=r"row 2: visit_date .*row 2: window_days .*row 4: subject_id"):
