@@ -228,7 +228,8 @@ def _overflow(dataset: pydicom.Dataset) -> None:
 
 
 def _no_slope(dataset: pydicom.Dataset) -> None:
-    dataset.RescaleSlope = "nan"
+    with pytest.warns(UserWarning, match="Invalid value for VR DS"):
+        dataset.RescaleSlope = "nan"
 
 
 @pytest.mark.parametrize(
