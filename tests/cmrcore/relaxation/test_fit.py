@@ -214,8 +214,9 @@ def test_mask_selects_what_is_fitted() -> None:
 CURVES_THAT_WILL_NOT_FIT = {
     "air": ([0.0] * 8, FitStatus.NO_SIGNAL),
     "constant": ([0.1] * 8, FitStatus.NO_SIGNAL),
-    "not a number": ([1.0, 2.0, float("nan"), 4.0, 5.0, 6.0, 7.0, 8.0], FitStatus.NO_SIGNAL),
-    "infinite": ([1.0, 2.0, float("inf"), 4.0, 5.0, 6.0, 7.0, 8.0], FitStatus.NO_SIGNAL),
+    "nothing finite": ([float("nan")] * 8, FitStatus.NO_SIGNAL),
+    "not a number": ([1.0, 2.0, float("nan"), 4.0, 5.0, 6.0, 7.0, 8.0], FitStatus.TOO_FEW_SAMPLES),
+    "infinite": ([1.0, 2.0, float("inf"), 4.0, 5.0, 6.0, 7.0, 8.0], FitStatus.TOO_FEW_SAMPLES),
 }
 
 
@@ -228,6 +229,7 @@ def test_a_pixel_that_will_not_fit_is_nan_with_a_status(samples: list[float], st
     good = noise_free(torch.tensor([900.0], dtype=torch.float64), TI_MS["5(3)3"]).abs()
     fit = fit_t1(torch.cat([signal[:, None], good], dim=1), TI_MS["5(3)3"])
     assert fit.status.tolist() == [status, FitStatus.OK]
+    assert fit.n_samples.tolist() == [0, 8]
     for image in (fit.t1_ms, fit.t1_star_ms, fit.a, fit.b, fit.r_squared, fit.r_squared_signed, fit.t1_sd_ms):
         assert torch.isnan(image).tolist() == [True, False]
 
@@ -259,8 +261,8 @@ def test_one_voxel_is_enough() -> None:
 
 def test_unknown_model_names_the_known_ones() -> None:
     """The message tells what can be asked for."""
-    with pytest.raises(InvalidInputError, match=r"'shmolli'.*'molli', 'molli-signed'"):
-        fit_t1(torch.ones(8, 2), TI_MS["5(3)3"], model="shmolli")
+    with pytest.raises(InvalidInputError, match=r"'look-locker'.*'molli', 'molli-signed'.*'shmolli'"):
+        fit_t1(torch.ones(8, 2), TI_MS["5(3)3"], model="look-locker")
 
 
 def test_wrong_number_of_times_is_refused() -> None:
