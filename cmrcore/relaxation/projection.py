@@ -24,9 +24,9 @@ from cmrcore.relaxation.model import SignalModel
 
 _GRID_SPACING = 0.147
 """Largest step of ln T; 48 points from 10 ms to 10 s."""
-_INTERPOLATION_ERROR = 3e-4
+_INTERPOLATION_ERROR = {"offset": 3e-4, "no offset": 2e-3}
 """Bound on the error of a parabola through three grid points, as a fraction of the signal's energy: twice the
-worst of 65,536 curves at each of SNR 5 to 1,000 with 4, 8 and 11 samples."""
+worst of many thousand curves at each of SNR 5 to 1,000 with 4, 8 and 11 samples."""
 _STEP_TOLERANCE = 1e-7
 _MAX_STEPS = 40
 
@@ -109,7 +109,8 @@ def best_curve(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> BestCur
     """
     forecast, start = _forecast(curves, grid)
     order = forecast.argsort(dim=0)
-    slack = _INTERPOLATION_ERROR * curves.square().sum(0)
+    kind = "offset" if grid.model.constant is None else "no offset"
+    slack = _INTERPOLATION_ERROR[kind] * curves.square().sum(0)
     n_pixels = curves.shape[1]
     wide = curves.to(torch.float64)
     nothing = torch.full((n_pixels,), torch.nan, dtype=torch.float64, device=curves.device)
