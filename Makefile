@@ -3,12 +3,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint
+.PHONY: help setup demo test unit lint bench
 
 help:
 	@echo "make demo   a small digital trial in ./demo, one night over it, the tables (2 minutes; then seconds)"
 	@echo "make test   the whole test suite (10 minutes)"
 	@echo "make unit   the tests that start no server and no browser (1 minute)"
+	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (2 minutes; peers get their own environment)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -37,3 +38,6 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m tests.benchmarks

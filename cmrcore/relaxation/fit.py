@@ -1,44 +1,49 @@
-"""T1 of every pixel from an inversion recovery."""
+"""T1 of every pixel from an inversion or saturation recovery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import partial
 
-import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
-from cmrcore.relaxation.models import look_locker_t1, molli_signal
-from cmrcore.relaxation.projection import (
-    T1_STAR_MAX_MS,
-    T1_STAR_MIN_MS,
-    RecoveryGrid,
-    best_recovery,
-    recovery_grid,
+from cmrcore.relaxation.curve import (
+    CurveFit,
+    FittedCurves,
+    fit_curves,
+    fit_image,
+    require_times,
+    sorted_times,
 )
-from cmrcore.relaxation.uncertainty import t1_standard_deviation
+from cmrcore.relaxation.model import SignalModel
+from cmrcore.relaxation.models.inversion import (
+    INVERSION_2P,
+    INVERSION_2P_SIGNED,
+    INVERSION_3P,
+    INVERSION_3P_SIGNED,
+)
+from cmrcore.relaxation.models.molli import MOLLI, MOLLI_SIGNED
+from cmrcore.relaxation.models.saturation import SATURATION_2P, SATURATION_3P
+from cmrcore.relaxation.projection import search_grid
+from cmrcore.relaxation.shmolli import shmolli_fit
 
-MODELS = ("molli", "molli-signed")
-"""Names that `fit_t1` knows: three parameters with Look-Locker correction, of magnitudes or signed data."""
+_RECOVERIES = {
+    model.name: model
+    for model in (
+        MOLLI,
+        MOLLI_SIGNED,
+        INVERSION_2P,
+        INVERSION_2P_SIGNED,
+        INVERSION_3P,
+        INVERSION_3P_SIGNED,
+        SATURATION_2P,
+        SATURATION_3P,
+    )
+}
 
-_MIN_SAMPLES = 4
-_BOUND_MARGIN = 1e-3
-_CHUNK_PIXELS = {"cpu": 8192, "cuda": 1 << 18}
-
-
-class FitStatus(IntEnum):
-    """What became of a pixel's fit; only `OK` has values."""
-
-    OK = 0
-    AT_BOUND = 1
-    """The best T1* lies at the end of the search range."""
-    NO_SIGNAL = 2
-    """A sample is not finite, or all samples are the same."""
-    NOT_AN_INVERSION = 3
-    """No recovery with B > A > 0 describes the samples."""
-    NOT_FITTED = 4
-    """Outside the mask."""
+MODELS = (*_RECOVERIES, "shmolli")
+"""Names that `fit_t1` knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,13 @@ class T1Fit:
     """Maps of a T1 fit; NaN wherever `status` is not `FitStatus.OK`."""
 
     t1_ms: Float[Tensor, "*space"]
-    """T1 with Look-Locker correction [ms]."""
+    """T1, with Look-Locker correction for MOLLI and ShMOLLI [ms]."""
     t1_star_ms: Float[Tensor, "*space"]
-    """Apparent recovery time [ms]."""
+    """Apparent recovery time [ms]; T1 itself where no correction applies."""
     a: Float[Tensor, "*space"]
-    """Amplitude A of S = A - B exp(-TI/T1*) [a.u.]."""
+    """Amplitude A of S = A - B exp(-t/T1*) [a.u.]."""
     b: Float[Tensor, "*space"]
-    """Amplitude B [a.u.]."""
+    """Amplitude B [a.u.]; 2 A in ``"ir-2p"``, A in ``"saturation-2p"``."""
     r_squared: Float[Tensor, "*space"]
     """Coefficient of determination of the acquired magnitudes against the magnitude of the fitted curve."""
     r_squared_signed: Float[Tensor, "*space"]
@@ -61,9 +66,8 @@ class T1Fit:
     """Standard deviation of T1 from the fit's residual [ms]."""
     status: Int8[Tensor, "*space"]
     """`FitStatus` of each pixel."""
-
-
-_MAPS = ("t1_ms", "t1_star_ms", "a", "b", "r_squared", "r_squared_signed", "t1_sd_ms")
+    n_samples: Int8[Tensor, "*space"]
+    """Samples that the fit used, 0 where there is no fit; only ``"shmolli"`` chooses."""
 
 
 def fit_t1(
@@ -77,11 +81,15 @@ def fit_t1(
     Parameters
     ----------
     signal
-        Samples [a.u.], one image per inversion time; magnitudes, but signed for ``"molli-signed"``.
+        Samples [a.u.], one image per inversion or saturation time; magnitudes, but signed for the models that
+        end in ``"-signed"`` (see `signed_from_phase`).
     ti_ms
-        Inversion times [ms], in the order of the images; they need not be sorted.
+        Inversion or saturation times [ms], in the order of the images; they need not be sorted.
     model
-        ``"molli"`` or ``"molli-signed"``: three-parameter recovery (`molli_signal`) with `look_locker_t1`.
+        ``"molli"``: three parameters (`molli_signal`) with `look_locker_t1`; ``"ir-2p"`` and ``"ir-3p"``: the
+        same curve without correction, with B = 2 A or B free; each also ``"-signed"``. ``"shmolli"``:
+        ``"molli"`` of 5, 6 or 7 samples (`shmolli_fit`). ``"saturation-2p"`` and ``"saturation-3p"``: B = A
+        or B free.
     mask
         Pixels to fit; all when None.
 
@@ -92,77 +100,32 @@ def fit_t1(
     Raises
     ------
     InvalidInputError
-        If the model is unknown, the times do not fit the images, fewer than four times differ, or
-        ``"molli"`` is given negative samples.
+        If the model is unknown, the times do not fit the images or too few of them differ (three are needed
+        for two parameters, four for three), an image has no finite sample, or magnitudes are negative.
     """
-    time_ms, order = _sorted_times(ti_ms, signal)
     if model not in MODELS:
         raise InvalidInputError(f"unknown T1 model {model!r}; known are {', '.join(map(repr, MODELS))}")
-    space = signal.shape[1:]
-    chosen = torch.ones(space, dtype=torch.bool, device=signal.device) if mask is None else mask
-    pixels = torch.nonzero(chosen.flatten()).squeeze(1)
-    curves = signal[order].reshape(len(order), -1)[:, pixels]
-    if model == "molli" and bool((curves < 0).any()):
-        raise InvalidInputError("model 'molli' fits magnitudes, found negative samples; use 'molli-signed'")
-
-    n_negative = range(len(time_ms) + 1) if model == "molli" else (0,)
-    grid = recovery_grid(time_ms, n_negative, signal.dtype)
-    maps = torch.full((len(_MAPS), chosen.numel()), torch.nan, dtype=signal.dtype, device=signal.device)
-    status = torch.full((chosen.numel(),), int(FitStatus.NOT_FITTED), dtype=torch.int8, device=signal.device)
-    chunk = _CHUNK_PIXELS.get(signal.device.type, _CHUNK_PIXELS["cpu"])
-    for start in range(0, len(pixels), chunk):
-        part = pixels[start : start + chunk]
-        maps[:, part], status[part] = _fit_curves(curves[:, start : start + chunk], grid)
-    named = {name: image.reshape(space) for name, image in zip(_MAPS, maps, strict=True)}
-    return T1Fit(**named, status=status.reshape(space))
+    time_ms, order = sorted_times(ti_ms, signal, kind="inversion", zero_allowed=False)
+    declared = _RECOVERIES.get(model, MOLLI)
+    require_times(time_ms, declared, kind="inversion")
+    fit: CurveFit
+    if model == "shmolli":
+        fit = shmolli_fit(time_ms, signal.dtype)
+    else:
+        fit = partial(fit_curves, grid=search_grid(declared, time_ms, signal.dtype))
+    return _as_recovery(fit_image(signal, order, fit, mask), declared)
 
 
-def _sorted_times(ti_ms: Tensor | Sequence[float], signal: Tensor) -> tuple[Float[Tensor, " ti"], Tensor]:
-    """Inversion times in ascending order, float64, and the order of the images."""
-    time_ms = torch.as_tensor(ti_ms, dtype=torch.float64, device=signal.device)
-    if len(time_ms) != len(signal):
-        raise InvalidInputError(f"{len(time_ms)} inversion times for {len(signal)} images")
-    if not bool((torch.isfinite(time_ms) & (time_ms > 0)).all()):
-        raise InvalidInputError(f"inversion times must be finite and above 0 ms, found {time_ms.tolist()}")
-    n_different = len(set(time_ms.tolist()))
-    if n_different < _MIN_SAMPLES:
-        raise InvalidInputError(
-            f"{n_different} different inversion times, the three-parameter fit needs at least {_MIN_SAMPLES}"
-        )
-    return time_ms.sort()
-
-
-def _fit_curves(
-    curves: Float[Tensor, "ti pixel"], grid: RecoveryGrid
-) -> tuple[Float[Tensor, "map pixel"], Int8[Tensor, " pixel"]]:
-    """Fit a bounded number of curves: maps in the order of `_MAPS`, and the status."""
-    magnitude = curves.abs().to(torch.float64)
-    spread = (magnitude - magnitude.mean(0)).square().sum(0)
-    no_signal = ~torch.isfinite(spread) | (magnitude.amax(0) == magnitude.amin(0))
-    curves = torch.where(no_signal, 0, curves)
-    found = best_recovery(curves, grid)
-
-    t1_star_ms = found.log_t1_star.exp()
-    fitted = molli_signal(grid.time_ms, found.a, found.b, t1_star_ms)
-    signed = curves * grid.polarity[found.n_negative].T
-    spread_signed = (signed - signed.mean(0)).square().sum(0)
-    maps = torch.stack(
-        [
-            look_locker_t1(found.a, found.b, t1_star_ms),
-            t1_star_ms,
-            found.a,
-            found.b,
-            1 - (magnitude - fitted.abs()).square().sum(0) / spread,
-            1 - found.residual / spread_signed,
-            t1_standard_deviation(grid.time_ms, found.a, found.b, t1_star_ms, found.residual),
-        ]
+def _as_recovery(fitted: FittedCurves, model: SignalModel) -> T1Fit:
+    """Put the fit in the words of S = A - B exp(-t/T1*)."""
+    return T1Fit(
+        t1_ms=fitted.time_ms,
+        t1_star_ms=fitted.apparent_ms,
+        a=fitted.offset + (model.constant or 0) * fitted.amplitude,
+        b=-model.slope * fitted.amplitude,
+        r_squared=fitted.r_squared,
+        r_squared_signed=fitted.r_squared_signed,
+        t1_sd_ms=fitted.time_sd_ms,
+        status=fitted.status,
+        n_samples=fitted.n_samples,
     )
-    at_bound = (t1_star_ms < T1_STAR_MIN_MS * (1 + _BOUND_MARGIN)) | (
-        t1_star_ms > T1_STAR_MAX_MS * (1 - _BOUND_MARGIN)
-    )
-    status = torch.zeros(curves.shape[1], dtype=torch.int8, device=curves.device)
-    status[at_bound] = FitStatus.AT_BOUND
-    status[torch.isinf(found.residual)] = FitStatus.NOT_AN_INVERSION
-    status[no_signal] = FitStatus.NO_SIGNAL
-    maps = torch.where(status == FitStatus.OK, maps, torch.nan)
-    return maps.to(curves.dtype), status

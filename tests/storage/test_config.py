@@ -132,6 +132,12 @@ def test_a_changed_value_changes_the_digest(tmp_path: Path) -> None:
     assert load_config(path).digest() != demo_config().digest()
 
 
+def test_a_trial_of_shmolli_names_its_model(tmp_path: Path) -> None:
+    """ShMOLLI needs its own fit, chosen in the trial's configuration."""
+    config = load_config(_changed(tmp_path, 't1_model = "molli" ', 't1_model = "shmolli" '))
+    assert config.quantify.t1_model == "shmolli"
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     """What a digest was taken of must stay."""
     with pytest.raises(ValidationError, match="frozen"):

@@ -1,10 +1,14 @@
-"""Signal models: how magnetization recovers after an inversion."""
+"""MOLLI: an inversion recovery that the read-outs drive."""
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
+from cmrcore.relaxation.model import FitStatus, SignalModel
+from cmrcore.relaxation.models.inversion import is_inversion
 
 
 def molli_signal(
@@ -57,3 +61,19 @@ def look_locker_t1(
     Deichmann and Haase 1992, J Magn Reson 96:608, doi:10.1016/0022-2364(92)90347-A
     """
     return t1_star_ms * (b / a - 1)
+
+
+MOLLI = SignalModel(
+    name="molli",
+    constant=None,
+    slope=-1.0,
+    is_magnitude=True,
+    range_ms=(10.0, 10_000.0),
+    is_valid=is_inversion,
+    invalid_status=FitStatus.NOT_AN_INVERSION,
+    has_read_out_correction=True,
+)
+"""Three parameters A, B, T1* of magnitudes; T1 by `look_locker_t1`."""
+
+MOLLI_SIGNED = replace(MOLLI, name="molli-signed", is_magnitude=False)
+"""The same of signed samples."""

@@ -1,0 +1,1 @@
+"""Declarations of the signal models, one subject a file."""
