@@ -166,7 +166,7 @@ class QcConfig(_Section):
 class QuantifyConfig(_Section):
     """How maps and their statistics are computed."""
 
-    t1_model: Literal["molli", "molli-signed", "shmolli"]
+    t1_model: Literal["molli", "shmolli"]
     blood_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Width taken off the blood pool's edge before its mean signal is taken [mm]."""
     hematocrit: HematocritConfig

@@ -30,7 +30,7 @@ def shmolli_fit(time_ms: Float[Tensor, " time"], dtype: torch.dtype) -> CurveFit
     - else six if s_6 T_6 < s_5 RR, and then or else seven if s_7 T_7 < 0.4 s_6 RR: the further samples must
       fit about as well, the more so the longer T1;
     - T_5 > RR against T_6 <= 0.4 RR: T1 is too short for one early sample to tell; seven if T_7 <= 0.4 RR,
-      else six. The scanner's program has such a guard too; its choice agrees on the phantom.
+      else six. MRKonrad/tomato has such a guard too; the choice agrees with the scanner's map.
 
     References
     ----------
