@@ -12,9 +12,9 @@ REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skip a failure where everything a test needs must be there; a GPU need not."""
+    """Make a skip a failure where everything a test needs must be there."""
     report = yield
-    if REQUIRE_ALL and report.skipped and "gpu" not in report.keywords:
+    if REQUIRE_ALL and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped although CMRTRIALS_REQUIRE_ALL=1: {report.longrepr}"
     return report
