@@ -201,11 +201,16 @@ class Night:
         results = {}
         for line in planned:
             label = f"{subject_id}/{line.visit_id}"
-            if label in self._jobs and "quantify" in self._stages[label]:
-                results[line.visit_id] = self._jobs[label].digests["quantify"]
-            elif label not in self._jobs and line.visit_id in published:
-                results[line.visit_id] = published[line.visit_id]
+            job, stands = self._jobs.get(label), published.get(line.visit_id)
+            if job is not None and self._is_computed(label):
+                results[line.visit_id] = job.digests["quantify"]
+            elif stands is not None and (job is None or stands == job.digests["quantify"]):
+                # Not run tonight, or run again in vain: what is published stands.
+                results[line.visit_id] = stands
         return results
+
+    def _is_computed(self, label: str) -> bool:
+        return "quantify" in self._stages.get(label, {})
 
     def _submit_summary(self, subject_id: str) -> None:
         visits = tuple(
@@ -220,7 +225,7 @@ class Night:
         for visit_id, digest in summary_digests(self._trial.config, self._results(subject_id)).items():
             label = f"{subject_id}/{visit_id}"
             try:
-                if label in self._jobs:
+                if self._is_computed(label):
                     self._publish_result(self._jobs[label], outcome, digest)
                 elif isinstance(outcome, Failure):
                     self._stale_summaries[label] = describe(outcome)
@@ -230,7 +235,7 @@ class Night:
                     self._publisher.summary(visit, planned, row, outcome[visit_id], digest)
             except Exception as error:  # noqa: BLE001 (here an outcome is recorded, so that others go on)
                 failure = Failure("error", error)
-                if label in self._jobs:
+                if self._is_computed(label):
                     self._fail(self._jobs[label], "publish", failure)
                 else:
                     self._stale_summaries[label] = describe(failure)
