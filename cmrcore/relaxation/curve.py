@@ -10,11 +10,11 @@ from torch import Tensor
 from cmrcore.errors import InvalidInputError
 from cmrcore.relaxation.model import FitStatus, SignalModel
 from cmrcore.relaxation.models.molli import look_locker_t1
-from cmrcore.relaxation.projection import BestCurve, SearchGrid, best_curve, curve_shape
+from cmrcore.relaxation.projection import FoundCurves, SearchGrid, best_curve, curve_shape
 from cmrcore.relaxation.uncertainty import time_standard_deviation
 
 _BOUND_MARGIN = 1e-3
-_CHUNK_PIXELS = {"cpu": 8192, "cuda": 1 << 18}
+_CHUNK_PIXELS = {"cpu": 16384, "cuda": 1 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +126,18 @@ def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedC
         raise InvalidInputError(
             f"model {model.name!r} fits magnitudes, found negative samples; use '{model.name}-signed'"
         )
-    magnitude = curves.abs().to(torch.float64)
-    signed = curves.to(torch.float64)
-    no_signal = silent | (~lost & (signed.amax(0) == signed.amin(0)))
+    no_signal = silent | (~lost & (curves.amax(0) == curves.amin(0)))
     best = best_curve(curves, grid)
     t_ms = best.log_time.exp()
     fitted = best.offset + best.amplitude * curve_shape(model, grid.time_ms, best.log_time)
-    signed = signed * grid.polarity[best.n_negative].T
+    residual = (best.signed - fitted).square().sum(0)
+    magnitude = best.signed.abs()
 
     low, high = model.range_ms
     at_bound = (t_ms < low * (1 + _BOUND_MARGIN)) | (t_ms > high * (1 - _BOUND_MARGIN))
     status = torch.zeros(curves.shape[1], dtype=torch.int8, device=curves.device)
     status[at_bound] = FitStatus.AT_BOUND
-    status[torch.isinf(best.residual)] = model.invalid_status
+    status[~best.is_valid] = model.invalid_status
     status[lost] = FitStatus.TOO_FEW_SAMPLES
     status[no_signal] = FitStatus.NO_SIGNAL
     ok = status == FitStatus.OK
@@ -151,16 +150,16 @@ def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedC
         apparent_ms=where_ok(t_ms),
         offset=where_ok(best.offset),
         amplitude=where_ok(best.amplitude),
-        residual=where_ok(best.residual),
+        residual=where_ok(residual),
         r_squared=where_ok(1 - (magnitude - fitted.abs()).square().sum(0) / _spread(magnitude)),
-        r_squared_signed=where_ok(1 - best.residual / _spread(signed)),
-        time_sd_ms=where_ok(time_standard_deviation(model, grid.time_ms, best)),
+        r_squared_signed=where_ok(1 - residual / _spread(best.signed)),
+        time_sd_ms=where_ok(time_standard_deviation(grid, best, residual)),
         status=status,
         n_samples=(ok * len(curves)).to(torch.int8),
     )
 
 
-def _corrected_time(model: SignalModel, curve: BestCurve) -> Float[Tensor, " pixel"]:
+def _corrected_time(model: SignalModel, curve: FoundCurves) -> Float[Tensor, " pixel"]:
     """Time constant [ms], corrected where the read-outs drive the recovery."""
     t_ms = curve.log_time.exp()
     return look_locker_t1(curve.offset, curve.amplitude, t_ms) if model.has_read_out_correction else t_ms

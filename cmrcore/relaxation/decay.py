@@ -126,5 +126,5 @@ def _fit_decay(
         raise InvalidInputError(f"unknown decay model {model!r}; known are {known}")
     times, order = sorted_times(time_ms, signal, kind=kind, zero_allowed=True)
     require_times(times, _DECAYS[model], kind=kind)
-    grid = search_grid(_DECAYS[model], times, signal.dtype)
+    grid = search_grid(_DECAYS[model], times)
     return fit_image(signal, order, partial(fit_curves, grid=grid), mask)

@@ -110,9 +110,9 @@ def fit_t1(
     require_times(time_ms, declared, kind="inversion")
     fit: CurveFit
     if model == "shmolli":
-        fit = shmolli_fit(time_ms, signal.dtype)
+        fit = shmolli_fit(time_ms)
     else:
-        fit = partial(fit_curves, grid=search_grid(declared, time_ms, signal.dtype))
+        fit = partial(fit_curves, grid=search_grid(declared, time_ms))
     return _as_recovery(fit_image(signal, order, fit, mask), declared)
 
 

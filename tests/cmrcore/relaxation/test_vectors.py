@@ -14,7 +14,7 @@ from cmrcore.relaxation.model import SignalModel
 from cmrcore.relaxation.models.decay import DECAY_2P
 from cmrcore.relaxation.models.molli import MOLLI_SIGNED
 from cmrcore.relaxation.models.saturation import SATURATION_2P, SATURATION_3P
-from cmrcore.relaxation.projection import best_curve, search_grid
+from cmrcore.relaxation.projection import best_curve, curve_shape, search_grid
 from cmrcore.relaxation.uncertainty import StandardErrors, standard_errors
 
 RECOVERIES = [
@@ -37,8 +37,10 @@ def _case(real_data: Path, name: str) -> tuple[Tensor, list[float], dict[str, An
 def _errors(model: SignalModel, signal: Tensor, ti_ms: list[float]) -> StandardErrors:
     """Compute the standard errors of one curve's fit."""
     times, order = torch.tensor(ti_ms, dtype=torch.float64).sort()
-    curve = best_curve(signal[order][:, None], search_grid(model, times, torch.float64))
-    return standard_errors(model, times, curve)
+    grid = search_grid(model, times)
+    curve = best_curve(signal[order][:, None], grid)
+    fitted = curve.offset + curve.amplitude * curve_shape(model, times, curve.log_time)
+    return standard_errors(grid, curve, (curve.signed - fitted).square().sum(0))
 
 
 @pytest.mark.parametrize("name", RECOVERIES)
