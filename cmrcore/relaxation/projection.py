@@ -26,7 +26,7 @@ from cmrcore.relaxation.products import ShapeProducts, shape_products, without_m
 
 _GRID_SPACING = 0.147
 """Largest step of ln T; 48 points from 10 ms to 10 s."""
-_GRID_BLOCK = {"cpu": 4096}
+_GRID_BLOCK = {"cpu": 2048}
 """Pixels whose projections onto the grid fit into a processor's cache; a GPU takes all at once."""
 _ROUNDING = 1e-5
 """Error of the grid's sums in single precision, as a fraction of the signal's energy: a hundred roundings."""
@@ -81,6 +81,7 @@ class _Candidates:
     amplitude: Float[Tensor, " pixel"]
     residual: Float[Tensor, " pixel"]
     polarity: Int[Tensor, " pixel"]
+    products: ShapeProducts
 
 
 def search_grid(
@@ -134,14 +135,13 @@ def best_curve(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FoundCu
     polarity, pixel = can_win.nonzero(as_tuple=True)
     if len(pixel):
         _take_better(best, pixel, _refined(wide[:, pixel], polarity, grid))
-    signed = _turn(wide, best.polarity, grid)
     return FoundCurves(
         is_valid=best.residual.isfinite(),
         log_time=best.log_time,
         offset=best.offset,
         amplitude=best.amplitude,
-        signed=signed,
-        products=shape_products(grid.model, grid.time_ms, without_mean(grid.model, signed), best.log_time),
+        signed=_turn(wide, best.polarity, grid),
+        products=best.products,
     )
 
 
@@ -179,13 +179,14 @@ def _polarities(
     Infinite where every amplitude is negative.
     """
     block = _GRID_BLOCK.get(curves.device.type, curves.shape[1])
-    found = [
-        (grid.turned @ part).reshape(len(grid.level), -1, part.shape[1]).amax(1)
-        for part in curves.float().split(max(block, 1), dim=1)
-    ]
-    highest = torch.cat(found, dim=1)
-    energy = curves.float().square().sum(0)
-    centered = (energy - (grid.level @ curves.float()).square()).clamp(min=0)
+    narrow = curves.float()
+    along = narrow.new_empty(len(grid.turned), min(block, narrow.shape[1]))
+    highest = narrow.new_empty(len(grid.level), narrow.shape[1])
+    for part, into in zip(narrow.split(block, dim=1), highest.split(block, dim=1), strict=True):
+        here = torch.mm(grid.turned, part, out=along[:, : part.shape[1]])
+        torch.amax(here.unflatten(0, (len(grid.level), -1)), dim=1, out=into)
+    energy = narrow.square().sum(0)
+    centered = (energy - (grid.level @ narrow).square()).clamp(min=0)
     ceiling = highest + grid.between * centered.sqrt()
     promised = torch.where(highest > 0, centered - highest.square(), torch.inf)
     bound = torch.where(ceiling > 0, centered - ceiling.square() - _ROUNDING * energy, torch.inf)
@@ -215,7 +216,7 @@ def _refined(
         offset = torch.zeros_like(offset)
     residual = samples.square().sum(0) - amplitude * products.shape_y
     residual = torch.where(model.is_valid(offset, amplitude), residual, torch.inf)
-    return _Candidates(log_time, offset, amplitude, residual, polarity)
+    return _Candidates(log_time, offset, amplitude, residual, polarity, products)
 
 
 def _start(samples: Float[Tensor, "time pixel"], grid: SearchGrid) -> Float[Tensor, " pixel"]:
@@ -234,5 +235,7 @@ def _take_better(best: _Candidates, pixel: Int[Tensor, " other"], others: _Candi
     least = best.residual.scatter_reduce(0, pixel, others.residual, "amin")
     # Of equal ones any is as good: they differ in the sign of a sample that is zero.
     wins = (others.residual == least[pixel]) & (others.residual < best.residual[pixel])
-    for field in fields(_Candidates):
-        getattr(best, field.name)[pixel[wins]] = getattr(others, field.name)[wins]
+    for into, taken in ((best, others), (best.products, others.products)):
+        for field in fields(into):
+            if field.name != "products":
+                getattr(into, field.name)[pixel[wins]] = getattr(taken, field.name)[wins]
