@@ -1,7 +1,8 @@
 """From images to fitted curves: checks, chunks, statuses and goodness, the same for every model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int8
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.relaxation.model import FitStatus, SignalModel
-from cmrcore.relaxation.models.molli import look_locker_t1
-from cmrcore.relaxation.projection import FoundCurves, SearchGrid, best_curve, curve_shape
+from cmrcore.relaxation.projection import FoundCurves, SearchGrid, best_curve, curve_shape, search_grid
+from cmrcore.relaxation.recovery import look_locker_t1
 from cmrcore.relaxation.uncertainty import time_standard_deviation
 
 _BOUND_MARGIN = 1e-3
@@ -46,74 +47,33 @@ class FittedCurves:
 CurveFit = Callable[[Float[Tensor, "time pixel"]], FittedCurves]
 
 
-def sorted_times(
-    time_ms: Float[Tensor, " time"] | Sequence[float],
+def named_model(name: str, models: Mapping[str, SignalModel], *, quantity: str) -> SignalModel:
+    """Look a model up by its name; `quantity` is what the models are of, for the message."""
+    if name not in models:
+        raise InvalidInputError(
+            f"unknown {quantity} model {name!r}; known are {', '.join(map(repr, models))}"
+        )
+    return models[name]
+
+
+def fit_signal(
     signal: Float[Tensor, "time *space"],
+    time_ms: Float[Tensor, " time"] | Sequence[float],
+    model: SignalModel,
+    mask: Bool[Tensor, "*space"] | None,
     *,
     kind: str,
-    zero_allowed: bool,
-) -> tuple[Float[Tensor, " time"], Tensor]:
-    """Sort times, float64, and give the order of the images; `kind` names the times in messages."""
-    times = torch.as_tensor(time_ms, dtype=torch.float64, device=signal.device)
-    if times.ndim != 1 or signal.ndim == 0 or len(times) != len(signal):
-        raise InvalidInputError(
-            f"{times.numel()} {kind} times for {len(signal) if signal.ndim else 0} images: "
-            f"the signal's first axis must be that of the times, found shape {tuple(signal.shape)}"
-        )
-    low = times >= 0 if zero_allowed else times > 0
-    if not bool((torch.isfinite(times) & low).all()):
-        least = "not negative" if zero_allowed else "above 0 ms"
-        raise InvalidInputError(f"{kind} times must be finite and {least}, found {times.tolist()}")
-    return times.sort(stable=True)
-
-
-def require_times(time_ms: Float[Tensor, " time"], model: SignalModel, *, kind: str) -> None:
-    """Refuse times that leave no sample over for the residual."""
-    n_different, needed = len(set(time_ms.tolist())), model.n_parameters + 1
-    if n_different < needed:
-        raise InvalidInputError(
-            f"{n_different} different {kind} times, the {model.n_parameters}-parameter fit needs at least "
-            f"{needed}"
-        )
-
-
-def fit_image(
-    signal: Float[Tensor, "time *space"],
-    order: Tensor,
-    fit: CurveFit,
-    mask: Bool[Tensor, "*space"] | None = None,
+    prepare: Callable[[Float[Tensor, " time"]], CurveFit] | None = None,
 ) -> FittedCurves:
-    """Fit every pixel (of a mask), a bounded number at a time, so that extra memory is bounded too."""
-    space = signal.shape[1:]
-    if not signal.is_floating_point():
-        raise InvalidInputError(f"signal must be of floating point, found {signal.dtype}")
-    if mask is not None and (mask.shape != space or mask.dtype != torch.bool):
-        raise InvalidInputError(
-            f"mask must be bool of shape {tuple(space)}, found {mask.dtype} {tuple(mask.shape)}"
-        )
-    flat = signal.reshape(len(signal), -1)
-    n_pixels = flat.shape[1]
-    inside = None if mask is None else torch.nonzero(mask.flatten()).squeeze(1)
-    n_inside = n_pixels if inside is None else len(inside)
-    images = _nothing_fitted(n_pixels, signal)
-    has_sample = torch.zeros(len(signal), dtype=torch.bool, device=signal.device)
-    chunk = _CHUNK_PIXELS.get(signal.device.type, _CHUNK_PIXELS["cpu"])
-    for start in range(0, n_inside, chunk):
-        here = slice(start, start + chunk)
-        part = here if inside is None else inside[here]
-        curves = flat[:, part][order]
-        has_sample |= curves.isfinite().any(1)
-        fitted = fit(curves)
-        for field in fields(FittedCurves):
-            getattr(images, field.name)[part] = getattr(fitted, field.name).to(
-                getattr(images, field.name).dtype
-            )
-    if n_inside and not bool(has_sample.all()):
-        empty = order[~has_sample].tolist()
-        raise InvalidInputError(f"no finite sample in image {', '.join(map(str, empty))} of {len(signal)}")
-    return FittedCurves(
-        **{field.name: getattr(images, field.name).reshape(space) for field in fields(FittedCurves)}
-    )
+    """Fit a model to every pixel of a mask; the same for each quantity.
+
+    `kind` names the times in messages. `prepare` makes the fit of curves from sorted times [ms] where that is
+    more than one least-squares fit of the model.
+    """
+    times, order = _sorted_times(time_ms, signal, kind=kind, zero_allowed=model.slope > 0)
+    _require_times(times, model, kind=kind)
+    fit = prepare(times) if prepare else partial(fit_curves, grid=search_grid(model, times))
+    return _fit_image(signal, order, fit, mask)
 
 
 def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedCurves:
@@ -156,6 +116,76 @@ def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedC
         time_sd_ms=where_ok(time_standard_deviation(grid, best, residual)),
         status=status,
         n_samples=(ok * len(curves)).to(torch.int8),
+    )
+
+
+def _sorted_times(
+    time_ms: Float[Tensor, " time"] | Sequence[float],
+    signal: Float[Tensor, "time *space"],
+    *,
+    kind: str,
+    zero_allowed: bool,
+) -> tuple[Float[Tensor, " time"], Tensor]:
+    """Sort times, float64, and give the order of the images; `kind` names the times in messages."""
+    times = torch.as_tensor(time_ms, dtype=torch.float64, device=signal.device)
+    if times.ndim != 1 or signal.ndim == 0 or len(times) != len(signal):
+        raise InvalidInputError(
+            f"{times.numel()} {kind} times for {len(signal) if signal.ndim else 0} images: "
+            f"the signal's first axis must be that of the times, found shape {tuple(signal.shape)}"
+        )
+    low = times >= 0 if zero_allowed else times > 0
+    if not bool((torch.isfinite(times) & low).all()):
+        least = "not negative" if zero_allowed else "above 0 ms"
+        raise InvalidInputError(f"{kind} times must be finite and {least}, found {times.tolist()}")
+    return times.sort(stable=True)
+
+
+def _require_times(time_ms: Float[Tensor, " time"], model: SignalModel, *, kind: str) -> None:
+    """Refuse times that leave no sample over for the residual."""
+    n_different, needed = len(set(time_ms.tolist())), model.n_parameters + 1
+    if n_different < needed:
+        raise InvalidInputError(
+            f"{n_different} different {kind} times, the {model.n_parameters}-parameter fit needs at least "
+            f"{needed}"
+        )
+
+
+def _fit_image(
+    signal: Float[Tensor, "time *space"],
+    order: Tensor,
+    fit: CurveFit,
+    mask: Bool[Tensor, "*space"] | None,
+) -> FittedCurves:
+    """Fit every pixel (of a mask), a bounded number at a time, so that extra memory is bounded too."""
+    space = signal.shape[1:]
+    if not signal.is_floating_point():
+        raise InvalidInputError(f"signal must be of floating point, found {signal.dtype}")
+    if mask is not None and (mask.shape != space or mask.dtype != torch.bool):
+        raise InvalidInputError(
+            f"mask must be bool of shape {tuple(space)}, found {mask.dtype} {tuple(mask.shape)}"
+        )
+    flat = signal.reshape(len(signal), -1)
+    n_pixels = flat.shape[1]
+    inside = None if mask is None else torch.nonzero(mask.flatten()).squeeze(1)
+    n_inside = n_pixels if inside is None else len(inside)
+    images = _nothing_fitted(n_pixels, signal)
+    has_sample = torch.zeros(len(signal), dtype=torch.bool, device=signal.device)
+    chunk = _CHUNK_PIXELS.get(signal.device.type, _CHUNK_PIXELS["cpu"])
+    for start in range(0, n_inside, chunk):
+        here = slice(start, start + chunk)
+        part = here if inside is None else inside[here]
+        curves = flat[:, part][order]
+        has_sample |= curves.isfinite().any(1)
+        fitted = fit(curves)
+        for field in fields(FittedCurves):
+            getattr(images, field.name)[part] = getattr(fitted, field.name).to(
+                getattr(images, field.name).dtype
+            )
+    if n_inside and not bool(has_sample.all()):
+        empty = order[~has_sample].tolist()
+        raise InvalidInputError(f"no finite sample in image {', '.join(map(str, empty))} of {len(signal)}")
+    return FittedCurves(
+        **{field.name: getattr(images, field.name).reshape(space) for field in fields(FittedCurves)}
     )
 
 

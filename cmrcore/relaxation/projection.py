@@ -150,7 +150,7 @@ def _direction(
 ) -> Float[Tensor, "time grid"]:
     """Direction q_1 of each T."""
     shape = without_mean(model, curve_shape(model, time_ms, log_time))
-    return shape / shape.norm(dim=0)
+    return shape / shape.square().sum(0).sqrt()
 
 
 def _rise_between_points(
@@ -182,9 +182,10 @@ def _polarities(
     narrow = curves.float()
     along = narrow.new_empty(len(grid.turned), min(block, narrow.shape[1]))
     highest = narrow.new_empty(len(grid.level), narrow.shape[1])
-    for part, into in zip(narrow.split(block, dim=1), highest.split(block, dim=1), strict=True):
+    for start in range(0, narrow.shape[1], block):
+        part, into = narrow[:, start : start + block], highest[:, start : start + block]
         here = torch.mm(grid.turned, part, out=along[:, : part.shape[1]])
-        torch.amax(here.unflatten(0, (len(grid.level), -1)), dim=1, out=into)
+        torch.amax(here.reshape(len(grid.level), -1, part.shape[1]), dim=1, out=into)
     energy = narrow.square().sum(0)
     centered = (energy - (grid.level @ narrow).square()).clamp(min=0)
     ceiling = highest + grid.between * centered.sqrt()
