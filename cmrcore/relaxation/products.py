@@ -1,8 +1,8 @@
 r"""Inner products of a model's shape, its derivatives along ln T and the samples: all that a fit needs.
 
 With E = exp(-t / T) and x = t / T the shape is f = c + s E, its derivatives along ln T are f' = s x E and
-f'' = s (x^2 - x) E. So every inner product follows from sums of E, E^2 and E y over the samples, each weighted
-with t^0, t^1 and t^2: one exponential and one small matrix product for a value of T.
+f'' = s (x^2 - x) E. So every inner product follows from sums of E, E^2 and E y over the samples, each
+weighted with t^0, t^1 and t^2: one exponential and one small matrix product for a value of T.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class ShapeProducts:
 
 
 def without_mean(model: SignalModel, samples: Float[Tensor, "time pixel"]) -> Float[Tensor, "time pixel"]:
-    """Samples as `shape_products` takes them: centered where the model has an offset."""
+    """Center samples where the model has an offset, as `shape_products` takes them."""
     return samples - samples.mean(0) if model.constant is None else samples
 
 

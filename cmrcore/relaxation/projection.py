@@ -197,7 +197,7 @@ def _polarities(
 def _turn(
     wide: Float[Tensor, "time pixel"], polarity: Int[Tensor, " pixel"], grid: SearchGrid
 ) -> Float[Tensor, "time pixel"]:
-    """Samples with the signs of one polarity for each pixel."""
+    """Give samples the signs of one polarity for each pixel."""
     index = torch.arange(len(wide), device=wide.device)
     return torch.where(index[:, None] < polarity + grid.least_negative, -wide, wide)
 

@@ -44,8 +44,7 @@ def shmolli_fit(time_ms: Float[Tensor, " time"]) -> CurveFit:
             f"{time_ms.tolist()}; use 'molli' for other schemes"
         )
     grids = {
-        n: search_grid(MOLLI, time_ms[rows], least_negative=_LEAST_NEGATIVE[n])
-        for n, rows in _ROWS.items()
+        n: search_grid(MOLLI, time_ms[rows], least_negative=_LEAST_NEGATIVE[n]) for n, rows in _ROWS.items()
     }
 
     def fit(curves: Float[Tensor, "time pixel"]) -> FittedCurves:
