@@ -126,7 +126,7 @@ def best_curve(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FoundCu
     pixel, then those others whose bound does not exclude that they are better.
     """
     wide = curves.double()
-    promised, bound = _polarities(curves, grid)
+    promised, bound = polarity_bounds(curves, grid)
     index = torch.arange(len(promised), device=curves.device)
     # The last of the least: an argmin that runs along pixels, many times as fast as torch's.
     first = torch.where(promised == promised.amin(0), index[:, None], 0).amax(0)
@@ -143,6 +143,29 @@ def best_curve(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FoundCu
         signed=_turn(wide, best.polarity, grid),
         products=best.products,
     )
+
+
+def polarity_bounds(
+    curves: Float[Tensor, "time pixel"], grid: SearchGrid
+) -> tuple[Float[Tensor, "k pixel"], Float[Tensor, "k pixel"]]:
+    """Residual that each polarity has at the grid's points, and a bound below it between them.
+
+    Infinite where every amplitude is negative.
+    """
+    block = _GRID_BLOCK.get(curves.device.type, curves.shape[1])
+    narrow = curves.float()
+    along = narrow.new_empty(len(grid.turned), min(block, narrow.shape[1]))
+    highest = narrow.new_empty(len(grid.level), narrow.shape[1])
+    for start in range(0, narrow.shape[1], block):
+        part, into = narrow[:, start : start + block], highest[:, start : start + block]
+        here = torch.mm(grid.turned, part, out=along[:, : part.shape[1]])
+        torch.amax(here.reshape(len(grid.level), -1, part.shape[1]), dim=1, out=into)
+    energy = narrow.square().sum(0)
+    centered = (energy - (grid.level @ narrow).square()).clamp(min=0)
+    ceiling = highest + grid.between * centered.sqrt()
+    promised = torch.where(highest > 0, centered - highest.square(), torch.inf)
+    bound = torch.where(ceiling > 0, centered - ceiling.square() - _ROUNDING * energy, torch.inf)
+    return promised, bound
 
 
 def _direction(
@@ -169,29 +192,6 @@ def _rise_between_points(
     )
     difference = _direction(model, time_ms, fine).diff(n=2, dim=1) * 16**2
     return 1.1 * float(difference.norm(dim=0).max()) / 8
-
-
-def _polarities(
-    curves: Float[Tensor, "time pixel"], grid: SearchGrid
-) -> tuple[Float[Tensor, "k pixel"], Float[Tensor, "k pixel"]]:
-    """Residual that each polarity has at the grid's points, and a bound below it between them.
-
-    Infinite where every amplitude is negative.
-    """
-    block = _GRID_BLOCK.get(curves.device.type, curves.shape[1])
-    narrow = curves.float()
-    along = narrow.new_empty(len(grid.turned), min(block, narrow.shape[1]))
-    highest = narrow.new_empty(len(grid.level), narrow.shape[1])
-    for start in range(0, narrow.shape[1], block):
-        part, into = narrow[:, start : start + block], highest[:, start : start + block]
-        here = torch.mm(grid.turned, part, out=along[:, : part.shape[1]])
-        torch.amax(here.reshape(len(grid.level), -1, part.shape[1]), dim=1, out=into)
-    energy = narrow.square().sum(0)
-    centered = (energy - (grid.level @ narrow).square()).clamp(min=0)
-    ceiling = highest + grid.between * centered.sqrt()
-    promised = torch.where(highest > 0, centered - highest.square(), torch.inf)
-    bound = torch.where(ceiling > 0, centered - ceiling.square() - _ROUNDING * energy, torch.inf)
-    return promised, bound
 
 
 def _turn(
