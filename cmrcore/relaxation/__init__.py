@@ -3,8 +3,8 @@
 from cmrcore.relaxation.decay import T1rhoFit, T2Fit, fit_t1rho, fit_t2
 from cmrcore.relaxation.fit import T1Fit, fit_t1
 from cmrcore.relaxation.model import FitStatus
-from cmrcore.relaxation.models.molli import look_locker_t1, molli_signal
 from cmrcore.relaxation.polarity import signed_from_phase
+from cmrcore.relaxation.recovery import look_locker_t1, molli_signal
 from cmrcore.relaxation.region import region_curves
 
 __all__ = [

@@ -1,7 +1,8 @@
 """From images to fitted curves: checks, chunks, statuses and goodness, the same for every model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int8
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.relaxation.model import FitStatus, SignalModel
-from cmrcore.relaxation.models.molli import look_locker_t1
-from cmrcore.relaxation.projection import BestCurve, SearchGrid, best_curve, curve_shape
+from cmrcore.relaxation.projection import FoundCurves, SearchGrid, best_curve, curve_shape, search_grid
+from cmrcore.relaxation.recovery import look_locker_t1
 from cmrcore.relaxation.uncertainty import time_standard_deviation
 
 _BOUND_MARGIN = 1e-3
-_CHUNK_PIXELS = {"cpu": 8192, "cuda": 1 << 18}
+_CHUNK_PIXELS = {"cpu": 16384, "cuda": 1 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,79 @@ class FittedCurves:
 CurveFit = Callable[[Float[Tensor, "time pixel"]], FittedCurves]
 
 
-def sorted_times(
+def named_model(name: str, models: Mapping[str, SignalModel], *, quantity: str) -> SignalModel:
+    """Look a model up by its name; `quantity` is what the models are of, for the message."""
+    if name not in models:
+        raise InvalidInputError(
+            f"unknown {quantity} model {name!r}; known are {', '.join(map(repr, models))}"
+        )
+    return models[name]
+
+
+def fit_signal(
+    signal: Float[Tensor, "time *space"],
+    time_ms: Float[Tensor, " time"] | Sequence[float],
+    model: SignalModel,
+    mask: Bool[Tensor, "*space"] | None,
+    *,
+    kind: str,
+    prepare: Callable[[Float[Tensor, " time"]], CurveFit] | None = None,
+) -> FittedCurves:
+    """Fit a model to every pixel of a mask; the same for each quantity.
+
+    `kind` names the times in messages. `prepare` makes the fit of curves from sorted times [ms] where that is
+    more than one least-squares fit of the model.
+    """
+    times, order = _sorted_times(time_ms, signal, kind=kind, zero_allowed=model.slope > 0)
+    _require_times(times, model, kind=kind)
+    fit = prepare(times) if prepare else partial(fit_curves, grid=search_grid(model, times))
+    return _fit_image(signal, order, fit, mask)
+
+
+def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedCurves:
+    """Least-squares fit of curves sorted by time, with status and goodness."""
+    model = grid.model
+    finite = curves.isfinite()
+    lost, silent = ~finite.all(0), ~finite.any(0)
+    curves = torch.where(lost, 0, curves)
+    if model.is_magnitude and bool((curves < 0).any()):
+        raise InvalidInputError(
+            f"model {model.name!r} fits magnitudes, found negative samples; use '{model.name}-signed'"
+        )
+    no_signal = silent | (~lost & (curves.amax(0) == curves.amin(0)))
+    best = best_curve(curves, grid)
+    t_ms = best.log_time.exp()
+    fitted = best.offset + best.amplitude * curve_shape(model, grid.time_ms, best.log_time)
+    residual = (best.signed - fitted).square().sum(0)
+    magnitude = best.signed.abs()
+
+    low, high = model.range_ms
+    at_bound = (t_ms < low * (1 + _BOUND_MARGIN)) | (t_ms > high * (1 - _BOUND_MARGIN))
+    status = torch.zeros(curves.shape[1], dtype=torch.int8, device=curves.device)
+    status[at_bound] = FitStatus.AT_BOUND
+    status[~best.is_valid] = model.invalid_status
+    status[lost] = FitStatus.TOO_FEW_SAMPLES
+    status[no_signal] = FitStatus.NO_SIGNAL
+    ok = status == FitStatus.OK
+
+    def where_ok(image: Float[Tensor, " pixel"]) -> Float[Tensor, " pixel"]:
+        return torch.where(ok, image, torch.nan)
+
+    return FittedCurves(
+        time_ms=where_ok(_corrected_time(model, best)),
+        apparent_ms=where_ok(t_ms),
+        offset=where_ok(best.offset),
+        amplitude=where_ok(best.amplitude),
+        residual=where_ok(residual),
+        r_squared=where_ok(1 - (magnitude - fitted.abs()).square().sum(0) / _spread(magnitude)),
+        r_squared_signed=where_ok(1 - residual / _spread(best.signed)),
+        time_sd_ms=where_ok(time_standard_deviation(grid, best, residual)),
+        status=status,
+        n_samples=(ok * len(curves)).to(torch.int8),
+    )
+
+
+def _sorted_times(
     time_ms: Float[Tensor, " time"] | Sequence[float],
     signal: Float[Tensor, "time *space"],
     *,
@@ -67,7 +140,7 @@ def sorted_times(
     return times.sort(stable=True)
 
 
-def require_times(time_ms: Float[Tensor, " time"], model: SignalModel, *, kind: str) -> None:
+def _require_times(time_ms: Float[Tensor, " time"], model: SignalModel, *, kind: str) -> None:
     """Refuse times that leave no sample over for the residual."""
     n_different, needed = len(set(time_ms.tolist())), model.n_parameters + 1
     if n_different < needed:
@@ -77,11 +150,11 @@ def require_times(time_ms: Float[Tensor, " time"], model: SignalModel, *, kind: 
         )
 
 
-def fit_image(
+def _fit_image(
     signal: Float[Tensor, "time *space"],
     order: Tensor,
     fit: CurveFit,
-    mask: Bool[Tensor, "*space"] | None = None,
+    mask: Bool[Tensor, "*space"] | None,
 ) -> FittedCurves:
     """Fit every pixel (of a mask), a bounded number at a time, so that extra memory is bounded too."""
     space = signal.shape[1:]
@@ -116,51 +189,7 @@ def fit_image(
     )
 
 
-def fit_curves(curves: Float[Tensor, "time pixel"], grid: SearchGrid) -> FittedCurves:
-    """Least-squares fit of curves sorted by time, with status and goodness."""
-    model = grid.model
-    finite = curves.isfinite()
-    lost, silent = ~finite.all(0), ~finite.any(0)
-    curves = torch.where(lost, 0, curves)
-    if model.is_magnitude and bool((curves < 0).any()):
-        raise InvalidInputError(
-            f"model {model.name!r} fits magnitudes, found negative samples; use '{model.name}-signed'"
-        )
-    magnitude = curves.abs().to(torch.float64)
-    signed = curves.to(torch.float64)
-    no_signal = silent | (~lost & (signed.amax(0) == signed.amin(0)))
-    best = best_curve(curves, grid)
-    t_ms = best.log_time.exp()
-    fitted = best.offset + best.amplitude * curve_shape(model, grid.time_ms, best.log_time)
-    signed = signed * grid.polarity[best.n_negative].T
-
-    low, high = model.range_ms
-    at_bound = (t_ms < low * (1 + _BOUND_MARGIN)) | (t_ms > high * (1 - _BOUND_MARGIN))
-    status = torch.zeros(curves.shape[1], dtype=torch.int8, device=curves.device)
-    status[at_bound] = FitStatus.AT_BOUND
-    status[torch.isinf(best.residual)] = model.invalid_status
-    status[lost] = FitStatus.TOO_FEW_SAMPLES
-    status[no_signal] = FitStatus.NO_SIGNAL
-    ok = status == FitStatus.OK
-
-    def where_ok(image: Float[Tensor, " pixel"]) -> Float[Tensor, " pixel"]:
-        return torch.where(ok, image, torch.nan)
-
-    return FittedCurves(
-        time_ms=where_ok(_corrected_time(model, best)),
-        apparent_ms=where_ok(t_ms),
-        offset=where_ok(best.offset),
-        amplitude=where_ok(best.amplitude),
-        residual=where_ok(best.residual),
-        r_squared=where_ok(1 - (magnitude - fitted.abs()).square().sum(0) / _spread(magnitude)),
-        r_squared_signed=where_ok(1 - best.residual / _spread(signed)),
-        time_sd_ms=where_ok(time_standard_deviation(model, grid.time_ms, best)),
-        status=status,
-        n_samples=(ok * len(curves)).to(torch.int8),
-    )
-
-
-def _corrected_time(model: SignalModel, curve: BestCurve) -> Float[Tensor, " pixel"]:
+def _corrected_time(model: SignalModel, curve: FoundCurves) -> Float[Tensor, " pixel"]:
     """Time constant [ms], corrected where the read-outs drive the recovery."""
     t_ms = curve.log_time.exp()
     return look_locker_t1(curve.offset, curve.amplitude, t_ms) if model.has_read_out_correction else t_ms

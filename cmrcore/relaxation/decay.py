@@ -2,20 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
-from cmrcore.errors import InvalidInputError
-from cmrcore.relaxation.curve import FittedCurves, fit_curves, fit_image, require_times, sorted_times
+from cmrcore.relaxation.curve import fit_signal, named_model
 from cmrcore.relaxation.models.decay import DECAY_2P, DECAY_3P
-from cmrcore.relaxation.projection import search_grid
 
 _DECAYS = {model.name: model for model in (DECAY_2P, DECAY_3P)}
-
-DECAY_MODELS = tuple(_DECAYS)
-"""Names that `fit_t2` and `fit_t1rho` know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ def fit_t2(
         If the model is unknown, the times do not fit the images or too few of them differ (three are needed
         for two parameters, four for three), or an image has no finite sample.
     """
-    fitted = _fit_decay(signal, te_ms, model, mask, kind="echo")
+    fitted = fit_signal(signal, te_ms, named_model(model, _DECAYS, quantity="decay"), mask, kind="echo")
     return T2Fit(
         t2_ms=fitted.time_ms,
         a=fitted.amplitude,
@@ -101,7 +95,7 @@ def fit_t1rho(
     mask: Bool[Tensor, "*space"] | None = None,
 ) -> T1rhoFit:
     """T1rho of every pixel from spin-lock times [ms]; all else is as in `fit_t2`."""
-    fitted = _fit_decay(signal, tsl_ms, model, mask, kind="spin-lock")
+    fitted = fit_signal(signal, tsl_ms, named_model(model, _DECAYS, quantity="decay"), mask, kind="spin-lock")
     return T1rhoFit(
         t1rho_ms=fitted.time_ms,
         a=fitted.amplitude,
@@ -110,21 +104,3 @@ def fit_t1rho(
         t1rho_sd_ms=fitted.time_sd_ms,
         status=fitted.status,
     )
-
-
-def _fit_decay(
-    signal: Float[Tensor, "time *space"],
-    time_ms: Float[Tensor, " time"] | Sequence[float],
-    model: str,
-    mask: Bool[Tensor, "*space"] | None,
-    *,
-    kind: str,
-) -> FittedCurves:
-    """Least-squares fit of a decay model."""
-    if model not in _DECAYS:
-        known = ", ".join(map(repr, DECAY_MODELS))
-        raise InvalidInputError(f"unknown decay model {model!r}; known are {known}")
-    times, order = sorted_times(time_ms, signal, kind=kind, zero_allowed=True)
-    require_times(times, _DECAYS[model], kind=kind)
-    grid = search_grid(_DECAYS[model], times, signal.dtype)
-    return fit_image(signal, order, partial(fit_curves, grid=grid), mask)

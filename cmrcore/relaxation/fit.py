@@ -2,47 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
-from cmrcore.errors import InvalidInputError
-from cmrcore.relaxation.curve import (
-    CurveFit,
-    FittedCurves,
-    fit_curves,
-    fit_image,
-    require_times,
-    sorted_times,
-)
-from cmrcore.relaxation.model import SignalModel
-from cmrcore.relaxation.models.inversion import (
-    INVERSION_2P,
-    INVERSION_2P_SIGNED,
-    INVERSION_3P,
-    INVERSION_3P_SIGNED,
-)
-from cmrcore.relaxation.models.molli import MOLLI, MOLLI_SIGNED
-from cmrcore.relaxation.models.saturation import SATURATION_2P, SATURATION_3P
-from cmrcore.relaxation.projection import search_grid
+from cmrcore.relaxation.curve import fit_signal, named_model
+from cmrcore.relaxation.models import inversion, molli, saturation
 from cmrcore.relaxation.shmolli import shmolli_fit
 
 _RECOVERIES = {
     model.name: model
     for model in (
-        MOLLI,
-        MOLLI_SIGNED,
-        INVERSION_2P,
-        INVERSION_2P_SIGNED,
-        INVERSION_3P,
-        INVERSION_3P_SIGNED,
-        SATURATION_2P,
-        SATURATION_3P,
+        molli.MOLLI,
+        molli.MOLLI_SIGNED,
+        inversion.INVERSION_2P,
+        inversion.INVERSION_2P_SIGNED,
+        inversion.INVERSION_3P,
+        inversion.INVERSION_3P_SIGNED,
+        saturation.SATURATION_2P,
+        saturation.SATURATION_3P,
+        molli.SHMOLLI,
     )
 }
 
-MODELS = (*_RECOVERIES, "shmolli")
+MODELS = tuple(_RECOVERIES)
 """Names that `fit_t1` knows."""
 
 
@@ -103,26 +86,14 @@ def fit_t1(
         If the model is unknown, the times do not fit the images or too few of them differ (three are needed
         for two parameters, four for three), an image has no finite sample, or magnitudes are negative.
     """
-    if model not in MODELS:
-        raise InvalidInputError(f"unknown T1 model {model!r}; known are {', '.join(map(repr, MODELS))}")
-    time_ms, order = sorted_times(ti_ms, signal, kind="inversion", zero_allowed=False)
-    declared = _RECOVERIES.get(model, MOLLI)
-    require_times(time_ms, declared, kind="inversion")
-    fit: CurveFit
-    if model == "shmolli":
-        fit = shmolli_fit(time_ms, signal.dtype)
-    else:
-        fit = partial(fit_curves, grid=search_grid(declared, time_ms, signal.dtype))
-    return _as_recovery(fit_image(signal, order, fit, mask), declared)
-
-
-def _as_recovery(fitted: FittedCurves, model: SignalModel) -> T1Fit:
-    """Put the fit in the words of S = A - B exp(-t/T1*)."""
+    declared = named_model(model, _RECOVERIES, quantity="T1")
+    prepare = shmolli_fit if declared is molli.SHMOLLI else None
+    fitted = fit_signal(signal, ti_ms, declared, mask, kind="inversion", prepare=prepare)
     return T1Fit(
         t1_ms=fitted.time_ms,
         t1_star_ms=fitted.apparent_ms,
-        a=fitted.offset + (model.constant or 0) * fitted.amplitude,
-        b=-model.slope * fitted.amplitude,
+        a=fitted.offset + (declared.constant or 0) * fitted.amplitude,
+        b=-declared.slope * fitted.amplitude,
         r_squared=fitted.r_squared,
         r_squared_signed=fitted.r_squared_signed,
         t1_sd_ms=fitted.time_sd_ms,

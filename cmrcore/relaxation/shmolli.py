@@ -20,7 +20,7 @@ _SHORT_FRACTION = 0.4
 """Of the interval between heartbeats: a T1 under it has recovered before the third inversion."""
 
 
-def shmolli_fit(time_ms: Float[Tensor, " time"], dtype: torch.dtype) -> CurveFit:
+def shmolli_fit(time_ms: Float[Tensor, " time"]) -> CurveFit:
     r"""Fit that chooses 5, 6 or 7 of the samples for each pixel.
 
     With T_n and s_n = sqrt(residual / (n - 1)) of the MOLLI fit to n samples and the interval between
@@ -44,8 +44,7 @@ def shmolli_fit(time_ms: Float[Tensor, " time"], dtype: torch.dtype) -> CurveFit
             f"{time_ms.tolist()}; use 'molli' for other schemes"
         )
     grids = {
-        n: search_grid(MOLLI, time_ms[rows], dtype, least_negative=_LEAST_NEGATIVE[n])
-        for n, rows in _ROWS.items()
+        n: search_grid(MOLLI, time_ms[rows], least_negative=_LEAST_NEGATIVE[n]) for n, rows in _ROWS.items()
     }
 
     def fit(curves: Float[Tensor, "time pixel"]) -> FittedCurves:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cmrcore.relaxation.model import SignalModel
-from cmrcore.relaxation.projection import BestCurve, curve_shape
+from cmrcore.relaxation.projection import FoundCurves, SearchGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +41,33 @@ class _Factor:
     r_22: Float[Tensor, " pixel"]
 
 
-def standard_errors(model: SignalModel, time_ms: Float[Tensor, " time"], curve: BestCurve) -> StandardErrors:
-    """Compute the standard errors of every parameter of a fit [a.u., ms]."""
-    factor = _factor(model, time_ms, curve)
-    scale = _noise(model, time_ms, curve)
+def standard_errors(
+    grid: SearchGrid, curve: FoundCurves, residual: Float[Tensor, " pixel"]
+) -> StandardErrors:
+    """Compute the standard errors of every parameter of a fit [a.u., ms] from its residual [a.u.^2]."""
+    factor = _factor(grid, curve)
+    noise = _noise(grid, residual)
     t_ms = curve.log_time.exp()
     zero, one = torch.zeros_like(t_ms), torch.ones_like(t_ms)
-    has_offset = one if model.constant is None else zero
+    has_offset = one if grid.model.constant is None else zero
     return StandardErrors(
-        offset=scale * _length(factor, has_offset, zero, zero),
-        amplitude=scale * _length(factor, zero, one, zero),
-        apparent_ms=scale * _length(factor, zero, zero, t_ms),
-        corrected_ms=scale * _length(factor, *_time_gradient(model, curve)),
+        offset=noise * _length(factor, has_offset, zero, zero),
+        amplitude=noise * _length(factor, zero, one, zero),
+        apparent_ms=noise * _length(factor, zero, zero, t_ms),
+        corrected_ms=time_standard_deviation(grid, curve, residual),
     )
 
 
 def time_standard_deviation(
-    model: SignalModel, time_ms: Float[Tensor, " time"], curve: BestCurve
+    grid: SearchGrid, curve: FoundCurves, residual: Float[Tensor, " pixel"]
 ) -> Float[Tensor, " pixel"]:
     """Compute the standard deviation of the (corrected) time constant alone [ms]."""
-    length = _length(_factor(model, time_ms, curve), *_time_gradient(model, curve))
-    return _noise(model, time_ms, curve) * length
+    length = _length(_factor(grid, curve), *_time_gradient(grid.model, curve))
+    return _noise(grid, residual) * length
 
 
 def _time_gradient(
-    model: SignalModel, curve: BestCurve
+    model: SignalModel, curve: FoundCurves
 ) -> tuple[Float[Tensor, " pixel"], Float[Tensor, " pixel"], Float[Tensor, " pixel"]]:
     """Gradient of the (corrected) time constant along offset, amplitude and ln T."""
     t_ms = curve.log_time.exp()
@@ -76,26 +78,26 @@ def _time_gradient(
     return -t_ms * b / a.square(), t_ms / a, t_ms * (b / a - 1)
 
 
-def _noise(model: SignalModel, time_ms: Float[Tensor, " time"], curve: BestCurve) -> Float[Tensor, " pixel"]:
+def _noise(grid: SearchGrid, residual: Float[Tensor, " pixel"]) -> Float[Tensor, " pixel"]:
     """Estimate the standard deviation of the samples from the residual."""
-    return (curve.residual / (len(time_ms) - model.n_parameters)).sqrt()
+    return (residual / (len(grid.time_ms) - grid.model.n_parameters)).sqrt()
 
 
-def _factor(model: SignalModel, time_ms: Float[Tensor, " time"], curve: BestCurve) -> _Factor:
-    """Gram-Schmidt of the Jacobian's columns 1, f and amplitude df/dlnT; without the first, no offset."""
-    column_1 = curve_shape(model, time_ms, curve.log_time)
-    scaled = time_ms[:, None] * torch.exp(-curve.log_time)
-    column_2 = curve.amplitude * model.slope * torch.exp(-scaled) * scaled
-    root_n = len(time_ms) ** 0.5
-    if model.constant is None:
-        mean_1, mean_2 = column_1.mean(0), column_2.mean(0)
-        column_1, column_2 = column_1 - mean_1, column_2 - mean_2
-    else:
-        mean_1 = mean_2 = torch.zeros_like(curve.amplitude)
-    r_11 = column_1.square().sum(0).sqrt()
-    r_12 = (column_1 * column_2).sum(0) / r_11
-    r_22 = (column_2 - r_12 * column_1 / r_11).square().sum(0).sqrt()
-    return _Factor(r_00=root_n, r_01=mean_1 * root_n, r_02=mean_2 * root_n, r_11=r_11, r_12=r_12, r_22=r_22)
+def _factor(grid: SearchGrid, curve: FoundCurves) -> _Factor:
+    """Gram-Schmidt of the Jacobian's columns 1, f and amplitude f'; without the first, no offset."""
+    products = curve.products
+    root_n = len(grid.time_ms) ** 0.5
+    level = root_n if grid.model.constant is None else 0.0
+    r_11 = products.shape_shape.sqrt()
+    along = products.shape_slope / r_11
+    return _Factor(
+        r_00=root_n,
+        r_01=level * products.shape_mean,
+        r_02=level * products.slope_mean * curve.amplitude,
+        r_11=r_11,
+        r_12=curve.amplitude * along,
+        r_22=curve.amplitude * (products.slope_slope - along.square()).sqrt(),
+    )
 
 
 def _length(

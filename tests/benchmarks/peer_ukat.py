@@ -1,6 +1,5 @@
 """Time ukat's MOLLI fit; runs in the peer's own environment, which has neither torch nor this project."""
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -8,6 +7,7 @@ import sys
 import time
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -26,27 +26,26 @@ def _t1_class() -> type:
     return importlib.import_module("ukat.mapping.t1").T1  # type: ignore[no-any-return]
 
 
-def main(path: str) -> None:
-    """Print the seconds of a fit in one process and in ukat's pool."""
+def main(path: str, result: str) -> None:
+    """Write the seconds of a fit in one process and in ukat's pool to a JSON file."""
     warnings.simplefilter("ignore")
     data = np.load(path)
     fit = _t1_class()
     seconds = {}
     for name, multithread in (("one", False), ("pool", True)):
         start = time.perf_counter()
-        with contextlib.redirect_stdout(sys.stderr):
-            fit(
-                data["curves"][:, None, :],
-                data["ti_ms"],
-                np.eye(4),
-                tss_axis=None,
-                parameters=3,
-                molli=True,
-                multithread=multithread,
-            )
+        fit(
+            data["curves"][:, None, :],
+            data["ti_ms"],
+            np.eye(4),
+            tss_axis=None,
+            parameters=3,
+            molli=True,
+            multithread=multithread,
+        )
         seconds[name] = time.perf_counter() - start
-    sys.stdout.write(json.dumps(seconds) + "\n")
+    Path(result).write_text(json.dumps(seconds))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])

@@ -1,6 +1,5 @@
 """Speed and memory of the relaxometry, next to other tools on the same curves in the same run."""
 
-import json
 import os
 import resource
 import subprocess
@@ -17,13 +16,13 @@ from scipy.optimize import curve_fit
 from torch import Tensor
 
 from cmrcore.relaxation import fit_t1, fit_t2
+from tests.benchmarks.peers import say, ukat_seconds
 
 TI_MS = [120.0, 1020.0, 1920.0, 200.0, 1100.0, 2000.0, 280.0, 1180.0, 2080.0, 2980.0, 3880.0]
 SHMOLLI_TI_MS = [100.0, 1100.0, 2100.0, 3100.0, 4100.0, 180.0, 260.0]
 TS_MS = [83.0, 153.0, 223.0, 293.0, 363.0, 433.0, 503.0, 573.0, 643.0, 713.0, 10_000.0]
 TE_MS = [0.0, 25.0, 55.0]
 N_SCIPY = 400
-_PEER_NEEDS = ("numpy", "scipy", "nibabel", "pathos", "scikit-learn", "tqdm")
 N_UKAT = 400
 
 
@@ -46,16 +45,16 @@ class Figure:
 def relaxation_figures(folder: Path) -> list[Figure]:
     """All figures; `folder` keeps the environment of the peers."""
     signal = _heart(256, TI_MS)
-    ours_s = _best_of(5, lambda: fit_t1(signal, TI_MS))
-    per_pixel_s = ours_s / signal[0].numel()
+    say(f"timing our fits, {torch.get_num_threads()} threads")
+    ours_s = _best_of(9, lambda: fit_t1(signal, TI_MS))
     figures = [
-        Figure("molli 256 x 256 x 11", ours_s, "s", "< 0.2", f"{torch.get_num_threads()} threads, best of 5"),
+        Figure("molli 256 x 256 x 11", ours_s, "s", "< 0.2", f"{torch.get_num_threads()} threads, best of 9"),
         *_other_models(),
         *_linearity(),
         _memory(1),
         _memory(64),
-        *_against_scipy(signal, per_pixel_s),
-        *_against_ukat(signal, per_pixel_s, folder),
+        *_against_scipy(signal),
+        *_against_ukat(signal, folder),
         *_gpu(signal),
     ]
     return [*figures, Figure("load average", os.getloadavg()[0], "", "", f"{os.cpu_count()} cores")]
@@ -73,9 +72,10 @@ def _heart(size: int, times_ms: list[float], n_slices: int = 1, t1_factor: float
     return torch.hypot(signal + noise[0], noise[1])
 
 
-def _best_of(n: int, call: Callable[[], object]) -> float:
+def _best_of(n: int, call: Callable[[], object], *, warm: bool = True) -> float:
     """Shortest time of n calls [s], after one to warm up."""
-    call()
+    if warm:
+        call()
     seconds = []
     for _ in range(n):
         start = time.perf_counter()
@@ -103,8 +103,10 @@ def _linearity() -> list[Figure]:
     """Time per slice of 1 to 64 slices of 256 x 256 x 11 over that of the first."""
     figures, first_s = [], 0.0
     for n_slices in (1, 4, 16, 64):
+        say(f"timing {n_slices} slices")
         signal = _heart(256, TI_MS, n_slices)
-        seconds = _best_of(1 if n_slices > 4 else 3, partial(fit_t1, signal, TI_MS)) / n_slices
+        seconds = _best_of(3 if n_slices <= 4 else 1, partial(fit_t1, signal, TI_MS), warm=n_slices <= 4)
+        seconds /= n_slices
         first_s = first_s or seconds
         figures.append(Figure(f"time per slice, {n_slices} slices", seconds / first_s, "x", "about 1"))
     return figures
@@ -145,14 +147,16 @@ def _status_kb(key: str) -> float:
     return float(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def _against_scipy(signal: Tensor, per_pixel_s: float) -> list[Figure]:
+def _against_scipy(signal: Tensor) -> list[Figure]:
     """Loop over scipy's `curve_fit` of the magnitude model, one start, as most scripts do it."""
+    say(f"fitting {N_SCIPY} curves with scipy's curve_fit")
     times = np.asarray(TI_MS)
-    curves = signal[:, 128, 40:].T[:N_SCIPY].double().numpy()
+    curves = _some_curves(signal, N_SCIPY)
 
     def magnitude(ti: np.ndarray, a: float, b: float, t1_star_ms: float) -> np.ndarray:
         return np.asarray(np.abs(a - b * np.exp(-ti / t1_star_ms)))
 
+    per_pixel_s = _per_pixel_s(signal)
     start = time.perf_counter()
     for curve in curves:
         bounds = ([0, 0, 10], [1e4, 2e4, 10_000])
@@ -161,51 +165,30 @@ def _against_scipy(signal: Tensor, per_pixel_s: float) -> list[Figure]:
     return [Figure("times faster than a scipy curve_fit loop", ratio, "x", "", f"{len(curves)} curves")]
 
 
-def _against_ukat(signal: Tensor, per_pixel_s: float, folder: Path) -> list[Figure]:
-    """Ukat's MOLLI fit, in an environment of its own: it is GPL-3 and needs older packages."""
+def _against_ukat(signal: Tensor, folder: Path) -> list[Figure]:
+    """Ukat's MOLLI fit; ours is timed right before and after it, since other work may change the machine."""
     name = "times faster than ukat"
-    python, why = _peer_environment(folder / "peers")
-    if python is None:
+    curves = _some_curves(signal, N_UKAT)
+    before_s = _per_pixel_s(signal)
+    seconds, why = ukat_seconds(curves, np.asarray(TI_MS), folder / "peers")
+    if seconds is None:
         return [Figure(name, None, "x", "> 1000", why)]
-    curves = signal[:, 128, 40:].T[:N_UKAT].double().numpy()
-    data = folder / "peer_curves.npz"
-    np.savez(data, curves=curves, ti_ms=np.asarray(TI_MS))
-    script = Path(__file__).with_name("peer_ukat.py")
-    done = subprocess.run([python, script, data], capture_output=True, text=True, check=False)
-    data.unlink()
-    if done.returncode:
-        return [Figure(name, None, "x", "> 1000", done.stderr.strip().splitlines()[-1][:80])]
-    seconds = json.loads(done.stdout.splitlines()[-1])
+    per_pixel_s = (before_s + _per_pixel_s(signal)) / 2
+    notes = {"one": ("one process", "its loop"), "pool": ("its pool", "all cores")}
     return [
-        Figure(name + ", one process", seconds["one"] / len(curves) / per_pixel_s, "x", "> 1000", "its loop"),
-        Figure(name + ", its pool", seconds["pool"] / len(curves) / per_pixel_s, "x", "> 1000", "all cores"),
+        Figure(f"{name}, {what}", seconds[key] / len(curves) / per_pixel_s, "x", "> 1000", note)
+        for key, (what, note) in notes.items()
     ]
 
 
-def _peer_environment(folder: Path) -> tuple[Path | None, str]:
-    """Python with ukat and what its T1 fit imports; made once, None with the reason where that fails."""
-    python = folder / "bin" / "python"
-    complete = folder / "complete"
-    if not complete.exists():
-        commands = [
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "-qq", "--no-deps", "ukat==0.7.3"],
-            [
-                str(python),
-                "-m",
-                "pip",
-                "install",
-                "-qq",
-                *["numpy", "scipy", "nibabel", "pathos", "scikit-learn", "tqdm"],
-            ],
-        ]
-        environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-        for command in commands:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-            if done.returncode:
-                return None, f"not installed: {(done.stderr.strip().splitlines() or ['?'])[-1][:70]}"
-        complete.touch()
-    return python, ""
+def _per_pixel_s(signal: Tensor) -> float:
+    """Seconds a pixel of our MOLLI fit, now."""
+    return _best_of(5, lambda: fit_t1(signal, TI_MS)) / signal[0].numel()
+
+
+def _some_curves(signal: Tensor, n: int) -> np.ndarray:
+    """Curves of tissue for the slow ones, pixel by time."""
+    return np.asarray(signal[:, :, 40:].flatten(1)[:, :n].T.double().numpy())
 
 
 def _gpu(signal: Tensor) -> list[Figure]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nibabel.nifti1 import Nifti1Image
+from scipy.optimize import least_squares
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.relaxation import FitStatus, fit_t1rho, fit_t2
@@ -61,9 +62,10 @@ def test_unknown_decay_model_names_the_known_ones() -> None:
 def test_prostate_t2_equals_the_stored_reference(real_data: Path) -> None:
     """In-vivo multi-echo spin echo: T2 to 0.05 ms wherever the reference is a minimum.
 
-    Over 16,264 fitted pixels 43 differ by more, all of noise (peak under 7 % of the image's maximum) or with
-    a T2 above 200 ms; in each of them our residual is not above the reference's. Where the signal does not
-    decay at all (120 pixels of noise) the reference holds any number and we say AT_BOUND.
+    Of 16,264 fitted pixels 43 differ by more, all of noise (peak under 7 % of the image's maximum) or with a
+    T2 above 200 ms. At 39 of them the reference stopped early, at most 0.4 % off, in a minimum that is flat;
+    at 4 it lies elsewhere altogether. scipy, started from both, ends at ours in all 43. Where the signal does
+    not decay at all (120 pixels of noise) the reference holds any number and we say AT_BOUND.
     """
     folder = real_data / "t2-prostate"
     images = np.asarray(Nifti1Image.from_filename(folder / "invivo_000198.nii.gz").dataobj)[:, :, 0]
@@ -81,8 +83,30 @@ def test_prostate_t2_equals_the_stored_reference(real_data: Path) -> None:
     ok = fit.status == FitStatus.OK
     far = ok & ((fit.t2_ms - t2_ms).abs() > 0.05)
     assert ok.double().mean() > 0.99
-    assert far.sum() <= 43
-    assert (residual(fit.a, fit.t2_ms)[far] <= residual(a, t2_ms)[far] * (1 + 1e-9)).all()
+    assert far.sum() == 43
+    assert (residual(fit.a, fit.t2_ms)[far] < residual(a, t2_ms)[far]).all()
+    assert (((fit.t2_ms - t2_ms).abs() > 0.004 * t2_ms) & far).sum() == 4
+    for pixel in far.nonzero():
+        row, column = pixel.tolist()
+        starts = [image[row, column].item() for image in (t2_ms, fit.t2_ms)]
+        assert _scipy_t2_ms(te_ms.numpy(), signal[:, row, column].numpy(), starts) == pytest.approx(
+            fit.t2_ms[row, column].item(), rel=1e-5
+        )
     tissue = ok & (signal.amax(0) > 200) & (t2_ms < 200)
     assert (fit.t2_ms - t2_ms)[tissue].abs().max() < 0.05
     assert tissue.sum() > 14_000
+
+
+def _scipy_t2_ms(te_ms: np.ndarray, curve: np.ndarray, starts_ms: list[float]) -> float:
+    """T2 of the better of scipy's fits, each from a T2 and its best amplitude."""
+    scaled = curve / curve.max()
+
+    def difference(p: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(p[0] - te_ms * np.exp(-p[1])) - scaled)
+
+    fits = []
+    for start in starts_ms:
+        shape = np.exp(-te_ms / start)
+        first = [np.log(scaled @ shape / (shape @ shape)), np.log(start)]
+        fits.append(least_squares(difference, first, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15))
+    return float(np.exp(min(fits, key=lambda fit: fit.cost).x[1]))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cmrcore.relaxation import fit_t1, fit_t2, signed_from_phase
+from cmrcore.relaxation import FitStatus, fit_t1, fit_t2, molli_signal, signed_from_phase
 from cmrcore.relaxation.model import SignalModel
 from cmrcore.relaxation.models.decay import DECAY_2P
 from cmrcore.relaxation.models.molli import MOLLI_SIGNED
 from cmrcore.relaxation.models.saturation import SATURATION_2P, SATURATION_3P
-from cmrcore.relaxation.projection import best_curve, search_grid
+from cmrcore.relaxation.projection import best_curve, curve_shape, search_grid
 from cmrcore.relaxation.uncertainty import StandardErrors, standard_errors
 
 RECOVERIES = [
@@ -37,8 +37,10 @@ def _case(real_data: Path, name: str) -> tuple[Tensor, list[float], dict[str, An
 def _errors(model: SignalModel, signal: Tensor, ti_ms: list[float]) -> StandardErrors:
     """Compute the standard errors of one curve's fit."""
     times, order = torch.tensor(ti_ms, dtype=torch.float64).sort()
-    curve = best_curve(signal[order][:, None], search_grid(model, times, torch.float64))
-    return standard_errors(model, times, curve)
+    grid = search_grid(model, times)
+    curve = best_curve(signal[order][:, None], grid)
+    fitted = curve.offset + curve.amplitude * curve_shape(model, times, curve.log_time)
+    return standard_errors(grid, curve, (curve.signed - fitted).square().sum(0))
 
 
 @pytest.mark.parametrize("name", RECOVERIES)
@@ -106,6 +108,21 @@ def test_stored_t1_sd_is_the_sum_without_covariance(real_data: Path, name: str) 
     assert without_covariance.item() == pytest.approx(expected["T1_sd"], rel=1e-4)
     assert errors.corrected_ms.item() == pytest.approx(fit.t1_sd_ms.item(), rel=1e-9)
     assert fit.t1_sd_ms.item() < expected["T1_sd"] / 3
+
+
+def test_t1_sd_is_the_spread_of_repeated_measurements(real_data: Path) -> None:
+    """Noise of the fit's own size on its curve spreads T1 by `t1_sd_ms`, a quarter of the stored."""
+    signal, ti_ms, expected = _signed(real_data, RECOVERIES[0])
+    fit = fit_t1(signal, ti_ms, model="molli-signed")
+    curve = molli_signal(torch.tensor(ti_ms, dtype=torch.float64), fit.a, fit.b, fit.t1_star_ms)
+    noise_sd = ((signal - curve).square().sum() / (len(ti_ms) - 3)).sqrt()
+    generator = torch.Generator().manual_seed(8)
+    noise = noise_sd * torch.randn(len(ti_ms), 20_000, generator=generator, dtype=torch.float64)
+    repeated = fit_t1(curve[:, None] + noise, ti_ms, model="molli-signed")
+    assert (repeated.status == FitStatus.OK).all()
+    assert fit.t1_sd_ms.item() == pytest.approx(43.57, abs=0.01)
+    assert repeated.t1_ms.std().item() == pytest.approx(fit.t1_sd_ms.item(), rel=0.03)
+    assert expected["T1_sd"] > 3 * repeated.t1_ms.std().item()
 
 
 @pytest.mark.parametrize(
