@@ -98,7 +98,11 @@ def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
         for frame, ti_ms in zip(frames, times, strict=True)
         if ti_ms is None
     )
-    problem = _incomplete(echoes, rule) or _elsewhere(echoes, intake.position_tolerance_mm)
+    problem = (
+        _repeated_times(echoes, describe_candidates(candidates, "inversion_time", vendor))
+        or _incomplete(echoes, rule)
+        or _elsewhere(echoes, intake.position_tolerance_mm)
+    )
     return Acquisition(tuple(frames), tuple(echoes), problem, refused)
 
 
@@ -110,13 +114,19 @@ def _no_time(image: Instance, source: str, limit_ms: float) -> str:
     return f"{found} in {source}, expected more than 0 and at most {limit_ms:g} ms"
 
 
+def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
+    """Say which times stand in more than one image, and what other attributes hold; empty where none do."""
+    times = [echo.ti_ms for echo in echoes]
+    repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
+    if not repeated:
+        return ""
+    found = ", ".join(f"{ti_ms:g}" for ti_ms in repeated)
+    return f"has more than one image at inversion time {found} ms ({candidates})"
+
+
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:
     """Say what keeps a slice's images from being a scheme; empty where nothing does."""
     times = [echo.ti_ms for echo in echoes]
-    repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
-    if repeated:
-        found = ", ".join(f"{ti_ms:g}" for ti_ms in repeated)
-        return f"has more than one image at inversion time {found} ms"
     schemes = {n_images(scheme): scheme for scheme in rule.schemes}
     if len(times) not in schemes:
         expected = " or ".join(f"{count} ({scheme})" for count, scheme in schemes.items())
@@ -167,7 +177,7 @@ def choose_acquisition(
     taken = complete[-1]
     others = [
         f"is also in {other}, which was not taken: it "
-        + (other.problem or "was acquired earlier than another complete one")
+        + (other.problem or "came before another complete one")
         for other in acquisitions
         if other is not taken
     ]

@@ -25,18 +25,15 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, DT, TM
 
-from storage.dicom_dialect import (
-    Rescale,
+from storage.dialect_values import (
     Scopes,
-    TimeValue,
-    Vendor,
     first_value,
     numbers_of,
     read_component_code,
     read_rescale,
     read_times,
-    vendor_of,
 )
+from storage.dicom_dialect import Rescale, TimeValue, Vendor, vendor_of
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 

@@ -1,5 +1,6 @@
 """Which attribute is believed, vendor by vendor."""
 
+import pickle
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -318,3 +319,30 @@ def test_a_measured_image_of_another_kind_is_read_but_is_no_echo(real_data: Path
     everything = INTAKE.native.model_copy(update={"description": ""})
     with pytest.raises(RefusedError, match="slice 1 has no inversion times that vary"):
         assemble([instance], INTAKE.model_copy(update={"native": everything}))
+
+
+def test_the_parts_of_a_complex_image_may_share_a_file(tmp_path: Path) -> None:
+    """Philips exports magnitude and phase of a series as frames of one file."""
+    (file,) = write_flavor(tmp_path, "philips-enhanced", on_slices(NATIVE, 0))
+
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset.ComplexImageComponent = "MIXED"
+        for groups in _frames(dataset)[::2]:
+            groups.MRImageFrameTypeSequence[0].ComplexImageComponent = "PHASE"
+
+    components = [instance.component for instance in read_instances(change_all([file], change))]
+    assert components == ["phase", "magnitude"] * 4
+
+
+def test_a_header_travels_to_another_process(tmp_path: Path) -> None:
+    """Strangers' bytes are parsed in a child."""
+    instances = read_instances(write_flavor(tmp_path, "siemens-xa", on_slices(NATIVE, 0)))
+    assert pickle.loads(pickle.dumps(instances)) == instances
+
+
+def test_frames_come_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    """A file is decoded once, for all or some of its frames."""
+    (file,) = write_flavor(tmp_path, "siemens-xa", on_slices(NATIVE, 0))
+    instances = read_instances([file])
+    chosen = [instances[5], instances[2]]
+    assert np.array_equal(read_frames(chosen), read_frames(instances)[[5, 2]])

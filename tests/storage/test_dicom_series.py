@@ -240,7 +240,7 @@ def test_of_a_repeated_slice_the_last_complete_acquisition_is_taken(tmp_path: Pa
     assert {source.file_number for source in stack.sources[0]} == set(range(1, 9))
     assert stack.repeats == (
         "native: slice 2 is also in series 1 (8 images, 10:30), which was not taken: "
-        "it was acquired earlier than another complete one",
+        "it came before another complete one",
     )
 
 
