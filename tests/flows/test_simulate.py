@@ -1,13 +1,16 @@
 """The digital trial on disk: the same recipe gives the same bytes, and never over something else."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from flows.simulate import NotEmptyError, Recipe, simulate_trial
+from flows.simulate import DEMO_FAULTS, FLAVORS, NotEmptyError, Recipe, simulate_trial
+from flows.simulated_visit import Fault
 
-ONE_VISIT = Recipe(n_subjects=1, n_visits=1, seed=4, faults=False)
+ONE_VISIT = Recipe(n_subjects=1, n_visits=1, seed=4)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -28,7 +31,7 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_another_seed_gives_another_trial(tmp_path: Path) -> None:
     """Seeds reach the images."""
-    other = Recipe(n_subjects=1, n_visits=1, seed=5, faults=False)
+    other = Recipe(n_subjects=1, n_visits=1, seed=5)
     simulate_trial(tmp_path / "one", ONE_VISIT, on_visit=lambda _: None)
     simulate_trial(tmp_path / "two", other, on_visit=lambda _: None)
     one, two = (
@@ -48,9 +51,31 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_demo_has_every_kind_of_upload() -> None:
     """Eleven images, NIfTI guides, and one each of what goes wrong."""
-    visits = list(Recipe(n_subjects=6, n_visits=2, seed=1, faults=True).visits())
+    visits = list(Recipe(n_subjects=6, n_visits=2, seed=1, faults=DEMO_FAULTS).visits())
     assert {visit.scheme_native for visit in visits} == {"5(3)3", "3(3)3(3)5"}
     assert {visit.guide_format for visit in visits} == {"seg", "nifti"}
-    assert sum(visit.is_broken for visit in visits) == 1
-    assert sum(not visit.has_guide for visit in visits) == 1
-    assert sum(not visit.has_hematocrit for visit in visits) == 1
+    struck = [fault for visit in visits for fault in visit.faults]
+    assert sorted(struck) == sorted(DEMO_FAULTS)
+
+
+def test_every_site_has_a_scanner_of_the_vendor() -> None:
+    """And keeps it, unless the recipe says that it was replaced."""
+    recipe = Recipe(n_subjects=10, n_visits=2, seed=1, vendor="mixed")
+    by_site = {visit.site_id: visit.flavor for visit in recipe.visits()}
+    assert sorted(by_site.values()) == sorted(FLAVORS["mixed"])
+    assert all(visit.flavor == by_site[visit.site_id] for visit in recipe.visits())
+    replaced = [
+        (visit.site_id, visit.visit_id)
+        for visit in replace(recipe, faults=("scanner_change",)).visits()
+        if visit.flavor != by_site[visit.site_id]
+    ]
+    assert set(replaced) == {("01", "V2")}
+
+
+@pytest.mark.parametrize("fault", get_args(Fault))
+def test_every_fault_strikes_a_visit(fault: Fault) -> None:
+    """A fault that is asked for and never comes would prove nothing."""
+    recipe = Recipe(n_subjects=6, n_visits=2, seed=1, faults=(fault,), vendor="siemens")
+    struck = [visit for visit in recipe.visits() if fault in visit.faults]
+    assert struck
+    assert all((visit.syntax != "explicit") == (fault == "compressed") for visit in struck)
