@@ -18,11 +18,14 @@ from storage.upload import (
 )
 from tests.storage.drawn_uploads import (
     NATIVE,
+    demo_config,
     on_slices,
     read_upload,
     unreadable,
     write_series,
 )
+
+RULES = demo_config().uploads
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def public_root() -> Iterator[Path]:
 
 def test_an_absent_incoming_holds_no_uploads(tmp_path: Path) -> None:
     """A new trial has none."""
-    assert list_uploads(tmp_path) == ()
+    assert list_uploads(tmp_path, RULES) == ()
 
 
 def test_listing_opens_no_file(incoming: Path) -> None:
@@ -51,14 +54,14 @@ def test_listing_opens_no_file(incoming: Path) -> None:
     shutil.rmtree(incoming / "S01_a")
     (incoming / "S01_a").mkdir()
     os.mkfifo(file)
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     assert "special files" in str(listing.unusable_reason)
 
 
 @pytest.mark.parametrize("change", ["content", "time", "name", "more"])
 def test_any_change_of_a_folder_changes_its_fingerprint(incoming: Path, change: str) -> None:
     """Else a mended upload would be taken for the broken one."""
-    (before,) = list_uploads(incoming.parent)
+    (before,) = list_uploads(incoming.parent, RULES)
     file = next((incoming / "S01_a").iterdir())
     if change == "content":
         file.write_bytes(file.read_bytes() + b"\0")
@@ -69,21 +72,21 @@ def test_any_change_of_a_folder_changes_its_fingerprint(incoming: Path, change: 
     else:
         (incoming / "S01_a" / "notes").mkdir()
         (incoming / "S01_a" / "notes" / "a.txt").write_text("")
-    (after,) = list_uploads(incoming.parent)
+    (after,) = list_uploads(incoming.parent, RULES)
     assert after.fingerprint != before.fingerprint
 
 
 def test_an_untouched_folder_keeps_its_fingerprint(incoming: Path) -> None:
     """A second night finds nothing new."""
-    assert list_uploads(incoming.parent) == list_uploads(incoming.parent)
+    assert list_uploads(incoming.parent, RULES) == list_uploads(incoming.parent, RULES)
 
 
 def test_stray_files_are_listed_with_a_reason(incoming: Path) -> None:
-    """A zip or a loose file is not passed over in silence."""
-    (incoming / "more.zip").write_bytes(b"PK")
-    listing = list_uploads(incoming.parent)[-1]
+    """A loose file is not passed over in silence."""
+    (incoming / "more.pdf").write_bytes(b"%PDF")
+    listing = list_uploads(incoming.parent, RULES)[-1]
     assert "put the files of one visit into a folder" in str(listing.unusable_reason)
-    with pytest.raises(RefusedError, match="is no folder"):
+    with pytest.raises(RefusedError, match="is no folder and no zip file"):
         hash_upload(listing)
 
 
@@ -91,13 +94,13 @@ def test_hidden_entries_are_passed_over(incoming: Path) -> None:
     """Transfer tools hide a copy until it is complete, and desktops leave files about."""
     (incoming / ".S02_a.part").mkdir()
     (incoming / ".DS_Store").write_text("")
-    assert [listing.path.name for listing in list_uploads(incoming.parent)] == ["S01_a"]
+    assert [listing.path.name for listing in list_uploads(incoming.parent, RULES)] == ["S01_a"]
 
 
 def test_an_empty_folder_is_unusable(incoming: Path) -> None:
     """It says so instead of matching nothing."""
     (incoming / "S02_a").mkdir()
-    assert list_uploads(incoming.parent)[-1].unusable_reason == "holds no files"
+    assert list_uploads(incoming.parent, RULES)[-1].unusable_reason == "holds no files"
 
 
 def test_symbolic_links_are_not_followed(incoming: Path, tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_symbolic_links_are_not_followed(incoming: Path, tmp_path: Path) -> None
     (secret / "file").write_text("secret")
     (incoming / "S01_a" / "link").symlink_to(secret)
     (incoming / "S02_link").symlink_to(secret)
-    inside, top = list_uploads(tmp_path)
+    inside, top = list_uploads(tmp_path, RULES)
     assert "1 symbolic links" in str(inside.unusable_reason)
     assert "is no folder" in str(top.unusable_reason)
 
@@ -123,7 +126,7 @@ def test_files_are_numbered_by_relative_path(incoming: Path) -> None:
 def test_the_same_content_in_two_folders_is_one_upload(incoming: Path) -> None:
     """Sites upload things twice; id and digest say so, whatever the folders are called."""
     shutil.copytree(incoming / "S01_a", incoming / "S01_copy")
-    first, copy = (hash_upload(listing) for listing in list_uploads(incoming.parent))
+    first, copy = (hash_upload(listing) for listing in list_uploads(incoming.parent, RULES))
     assert (first.upload_id, first.content_digest) == (copy.upload_id, copy.content_digest)
 
 
@@ -136,7 +139,7 @@ def test_other_content_is_another_upload(incoming: Path) -> None:
 
 def test_an_upload_that_changes_is_refused(incoming: Path) -> None:
     """Half an upload must not become a visit's result."""
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     (incoming / "S01_a" / "late").write_text("")
     with pytest.raises(UploadChangedError, match="changed while it was read"):
         hash_upload(listing)
@@ -147,7 +150,7 @@ def test_an_upload_that_changes_is_refused(incoming: Path) -> None:
 
 def test_an_entry_that_is_gone_when_it_is_looked_into_is_still_arriving(incoming: Path) -> None:
     """A transfer tool renames a folder under the listing; that is no refusal."""
-    listing = list_upload(incoming / "S01_renamed")
+    listing = list_upload(incoming / "S01_renamed", RULES)
     assert (listing.is_arriving, listing.unusable_reason) == (True, None)
     with pytest.raises(UploadChangedError, match="read again once it is complete"):
         hash_upload(listing)
@@ -160,8 +163,8 @@ def test_a_folder_that_cannot_be_read_keeps_no_other_upload_waiting(public_root:
         (public_root / "incoming" / name / "Jane_Doe").mkdir(parents=True)
         (public_root / "incoming" / name / "Jane_Doe" / "IM1").write_text(name)
     with unreadable(public_root / "incoming" / "S01_a" / inside):
-        closed, fine = list_uploads(public_root)
-        assert list_uploads(public_root)[0] == closed
+        closed, fine = list_uploads(public_root, RULES)
+        assert list_uploads(public_root, RULES)[0] == closed
         with pytest.raises(RefusedError, match=r"^cannot be read: Permission denied$"):
             hash_upload(closed)
     assert closed.unusable_reason == "cannot be read: Permission denied"
@@ -174,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_named_by_its_number(public_root: Path) ->
     file.parent.mkdir(parents=True)
     file.write_text("")
     with unreadable(file):
-        (listing,) = list_uploads(public_root)
+        (listing,) = list_uploads(public_root, RULES)
         with pytest.raises(RefusedError, match=r"^file 1 cannot be read: Permission denied$") as refused:
             hash_upload(listing)
     assert "Jane" not in "".join(traceback.format_exception(refused.value))
@@ -188,7 +191,7 @@ def test_folders_may_be_nested_deeper_than_calls(incoming: Path) -> None:
     for folder in folders:
         folder.mkdir()
     try:
-        assert list_uploads(incoming.parent)[-1].unusable_reason == "holds no files"
+        assert list_uploads(incoming.parent, RULES)[-1].unusable_reason == "holds no files"
     finally:
         for folder in reversed(folders):  # pytest could not remove them
             folder.rmdir()
@@ -214,5 +217,5 @@ def test_an_upload_that_cannot_be_read_any_more_is_not_unchanged(public_root: Pa
 
 def test_records_show_no_path(incoming: Path) -> None:
     """Their representation ends up in logs."""
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     assert "S01_a" not in repr((listing, hash_upload(listing)))
