@@ -39,6 +39,11 @@ class UploadListing:
     rules: UploadsConfig = field(repr=False)
     """Rules it was listed under."""
 
+    @property
+    def site_name(self) -> str:
+        """What the site calls it; for quarantine only."""
+        return _printable(self.path.name)
+
 
 @dataclass(frozen=True, slots=True)
 class UploadFile:
