@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from storage.digest import canonical_digest
 from storage.errors import ConfigError, NotStoredError
@@ -54,6 +62,14 @@ def _check_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
     return schemes
 
 
+def _check_minutes(minutes: tuple[float, ...]) -> tuple[float, ...]:
+    if minutes and not (len(minutes) == 2 and minutes[0] < minutes[1]):
+        message = f"{list(minutes)} is no range [from, to] in minutes; [] where time says nothing"
+        raise ValueError(message)
+    return minutes
+
+
+MinuteRange = Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_minutes)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_schemes)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -113,11 +129,24 @@ class UploadsConfig(_Section):
         return self
 
 
-class SeriesRule(_Section):
-    """How one role's series is recognised."""
+class SeriesMatch(_Section):
+    """How series of one kind are recognised; all that is written must fit."""
 
     description: Pattern
-    """Found in SeriesDescription."""
+    """Found in SeriesDescription; empty fits all."""
+    protocol: Pattern
+    """Found in ProtocolName; empty fits all."""
+    image_type: Pattern
+    r"""Found in ImageType, its values joined by ``\``; empty fits all."""
+    minutes_since_contrast: MinuteRange
+    """From and to, counted from the contrast bolus that the headers state [min]; empty fits all."""
+    minutes_since_first: MinuteRange
+    """From and to, counted from the first image that fits the patterns of a rule [min]; empty fits all."""
+
+
+class SeriesRule(SeriesMatch):
+    """How one role's series is recognised, and what it must hold."""
+
     schemes: Schemes
     """Acquisition schemes that may occur; the number of images tells them apart."""
 
@@ -141,6 +170,10 @@ class GuideConfig(_Section):
     """How guiding masks are read."""
 
     nifti_labels: NiftiLabels
+    nifti_native: Pattern
+    """Found in the name of a NIfTI guide that is for native images alone; empty fits none."""
+    nifti_post: Pattern
+    """Found in the name of a NIfTI guide that is for post-contrast images alone; empty fits none."""
 
 
 class IntakeConfig(_Section):
@@ -152,8 +185,12 @@ class IntakeConfig(_Section):
     """Longest inversion time that is believed [ms]."""
     position_tolerance_mm: Positive
     """Distance along the normal within which two images are of one slice [mm]."""
+    repeats: Literal["last_complete", "refuse"]
+    """A slice acquired twice: ``last_complete`` takes the last that is complete, and names the others."""
     native: SeriesRule
     post: SeriesRule
+    other: dict[Literal["t2", "t1rho", "stress", "rest"], SeriesMatch]
+    """Series that are recognised and counted, so that they are taken for neither native nor post."""
     guide: GuideConfig
 
 

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from storage.config import IntakeConfig
-from storage.dicom_read import FileSource, Instance, naming_the_file, read_instance
-from storage.dicom_series import ROLES, EchoStack, IntakeResult, Role, assemble
+from storage.dicom_pixels import read_frames
+from storage.dicom_read import FileSource, Instance, naming_the_file, read_file
+from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide, read_nifti, read_seg
+from storage.series_rules import ROLES, Role
 from storage.upload import Upload
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
@@ -62,17 +64,17 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
                         guide = read_nifti(file.path, source, intake.guide.nifti_labels)
                         guides.setdefault(file.sha256, guide)
                         continue
-                    instance = read_instance(file.path, source)
-                    if instance is None:
+                    found = read_file(file.path, source)
+                    if found is None:
                         continue
-                    instances.append(instance)
-                    if instance.kind == "seg":
+                    instances.extend(found)
+                    if found[0].kind == "seg":
                         guides.setdefault(file.sha256, read_seg(file.path, source))
             except RefusedError as error:
                 refused.append(_refused_file(source, file.path, error.reason))
     try:
         _check_one_patient(instances)
-        images = assemble(instances, intake)
+        images = assemble(instances, intake, read_frames)
     except RefusedError as error:
         files = (*refused, *error.files)
         raise RefusedError(error.reason + _left_out(files), files) from None

@@ -30,7 +30,9 @@ def _field_names(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _key_names(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: _key_names(value) if isinstance(value, dict) else None for key, value in values.items()}
+    return {
+        key: _key_names(value) if isinstance(value, dict) and value else None for key, value in values.items()
+    }
 
 
 def test_the_demo_trial_names_every_field() -> None:
