@@ -5,6 +5,7 @@ and raw bytes that are checked here (see `storage.bounded_wire` for why there ar
 """
 
 import atexit
+import errno
 import math
 import os
 import select
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -34,7 +35,7 @@ from storage.bounded_wire import (
 )
 from storage.config import NiftiLabels, UploadsConfig
 from storage.dicom_read import FileSource, Instance
-from storage.errors import RefusedError, UnreadableError
+from storage.errors import RefusedError
 from storage.guide import Guide
 from storage.zipped import MIB, ZipMember
 
@@ -104,13 +105,17 @@ class BoundedReader:
         ------
         RefusedError
             If it cannot be read within the limits, as do all other methods.
-        UnreadableError
-            If the machine cannot read it, as do all other methods.
+        OSError
+            If the machine cannot read it; its text holds no path. So do all other methods.
         """
-        kind = tuple[str, date | None] | None
-        return self._ask(
-            path, source, {"do": "identity"}, lambda text, _: adapter(kind).validate_python(text["identity"])
-        )
+
+        def take(text: Any, _: bytes) -> tuple[str, date | None] | None:  # noqa: ANN401
+            identity: tuple[str, date | None] | None = adapter(
+                tuple[str, date | None] | None
+            ).validate_python(text["identity"])
+            return identity
+
+        return self._ask(path, source, {"do": "identity"}, take)
 
     def read_file(self, path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         """Images of a file, as `storage.dicom_read.read_file`."""
@@ -149,9 +154,7 @@ class BoundedReader:
         """Files of a zip file, as `storage.zipped.list_members`."""
         kind = tuple[ZipMember, ...]
         request = {"do": "list zip", "rules": self._zip_rules.model_dump()}
-        return self._ask(
-            path, None, request, lambda text, _: adapter(kind).validate_python(text["members"])
-        )
+        return self._ask(path, None, request, lambda text, _: adapter(kind).validate_python(text["members"]))
 
     def unpack_zip(self, path: Path, members: Sequence[ZipMember], folder: Path) -> None:
         """Unpack a zip file, as `storage.zipped.unpack_members`."""
@@ -194,11 +197,11 @@ class BoundedReader:
         if "refused" in text:
             raise RefusedError(str(text["refused"]))
         if "unreadable" in text:
-            _raise_unreadable(source, text)
+            raise OSError(int(text["errno"] or errno.EIO), str(text["unreadable"]))
         try:
             return take(text, raw)
         except (ValueError, LookupError, TypeError):
-            raise RefusedError(_named(source, "what it says does not fit an image's header")) from None
+            raise RefusedError(_named(source, "what its reader says of it does not fit its kind")) from None
 
     def _exchange(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         child = self._running_child()
@@ -244,8 +247,8 @@ class BoundedReader:
             how = f"reading it takes more than {cpu_s} s of processor time (uploads.read_seconds)"
             return _DeadChildError(how, may_pass=False)
         if code == -signal.SIGALRM:
-            how = f"reading it had no end after {WALL_FACTOR * cpu_s:g} s ({WALL_FACTOR:g} x uploads.read_seconds)"
-            return _DeadChildError(how, may_pass=False)
+            how = f"reading it had no end after {WALL_FACTOR * cpu_s:g} s"
+            return _DeadChildError(f"{how} ({WALL_FACTOR:g} x uploads.read_seconds)", may_pass=False)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return _DeadChildError(f"it crashes its reader ({name}); export it again", may_pass=True)
 
@@ -272,8 +275,10 @@ class BoundedReader:
         except (EOFError, TimeoutError, ValueError):
             child.kill()
             child.wait()
-            message = f"the process that reads uploads does not start: try python -m {self._module} 1000000000"
-            raise UnreadableError(message) from None
+            message = (
+                f"the process that reads uploads does not start; try python -m {self._module} 1000000000"
+            )
+            raise OSError(errno.ECHILD, message) from None
         return child
 
 
@@ -287,8 +292,3 @@ def shared_reader(rules: UploadsConfig) -> BoundedReader:
 
 def _named(source: FileSource | None, reason: str) -> str:
     return f"{source}: {reason}" if source else reason
-
-
-def _raise_unreadable(source: FileSource | None, text: dict[str, Any]) -> NoReturn:
-    what = f"{source} cannot be read" if source else "cannot be read"
-    raise UnreadableError(f"{what}: {text['unreadable']}")

@@ -50,11 +50,13 @@ def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:
     except RefusedError as error:
         return {"refused": error.reason}, b""
     except MemoryError:
-        return {"refused": f"reading it takes more than {memory_bytes / MIB:.0f} MiB of memory"}, b""
+        how = f"reading it takes more than {memory_bytes / MIB:.0f} MiB of memory (uploads.read_memory_mib)"
+        return {"refused": _named(request, how)}, b""
     except OSError as error:
         return {"unreadable": os_reason(error), "errno": error.errno}, b""
     except Exception as error:  # noqa: BLE001 (the border: what no reader foresaw costs one file as well)
-        return {"refused": f"it cannot be read ({type(error).__name__}); export it again"}, b""
+        how = f"it cannot be read ({type(error).__name__}); export it again"
+        return {"refused": _named(request, how)}, b""
 
 
 class _Limits:
@@ -75,6 +77,10 @@ class _Limits:
 
     def __exit__(self, *_: object) -> None:
         signal.alarm(0)
+
+
+def _named(request: dict[str, Any], reason: str) -> str:
+    return f"{_source(request)}: {reason}" if request["source"] else reason
 
 
 def _source(request: dict[str, Any]) -> FileSource:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -59,7 +59,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401  (any type that pyda
     return TypeAdapter(kind)
 
 
-def write_message(stream: BinaryIO, text: Any, raw: bytes = b"") -> None:  # noqa: ANN401  (any JSON value)
+def write_message(stream: IO[bytes], text: Any, raw: bytes = b"") -> None:  # noqa: ANN401  (any JSON value)
     """Send a JSON value and raw bytes."""
     data = json.dumps(text).encode()
     stream.write(HEAD.pack(len(data), len(raw)) + data)

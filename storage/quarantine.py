@@ -108,7 +108,7 @@ class StrayRecord:
 
 
 def stray_records(root: Path) -> dict[tuple[str, str], StrayRecord]:
-    """Uploads that no planned visit took, by the site's name for them and their fingerprint."""
+    """Give uploads that no planned visit took, by the site's name for them and their fingerprint."""
     records = {}
     for path in (root / QUARANTINE).glob(f"*/{REASON_FILE}"):
         facts = json.loads(path.read_bytes())

@@ -161,9 +161,7 @@ def hash_upload(listing: UploadListing) -> Upload:
         else:
             named = _named_files(listing.path)
         named = _without_marker(named, listing.rules.marker_file)
-        files = tuple(
-            _hash_file(number, name, path, listing) for number, (name, path) in enumerate(named, 1)
-        )
+        files = tuple(_hash_file(number, name, path, listing) for number, (name, path) in enumerate(named, 1))
     if not _is_as_listed(listing.path, listing.fingerprint):
         raise UploadChangedError(_CHANGED)
     names = _without_common_folders([name for name, _ in named])
@@ -205,9 +203,7 @@ def open_upload(upload: Upload) -> Iterator[Upload]:
         names = [file.site_path.removeprefix(prefix) for file in upload.files]
         if not paths.keys() >= set(names):
             raise UploadChangedError(_CHANGED)
-        files = tuple(
-            replace(file, path=paths[name]) for file, name in zip(upload.files, names, strict=True)
-        )
+        files = tuple(replace(file, path=paths[name]) for file, name in zip(upload.files, names, strict=True))
         yield replace(upload, files=files)
 
 
@@ -313,7 +309,9 @@ def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[li
         except (RefusedError, OSError) as error:
             if not _is_as_listed(path, fingerprint):
                 raise UploadChangedError(_CHANGED) from None
-            raise RefusedError(str(error)) from None
+            if isinstance(error, OSError):
+                raise RefusedError(f"cannot be read: {os_reason(error)}") from None
+            raise
         yield [
             (_printable(member.name), folder / unpacked_name(number, member.name))
             for number, member in enumerate(members, 1)
@@ -332,7 +330,7 @@ def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> Up
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Give relative name and entry of all in a folder; a path may hold more folders than Python nests calls."""
+    """Give name and entry of all in a folder; a path may hold more folders than Python nests calls."""
     folders = [("", str(folder))]
     while folders:
         prefix, path = folders.pop()
@@ -352,8 +350,13 @@ def _without_marker(named: list[tuple[str, Path]], marker: str) -> list[tuple[st
 
 def _without_common_folders(names: Sequence[str]) -> list[str]:
     """Take off the folders that hold all files: whoever packs a folder may pack its name or not."""
-    shared = os.path.commonprefix([name.split("/")[:-1] for name in names])
-    return [name.split("/", len(shared))[-1] for name in names]
+    folders = [name.split("/")[:-1] for name in names]
+    n_shared = 0
+    while folders and all(one[: n_shared + 1] == folders[0][: n_shared + 1] for one in folders):
+        if len(folders[0]) == n_shared:
+            break
+        n_shared += 1
+    return [name.split("/", n_shared)[-1] for name in names]
 
 
 def _is_zip(path: Path) -> bool:

@@ -28,11 +28,12 @@ from tests.storage.drawn_uploads import (
 )
 
 INTAKE = demo_config().intake
+RULES = demo_config().uploads
 LABEL_VALUES = INTAKE.guide.nifti_labels.model_dump()
 
 
 def _intake(root: Path, intake: IntakeConfig = INTAKE) -> VisitIntake:
-    return intake_visit([hash_upload(listing) for listing in list_uploads(root)], intake)
+    return intake_visit([hash_upload(listing) for listing in list_uploads(root, RULES)], intake)
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_the_order_of_uploads_changes_nothing(tmp_path: Path) -> None:
     write_series(tmp_path / "incoming" / "S01_a", NATIVE)
     write_series(tmp_path / "incoming" / "S01_b", on_slices(replace(NATIVE, uid_seed=""), 0, 1, 2))
     (tmp_path / "incoming" / "S01_b" / "extra").write_text("")
-    uploads = [hash_upload(listing) for listing in list_uploads(tmp_path)]
+    uploads = [hash_upload(listing) for listing in list_uploads(tmp_path, RULES)]
     forward, backward = intake_visit(uploads, INTAKE), intake_visit(uploads[::-1], INTAKE)
     assert forward.native.sources == backward.native.sources
 
@@ -206,7 +207,7 @@ def test_a_file_the_machine_cannot_read_is_no_refusal(tmp_path: Path, folder: Pa
     """It may be read on another day; the text names upload and number, and nothing shows the path."""
     write_visit(folder)
     (folder / name).write_text("")
-    (listing,) = list_uploads(tmp_path)
+    (listing,) = list_uploads(tmp_path, RULES)
     upload = hash_upload(listing)
     (number,) = (file.number for file in upload.files if file.path.name == name)
     (folder / name).unlink()

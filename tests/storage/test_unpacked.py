@@ -19,10 +19,15 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_folder_is_gone_after_use(temporary: Path) -> None:
     """Also when what was done in it failed."""
-    with pytest.raises(KeyError), unpacking_folder() as folder:
-        (folder / "1").write_text("Jane Doe")
-        assert folder.stat().st_mode & 0o077 == 0
-        raise KeyError
+
+    def fail() -> None:
+        with unpacking_folder() as folder:
+            (folder / "1").write_text("Jane Doe")
+            assert folder.stat().st_mode & 0o077 == 0
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert list(temporary.iterdir()) == []
 
 
