@@ -6,6 +6,7 @@ and raw bytes that are checked here (see `storage.bounded_wire` for why there ar
 
 import atexit
 import errno
+import fcntl
 import math
 import os
 import select
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -109,7 +111,7 @@ class BoundedReader:
             If the machine cannot read it; its text holds no path. So do all other methods.
         """
 
-        def take(text: Any, _: bytes) -> tuple[str, date | None] | None:  # noqa: ANN401
+        def take(text: Any, _: bytearray) -> tuple[str, date | None] | None:  # noqa: ANN401
             identity: tuple[str, date | None] | None = adapter(
                 tuple[str, date | None] | None
             ).validate_python(text["identity"])
@@ -128,7 +130,7 @@ class BoundedReader:
         path, source = instances[0].path, instances[0].source
         expected = (len(instances), *(instances[0].shape or ()))
 
-        def take(text: Any, raw: bytes) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
+        def take(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
             frames = unpack_frames(text["shape"], raw)
             if frames.shape != expected:
                 message = f"frames of shape {frames.shape}, expected {expected}"
@@ -172,7 +174,7 @@ class BoundedReader:
         path: Path,
         source: FileSource | None,
         request: dict[str, Any],
-        take: Callable[[Any, bytes], Value],
+        take: Callable[[Any, bytearray], Value],
         more_s: float = 0.0,
     ) -> Value:
         """Ask the child, once more where it died of what may have been the machine's fault."""
@@ -203,7 +205,7 @@ class BoundedReader:
         except (ValueError, LookupError, TypeError):
             raise RefusedError(_named(source, "what its reader says of it does not fit its kind")) from None
 
-    def _exchange(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _exchange(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytearray]:
         child = self._running_child()
         if child.stdin is None or child.stdout is None:
             message = "the child was started without pipes"
@@ -217,23 +219,24 @@ class BoundedReader:
             raise _DeadChildError("its reading gave no answer that can be read", may_pass=False) from None
         return adapter(dict[str, Any]).validate_python(text), raw
 
-    def _receive(self, child: subprocess.Popen[bytes], wall_s: float) -> tuple[Any, bytes]:
+    def _receive(self, child: subprocess.Popen[bytes], wall_s: float) -> tuple[Any, bytearray]:
         if child.stdout is None:
             raise EOFError
         descriptor = child.stdout.fileno()
         deadline = time.monotonic() + wall_s
 
-        def read(size: int) -> bytes:
-            blocks = bytearray()
-            while len(blocks) < size:
+        def read(size: int) -> bytearray:
+            data = bytearray(size)
+            rest = memoryview(data)
+            while rest:
                 ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
                 if not ready:
                     raise TimeoutError
-                block = os.read(descriptor, min(size - len(blocks), MIB))
-                if not block:
+                n_read = os.readv(descriptor, [rest])
+                if not n_read:
                     raise EOFError
-                blocks += block
-            return bytes(blocks)
+                rest = rest[n_read:]
+            return data
 
         return read_message(read, self._memory_bytes)
 
@@ -270,6 +273,9 @@ class BoundedReader:
             env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self.n_started += 1
+        if child.stdout is not None:  # a whole image at once, not 64 KiB a turn
+            with suppress(OSError):
+                fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, MIB)
         try:
             self._receive(child, START_S)
         except (EOFError, TimeoutError, ValueError):

@@ -67,7 +67,7 @@ def write_message(stream: IO[bytes], text: Any, raw: bytes = b"") -> None:  # no
     stream.flush()
 
 
-def read_message(read: Callable[[int], bytes], max_raw_bytes: int) -> tuple[Any, bytes]:
+def read_message(read: Callable[[int], bytearray], max_raw_bytes: int) -> tuple[Any, bytearray]:
     """Receive what `write_message` sent.
 
     Parameters
@@ -128,7 +128,7 @@ def pack_guide(guide: Guide) -> tuple[Any, bytes]:
     return {"planes": planes, "series_uids": sorted(guide.series_uids)}, raw
 
 
-def unpack_guide(text: Any, raw: bytes, path: Path, source: FileSource) -> Guide:  # noqa: ANN401
+def unpack_guide(text: Any, raw: bytearray, path: Path, source: FileSource) -> Guide:  # noqa: ANN401
     """Guide from its JSON value and masks.
 
     Raises
@@ -159,7 +159,7 @@ def unpack_guide(text: Any, raw: bytes, path: Path, source: FileSource) -> Guide
     return Guide(source, path, tuple(planes), record.series_uids)
 
 
-def unpack_frames(text: Any, raw: bytes) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
+def unpack_frames(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
     """Frames of a file from their shape and values.
 
     Raises
@@ -168,7 +168,7 @@ def unpack_frames(text: Any, raw: bytes) -> Float32[np.ndarray, "frame row col"]
         If there are more or fewer values than the shape says.
     """
     shape: tuple[int, int, int] = adapter(tuple[int, int, int]).validate_python(text)
-    return np.frombuffer(raw, np.float32).reshape(shape).copy()
+    return np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def source_text(source: FileSource) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class _NamedGuide:
 def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake:
     """Read all files of a visit's uploads, each in a child process with limits.
 
-    Where two files contradict each other, that of the earlier upload stands. A file that cannot be used is left
-    out with its reason; the visit goes on if what remains is complete.
+    Where two files contradict each other, that of the earlier upload stands. A file that cannot be used is
+    left out with its reason; the visit goes on if what remains is complete.
 
     Parameters
     ----------
