@@ -114,7 +114,7 @@ class Night:
                 continue
             if not is_quarantined(self._trial.root, stray.upload.upload_id):
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
-            quarantine_upload(self._trial.root, stray.upload, stray.reason, stray.judged_by)
+            quarantine_upload(self._trial.root, stray.upload, stray.reason, judged_by=stray.judged_by)
         for waiting in self._plan.waiting:
             self._publisher.waiting(waiting)
         for visit, planned in self._plan.corrected:

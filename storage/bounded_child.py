@@ -3,6 +3,7 @@
 It is started by `storage.bounded`, has no file of its own to write, and ends with its parent.
 """
 
+import errno
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, writ
 from storage.config import NiftiLabels, UploadsConfig
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
-from storage.errors import RefusedError, os_reason
+from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.guide import read_nifti, read_seg
 from storage.zipped import MIB, ZipMember, list_members, unpack_members
 
@@ -27,6 +28,12 @@ Answer = tuple[Any, bytes]
 Handler = Callable[[dict[str, Any]], Answer]
 
 MAX_OPEN_FILES = 64
+
+WRONG_LENGTH_RATIO = 50
+"""A file that asks for so many times its own size promises what it does not hold."""
+
+# Parsers raise OSError, too: without a number of the system's, or after an absurd offset.
+_PARSERS_OWN = (None, errno.EINVAL)
 
 
 def main() -> None:
@@ -50,13 +57,22 @@ def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:
     except RefusedError as error:
         return {"refused": error.reason}, b""
     except MemoryError:
-        how = f"reading it takes more than {memory_bytes / MIB:.0f} MiB of memory (uploads.read_memory_mib)"
-        return {"refused": _named(request, how)}, b""
+        return {"refused": _named(request, _too_much_memory(Path(request["path"]), memory_bytes))}, b""
     except OSError as error:
-        return {"unreadable": os_reason(error), "errno": error.errno}, b""
+        first = error.__context__ if isinstance(error, UnreadableError) else error
+        if isinstance(first, OSError) and first.errno not in _PARSERS_OWN:
+            return {"unreadable": os_reason(first), "errno": first.errno}, b""
+        return {"refused": _named(request, "it is broken (OSError); export it again")}, b""
     except Exception as error:  # noqa: BLE001 (the border: what no reader foresaw costs one file as well)
         how = f"it cannot be read ({type(error).__name__}); export it again"
         return {"refused": _named(request, how)}, b""
+
+
+def _too_much_memory(path: Path, memory_bytes: int) -> str:
+    n_bytes = path.stat().st_size
+    if n_bytes < memory_bytes / WRONG_LENGTH_RATIO:
+        return f"a length in it is wrong: it has {n_bytes} bytes and promises far more; export it again"
+    return f"reading it takes more than {memory_bytes / MIB:.0f} MiB of memory (uploads.read_memory_mib)"
 
 
 class _Limits:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import (
     EnhancedMRImageStorage,
@@ -80,6 +80,7 @@ PARSE_ERRORS = (
     InvalidDicomError,
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     RuntimeError,

@@ -16,6 +16,7 @@ from storage.dicom_read import FileSource, Instance, is_dicom, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide
+from storage.plan import PlannedVisit
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
 from storage.zipped import is_archive
@@ -37,6 +38,8 @@ class VisitIntake:
     """Files that are left out, each with its reason."""
     made_good_files: tuple[RefusedFile, ...]
     """Damaged files whose image came whole in another file; nothing is missing for them."""
+    other_files: frozenset[tuple[str, int]]
+    """Upload and number of the files that are neither DICOM nor guide: a PDF, a text."""
     n_other_series: int
     """Series, counted per image component, that no rule asks for."""
     study_date: date | None
@@ -90,9 +93,25 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         guides=masks,
         refused_files=tuple(file for file in refused if file not in made_good),
         made_good_files=made_good,
+        other_files=frozenset(read.others),
         n_other_series=images.n_other_series,
         study_date=images.study_date,
     )
+
+
+def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
+    """Refuse images of another day than the visit they were matched to by one of their files.
+
+    Raises
+    ------
+    RefusedError
+        With what was found and what is planned.
+    """
+    if study_date is None or not planned.covers(study_date):
+        found = "without a study date" if study_date is None else f"of {study_date}"
+        window = f"{planned.visit_date} +- {planned.window_days} d"
+        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
+        raise RefusedError(message)
 
 
 @dataclass(slots=True)
@@ -107,6 +126,8 @@ class _ReadFiles:
     """Files that cannot be used by themselves."""
     readers: dict[str, BoundedReader]
     """Who reads the files of an upload."""
+    others: set[tuple[str, int]]
+    """Upload and number of what is neither DICOM nor guide."""
     decoded: set[FileSource]
     """Files whose pixels could be read."""
 
@@ -120,7 +141,7 @@ class _ReadFiles:
 
 
 def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles:
-    read = _ReadFiles([], {}, [], {}, set())
+    read = _ReadFiles([], {}, [], {}, set(), set())
     for upload in uploads:
         reader = read.readers[upload.upload_id] = shared_reader(upload.rules)
         for file in upload.files:
@@ -145,10 +166,9 @@ def _read_file(
     if is_archive(file.site_path):
         message = "is an archive inside of the upload; put its files into the upload themselves"
         raise RefusedError(message)
-    if not is_dicom(file.path):
-        return
-    found = reader.read_file(file.path, source)
+    found = reader.read_file(file.path, source) if is_dicom(file.path) else None
     if found is None:
+        read.others.add((source.upload_id, source.file_number))
         return
     read.instances += found
     if found[0].kind == "seg" and file.sha256 not in read.guides:

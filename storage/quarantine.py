@@ -60,7 +60,7 @@ def is_quarantined(root: Path, upload_id: str) -> bool:
     return (root / QUARANTINE / upload_id / REASON_FILE).exists()
 
 
-def quarantine_upload(root: Path, upload: Upload, reason: str, judged_by: str | None = None) -> Path:
+def quarantine_upload(root: Path, upload: Upload, reason: str, *, judged_by: str | None = None) -> Path:
     """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
 
     Parameters

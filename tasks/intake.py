@@ -1,7 +1,6 @@
 """Intake of a visit: uploads in, checked echo stacks in Zarr out."""
 
 from contextlib import ExitStack
-from datetime import date
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -9,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.arrays import write_array, write_stack, write_store
 from storage.config import IntakeConfig
 from storage.errors import RefusedError, RefusedFile, UploadChangedError
-from storage.intake import VisitIntake, intake_visit
+from storage.intake import VisitIntake, check_study_date, intake_visit
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_file, quarantine_upload
 from storage.upload import Upload, is_unchanged, open_upload
@@ -80,18 +79,3 @@ def intake(
         )
 
     return run_stage(visit, "intake", digest, work, force=force)
-
-
-def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
-    """Refuse images of another day than the visit they were matched to by one of their files.
-
-    Raises
-    ------
-    RefusedError
-        With what was found and what is planned.
-    """
-    if study_date is None or not planned.covers(study_date):
-        found = "without a study date" if study_date is None else f"of {study_date}"
-        window = f"{planned.visit_date} +- {planned.window_days} d"
-        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
-        raise RefusedError(message)

@@ -28,6 +28,11 @@ class FoundUpload:
     upload: Upload | None = None
     """The upload, where it has been read already."""
 
+    @property
+    def upload_id(self) -> str:
+        """Identifier of the upload."""
+        return f"u-{self.content_digest[:10]}"
+
     def load(self) -> Upload:
         """Give the upload with its files.
 
@@ -64,8 +69,8 @@ class MatchedUploads:
     """Uploads by the visit that takes them."""
     stray: tuple[StrayUpload, ...]
     """Uploads that no visit takes."""
-    n_arriving: int
-    """Uploads that changed while they were read; the next night reads them again."""
+    arriving: tuple[UploadListing, ...]
+    """Uploads that are still changing, or may be; a later night reads them."""
 
 
 def match_uploads(
@@ -81,7 +86,7 @@ def match_uploads(
     records = stray_records(root)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
     stray: dict[str, StrayUpload] = {}
-    n_arriving = 0
+    arriving: list[UploadListing] = []
     for listing in list_uploads(root, upload_rules):
         if listing.fingerprint in known:
             key, content_digest = known[listing.fingerprint]
@@ -92,7 +97,7 @@ def match_uploads(
             stray[entry.upload_id] = StrayUpload(entry, listing.unusable_reason)
             continue
         if listing.is_arriving:
-            n_arriving += 1
+            arriving.append(listing)
             continue
         record = records.get((listing.site_name, listing.fingerprint))
         if record is not None and record.judged_by == judged_by:
@@ -105,7 +110,7 @@ def match_uploads(
             upload = hash_upload(listing)
             match = match_upload(upload, planned, rules)
         except UploadChangedError:
-            n_arriving += 1
+            arriving.append(listing)
             continue
         except RefusedError as error:
             entry = unread_upload(listing)
@@ -117,8 +122,12 @@ def match_uploads(
         # The same content in two folders is one upload.
         found = FoundUpload(listing, upload.content_digest, upload)
         taken.setdefault((match.subject_id, match.visit_id), {}).setdefault(upload.content_digest, found)
+    contents = {digest for found in taken.values() for digest in found}
     return MatchedUploads(
-        {key: tuple(found.values()) for key, found in taken.items()}, tuple(stray.values()), n_arriving
+        {key: tuple(found.values()) for key, found in taken.items()},
+        # What a visit takes lies under another name once more.
+        tuple(one for one in stray.values() if one.upload.content_digest not in contents),
+        tuple(arriving),
     )
 
 

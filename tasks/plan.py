@@ -131,7 +131,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     waiting: list[Waiting] = []
     idle: list[str] = []
     corrected: list[tuple[VisitRef, PlannedVisit]] = []
-    n_arriving = uploads.n_arriving
+    n_arriving = len(uploads.arriving)
     for line in planned:
         key = (line.subject_id, line.visit_id)
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)

@@ -86,7 +86,7 @@ def test_another_reason_replaces_the_former(tmp_path: Path, upload: Upload) -> N
 
 def test_a_stray_upload_is_known_again(tmp_path: Path, upload: Upload) -> None:
     """By its name and listing, together with what decided; a visit's refused upload is no stray one."""
-    quarantine_upload(tmp_path, upload, "no planned subject", "digest")
+    quarantine_upload(tmp_path, upload, "no planned subject", judged_by="digest")
     (record,) = stray_records(tmp_path).items()
     assert record[0] == ("S01_a", upload.fingerprint)
     assert (record[1].upload_id, record[1].judged_by) == (upload.upload_id, "digest")
