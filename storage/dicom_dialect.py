@@ -22,6 +22,7 @@ CREATOR_PHILIPS_SCALE = "Philips MR Imaging DD 001"
 CREATOR_PHILIPS_FRAME = "Philips MR Imaging DD 005"
 CREATOR_PHILIPS_TI = "Philips MR Imaging DD 006"
 CREATOR_SIEMENS_FRAME = "SIEMENS MR SDI 02"
+CREATOR_GE = "GEMS_PARM_01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,16 @@ def read_times(scopes: Scopes, vendor: Vendor) -> tuple[TimeValue, ...]:
         for quantity, sources in DIALECTS[vendor].times.items()
         for source in sources
         for ms in _source_values(scopes, source)
+    )
+
+
+def read_component_code(scopes: Scopes, vendor: Vendor) -> str | None:
+    """Give GE's own word for the part of the complex image; its ImageType often says no more than OTHER."""
+    if vendor != "ge":
+        return None
+    numbers = _first_numbers(_privates(scopes, Private(0x0043102F, CREATOR_GE)))
+    return (
+        {0: "M", 1: "P", 2: "R", 3: "I"}.get(int(numbers[0])) if numbers and np.isfinite(numbers[0]) else None
     )
 
 

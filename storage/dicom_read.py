@@ -32,6 +32,7 @@ from storage.dicom_dialect import (
     Vendor,
     first_value,
     numbers_of,
+    read_component_code,
     read_rescale,
     read_times,
     vendor_of,
@@ -287,7 +288,7 @@ def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_fram
         series_description=description,
         protocol_name=_text(scopes, "ProtocolName"),
         image_type=image_type,
-        component=_component(scopes, image_type),
+        component=_component(scopes, image_type, vendor),
         content=_content(image_type, description),
         acquisition_number=int(_number(scopes, "AcquisitionNumber") or 0),
         instance_number=int(_number(scopes, "InstanceNumber") or 0),
@@ -359,9 +360,10 @@ def _image_type(scopes: Scopes) -> tuple[str, ...]:
     return tuple(str(item).strip() for item in items)
 
 
-def _component(scopes: Scopes, image_type: Sequence[str]) -> Component:
-    """Part of the complex image, from ComplexImageComponent or the free values of ImageType."""
-    candidates = [_text(scopes, "ComplexImageComponent"), *image_type[2:]]
+def _component(scopes: Scopes, image_type: Sequence[str], vendor: Vendor) -> Component:
+    """Part of the complex image, from ComplexImageComponent, GE's own number or the values of ImageType."""
+    own = read_component_code(scopes, vendor) or ""
+    candidates = [_text(scopes, "ComplexImageComponent"), own, *image_type[2:]]
     known = (_COMPONENTS[value.upper()] for value in candidates if value.upper() in _COMPONENTS)
     return next(known, "other")
 

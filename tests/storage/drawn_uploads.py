@@ -119,7 +119,7 @@ def write_series(folder: Path, series: DrawnSeries = NATIVE) -> list[Path]:
                 pixel_spacing_mm=SPACING_MM,
                 slice_thickness_mm=8.0,
                 field_strength_t=3.0,
-                component=series.component,
+                image_type=("ORIGINAL", "PRIMARY", series.component),
             )
             pixels = np.full(SHAPE, image_value(slice_number, ti_ms), dtype=np.uint16)
             pixels[0, 0] = number

@@ -94,6 +94,13 @@ def test_a_scheme_tells_its_number_of_images(scheme: str, count: int) -> None:
         pytest.param(
             '"carry"   #', '"magic"   #', "segment.method: found 'magic', expected: .*'carry'", id="choice"
         ),
+        pytest.param(
+            "minutes_since_contrast = []            # as",
+            "minutes_since_contrast = [40.0, 8.0]   # as",
+            "post.minutes_since_contrast: found .*no range",
+            id="minutes",
+        ),
+        pytest.param("other = {}", "other = { cine = 1 }", r"intake\.other\.cine", id="other-role"),
         pytest.param("schema_version = 1 ", "schema_version = 2 ", "schema_version: found 2", id="version"),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],
