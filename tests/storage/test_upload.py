@@ -1,9 +1,12 @@
 """Uploads in incoming/ and the visits they belong to."""
 
+import math
 import os
 import shutil
 import tempfile
+import time
 import traceback
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from storage.upload import (
     is_unchanged,
     list_upload,
     list_uploads,
+    open_upload,
 )
 from tests.storage.drawn_uploads import (
     NATIVE,
@@ -219,3 +223,132 @@ def test_records_show_no_path(incoming: Path) -> None:
     """Their representation ends up in logs."""
     (listing,) = list_uploads(incoming.parent, RULES)
     assert "S01_a" not in repr((listing, hash_upload(listing)))
+
+
+def _pack(folder: Path, path: Path, inside: str = "") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            if file.is_file():
+                zipped.write(file, f"{inside}{file.relative_to(folder).as_posix()}")
+    return path
+
+
+@pytest.mark.parametrize("inside", ["", "S01_a/", "export/S01_a/"], ids=["bare", "named", "nested"])
+def test_a_zip_file_and_the_folder_it_was_made_of_are_one_upload(incoming: Path, inside: str) -> None:
+    """Whoever packs a folder may pack its name or not; files have the same numbers either way."""
+    (incoming / "S01_a" / "more").mkdir()
+    (incoming / "S01_a" / "more" / "notes.txt").write_text("x")
+    _pack(incoming / "S01_a", incoming / "S01_b.ZIP", inside)
+    folder, zipped = (hash_upload(listing) for listing in list_uploads(incoming.parent, RULES))
+    assert (folder.content_digest, folder.upload_id) == (zipped.content_digest, zipped.upload_id)
+    assert [file.sha256 for file in folder.files] == [file.sha256 for file in zipped.files]
+    assert (folder.name, zipped.name) == ("S01_a", "S01_b")
+    assert zipped.files[-1].site_path == f"S01_b.ZIP/{inside}more/notes.txt"
+
+
+def test_a_folder_around_all_files_counts_for_nothing(incoming: Path) -> None:
+    """Nor does it where it was not packed."""
+    before = read_upload(incoming.parent)
+    shutil.copytree(incoming / "S01_a", incoming / "S01_b" / "Jane_Doe" / "export")
+    assert read_upload(incoming.parent, "S01_b").content_digest == before.content_digest
+
+
+def test_an_open_zip_file_can_be_read(incoming: Path) -> None:
+    """Its files lie outside of the trial while it is open, and nowhere after."""
+    folder = read_upload(incoming.parent)
+    _pack(incoming / "S01_a", incoming / "S01_b.zip")
+    before = sorted(incoming.parent.rglob("*"))
+    with open_upload(read_upload(incoming.parent, "S01_b.zip")) as opened:
+        paths = [file.path for file in opened.files]
+        assert [path.read_bytes() for path in paths] == [file.path.read_bytes() for file in folder.files]
+        assert sorted(incoming.parent.rglob("*")) == before
+    assert not any(path.exists() or path.parent.exists() for path in paths)
+
+
+def test_a_zip_file_that_changes_is_read_again(incoming: Path) -> None:
+    """What was planned is no longer what lies there."""
+    _pack(incoming / "S01_a", incoming / "S01_b.zip")
+    upload = read_upload(incoming.parent, "S01_b.zip")
+    with zipfile.ZipFile(incoming / "S01_b.zip", "w") as zipped:
+        zipped.writestr("late", "x")
+    with pytest.raises(UploadChangedError, match="changed while it was read"), open_upload(upload):
+        pass
+    assert not is_unchanged(upload)
+
+
+def test_a_dangerous_zip_file_is_refused(incoming: Path) -> None:
+    """The reasons are those of `storage.zipped`; the upload is listed, not passed over."""
+    with zipfile.ZipFile(incoming / "S02_a.zip", "w") as zipped:
+        zipped.writestr("../x", "")
+    (_, listing) = list_uploads(incoming.parent, RULES)
+    with pytest.raises(RefusedError, match="1 paths that lead out of it"):
+        hash_upload(listing)
+
+
+def test_a_damaged_zip_file_is_refused(incoming: Path) -> None:
+    """Half of its files would be another upload."""
+    path = _pack(incoming / "S01_a", incoming / "S02_a.zip")
+    data = bytearray(path.read_bytes())
+    data[300:310] = bytes(10)
+    path.write_bytes(bytes(data))
+    (_, listing) = list_uploads(incoming.parent, RULES)
+    with pytest.raises(RefusedError, match="of the zip file is damaged"):
+        hash_upload(listing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_files": 7}, "holds 8 files, uploads.max_files allows 7"),
+        ({"max_file_mib": 0.0005}, "holds a file of 0 MiB, uploads.max_file_mib allows 0.0005"),
+        ({"max_total_mib": 0.005}, "holds 0 MiB, uploads.max_total_mib allows 0.005"),
+    ],
+    ids=["count", "file", "total"],
+)
+def test_absurd_folders_are_refused_unread(incoming: Path, changes: dict[str, float], reason: str) -> None:
+    """A terabyte of nothing would be hashed for hours."""
+    (listing,) = list_uploads(incoming.parent, RULES.model_copy(update=changes))
+    assert listing.unusable_reason == reason
+
+
+def test_an_upload_arrives_when_it_has_lain_unchanged(incoming: Path) -> None:
+    """Copies keep the scanner's times, so it is the change of status that counts."""
+    patient = RULES.model_copy(update={"stable_minutes": 10.0})
+    for file in (incoming / "S01_a").iterdir():
+        os.utime(file, ns=(1, 1))
+    (listing,) = list_uploads(incoming.parent, patient)
+    assert (listing.is_arriving, listing.unusable_reason) == (True, None)
+    with pytest.raises(UploadChangedError):
+        hash_upload(listing)
+    hasty = RULES.model_copy(update={"stable_minutes": 0.2 / 60})
+    time.sleep(0.25)
+    assert not list_uploads(incoming.parent, hasty)[0].is_arriving
+
+
+def test_an_arriving_upload_is_not_judged(incoming: Path) -> None:
+    """An empty folder is how every transfer begins."""
+    (incoming / "S02_a").mkdir()
+    (incoming / "S03_a.zip").write_bytes(b"PK")
+    patient = RULES.model_copy(update={"stable_minutes": 10.0})
+    assert {listing.unusable_reason for listing in list_uploads(incoming.parent, patient)} == {None}
+
+
+def test_a_marker_file_says_that_an_upload_is_complete(incoming: Path) -> None:
+    """In a folder, or beside a zip file; it is no file of the upload."""
+    marked = RULES.model_copy(update={"stable_minutes": math.inf, "marker_file": "complete"})
+    plain = read_upload(incoming.parent)
+    _pack(incoming / "S01_a", incoming / "S01_b.zip", "S01_a/")
+    assert [listing.is_arriving for listing in list_uploads(incoming.parent, marked)] == [True, True]
+    (incoming / "S01_a" / "complete").write_text("")
+    (incoming / "S01_b.zip.complete").write_text("")
+    folder, zipped = list_uploads(incoming.parent, marked)
+    assert (folder.is_arriving, zipped.is_arriving) == (False, False)
+    assert hash_upload(folder).content_digest == plain.content_digest == hash_upload(zipped).content_digest
+
+
+def test_listings_know_the_order_of_arrival(incoming: Path) -> None:
+    """The first copy of an image stands, so the first upload must be known."""
+    time.sleep(0.02)
+    shutil.copytree(incoming / "S01_a", incoming / "A_late", copy_function=shutil.copy2)
+    late, first = list_uploads(incoming.parent, RULES)
+    assert first.changed_ns < late.changed_ns
