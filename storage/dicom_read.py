@@ -37,6 +37,7 @@ from storage.dicom_dialect import (
     read_times,
     vendor_of,
 )
+from storage.dicom_open import open_header
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 
@@ -201,8 +202,7 @@ def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         return None
 
     def read() -> tuple[Instance, ...]:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return tuple(_instances(dataset, path, source))
+        return tuple(_instances(open_header(path), path, source))
 
     return guarded(read, source, "its header cannot be read")
 
