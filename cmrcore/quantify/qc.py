@@ -43,6 +43,13 @@ CHECKS = {
         "native and post-contrast slice are not on the same pixels", "mm", "review"
     ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
+    "acquisition_repeated": Check(
+        "a slice was acquired more than once; one acquisition was taken", None, "review"
+    ),
+    "field_strength_differs": Check(
+        "another field strength than at baseline, or after contrast", "T", "review"
+    ),
+    "scanner_differs": Check("another scanner than at baseline, or after contrast", None, "review"),
     "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
 }
 """Every code that a flag can have."""
