@@ -56,7 +56,7 @@ def _reading(root: Path, n_images: int) -> list[Figure]:
         list(pool.map(_write_visit, folders, chunksize=8))
         paths = [path for folder in folders for path in sorted(folder.iterdir())]
         plain_s = min(_seconds(partial(_read_plainly, paths)) for _ in range(2))
-        list(pool.map(_take_in, folders[:N_WORKERS]))  # starts the workers' children
+        list(pool.map(_take_in, folders[: 4 * N_WORKERS]))  # starts the workers' children
         ours_s = _seconds(lambda: list(pool.map(_take_in, folders, chunksize=2)))
     fresh_s = _seconds(partial(_take_in_once, context, folders[0]))
     per_image = 1000 / len(paths)
