@@ -111,12 +111,44 @@ def rerun(
 
 @app.command()
 def status(root: Root) -> None:
-    """Show every planned visit with its state and reason."""
-    from flows.terminal import fail_clearly, print_visits
+    """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
+    from flows.intake import waiting_uploads
+    from flows.terminal import fail_clearly, print_uploads, print_visits
     from storage.trial import open_trial
 
     with fail_clearly():
-        print_visits(open_trial(root))
+        trial = open_trial(root)
+        print_visits(trial)
+        waiting = waiting_uploads(trial)
+        if waiting:
+            print_uploads("uploads that no visit has taken", waiting)
+
+
+@app.command()
+def intake(
+    root: Root,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look: say what the next night would take and refuse.")
+    ] = False,
+) -> None:
+    """Show what is in incoming/: the visit of each upload, what was found, what is refused and what to do.
+
+    Nothing is written. Exit code 1 when an upload is refused or fits no planned visit.
+    """
+    from flows.intake import BAD_VERDICTS, check_intake
+    from flows.terminal import fail_clearly, print_uploads
+    from storage.trial import open_trial
+
+    if not check:
+        typer.echo(
+            "uploads are taken in by a night (`cmrtrials run ROOT`); add --check to look only", err=True
+        )
+        raise typer.Exit(code=2)
+    with fail_clearly():
+        checked = check_intake(open_trial(root))
+        print_uploads("uploads", checked)
+    if any(upload.verdict in BAD_VERDICTS for upload in checked):
+        raise typer.Exit(code=1)
 
 
 @app.command()

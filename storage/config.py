@@ -4,6 +4,7 @@ Every key must be written: a trial's record hides no default. Only `matching.fol
 where no folder name is matched.
 """
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -95,6 +96,39 @@ class MatchingConfig(_Section):
         return self
 
 
+class UploadsConfig(_Section):
+    """When an upload counts as arrived, and how much it may ask of us."""
+
+    stable_minutes: Annotated[float, Field(ge=0)]
+    """Time without a change after which an upload counts as arrived [min]; 0: at once; inf: never by time."""
+    marker_file: Annotated[str, Field(pattern=r"^[^/\\]*$")]
+    """File that says an upload is complete; empty for none."""
+    max_files: Annotated[int, Field(gt=0)]
+    """Files of one upload."""
+    max_file_mib: Positive
+    """Size of one file [MiB]."""
+    max_total_mib: Positive
+    """Size of all files of one upload, unpacked [MiB]."""
+    max_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    """Unpacked size of a zip file over its own size."""
+    read_seconds: Positive
+    """Processor time for reading one file [s]."""
+    read_memory_mib: Positive
+    """Memory for reading one file [MiB]."""
+
+    @model_validator(mode="after")
+    def _check_arrival(self) -> Self:
+        if self.marker_file and not self.stable_minutes:
+            message = (
+                "marker_file is never waited for while stable_minutes is 0; set the longest wait, or inf"
+            )
+            raise ValueError(message)
+        if not self.marker_file and math.isinf(self.stable_minutes):
+            message = "stable_minutes = inf needs a marker_file, or no upload ever arrives"
+            raise ValueError(message)
+        return self
+
+
 class SeriesMatch(_Section):
     """How series of one kind are recognised; all that is written must fit."""
 
@@ -136,6 +170,10 @@ class GuideConfig(_Section):
     """How guiding masks are read."""
 
     nifti_labels: NiftiLabels
+    nifti_native: Pattern
+    """Found in the name of a NIfTI guide that is for native images alone; empty fits none."""
+    nifti_post: Pattern
+    """Found in the name of a NIfTI guide that is for post-contrast images alone; empty fits none."""
 
 
 class IntakeConfig(_Section):
@@ -246,6 +284,7 @@ class TrialConfig(_Section):
     schema_version: Literal[1]
     trial_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     matching: MatchingConfig
+    uploads: UploadsConfig
     intake: IntakeConfig
     segment: SegmentConfig
     quantify: QuantifyConfig
@@ -254,7 +293,8 @@ class TrialConfig(_Section):
 
     def digest(self) -> str:
         """SHA-256 of all that changes results."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"schedule"}))
+        arrival = {"stable_minutes", "marker_file"}
+        return canonical_digest(self.model_dump(mode="json", exclude={"schedule": True, "uploads": arrival}))
 
 
 def load_config(path: Path) -> TrialConfig:

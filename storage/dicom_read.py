@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import (
     EnhancedMRImageStorage,
@@ -34,6 +34,7 @@ from storage.dialect_values import (
     read_times,
 )
 from storage.dicom_dialect import Rescale, TimeValue, Vendor, vendor_of
+from storage.dicom_open import open_header
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 
@@ -78,6 +79,7 @@ PARSE_ERRORS = (
     InvalidDicomError,
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     RuntimeError,
@@ -197,8 +199,7 @@ def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         return None
 
     def read() -> tuple[Instance, ...]:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return tuple(_instances(dataset, path, source))
+        return tuple(_instances(open_header(path), path, source))
 
     return guarded(read, source, "its header cannot be read")
 

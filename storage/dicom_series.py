@@ -7,7 +7,7 @@ for all images of a slice together, and a slice that was acquired more than once
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -112,7 +112,7 @@ def assemble(
     Parameters
     ----------
     instances
-        Frames of all files.
+        Frames of all files; an upload that comes first here stands where two contradict each other.
     intake
         Rules of the trial.
     read_frames
@@ -124,11 +124,17 @@ def assemble(
         If there is no native series, a series fits more than one rule, is incomplete or contradictory; its
         ``files`` are those that were left out.
     """
-    ordered = sorted(
-        instances, key=lambda one: (one.source.upload_id, one.source.file_number, one.frame_index)
-    )
+    images = tuple(instances)
+    arrival: dict[str, int] = {}
+    for image in images:
+        arrival.setdefault(image.source.upload_id, len(arrival))
+
+    def place(source: FileSource) -> tuple[int, int]:
+        return (arrival[source.upload_id], source.file_number)
+
+    ordered = sorted(images, key=lambda one: (*place(one.source), one.frame_index))
     series = sort_series(ordered, intake)
-    frames, refused = _read_files(series, read_frames)
+    frames, refused = _read_files(series, read_frames, place)
     try:
         return _assemble_roles(frames, series, intake, refused)
     except RefusedError as error:
@@ -136,7 +142,7 @@ def assemble(
 
 
 def _read_files(
-    series: SortedSeries, read_frames: FrameReader
+    series: SortedSeries, read_frames: FrameReader, place: Callable[[FileSource], tuple[int, int]]
 ) -> tuple[dict[Role, list[Frame]], tuple[RefusedFile, ...]]:
     """Read the pixels of every file once; a file that cannot be used is refused whole."""
     files: dict[FileSource, list[tuple[Role, Instance]]] = defaultdict(list)
@@ -146,7 +152,7 @@ def _read_files(
     refused: list[RefusedFile] = []
     frames: dict[Role, list[Frame]] = {"native": [], "post": []}
     seen: dict[str, FileSource] = {}
-    for source in sorted(files, key=lambda one: (one.upload_id, one.file_number)):
+    for source in sorted(files, key=place):
         roles, images = zip(*files[source], strict=True)
         try:
             read = _read_file(images, read_frames)

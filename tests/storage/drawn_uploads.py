@@ -137,7 +137,8 @@ def write_visit(folder: Path) -> dict[str, list[Path]]:
 
 def read_upload(root: Path, name: str = "S01_a") -> Upload:
     """Hash an upload of a trial's incoming/."""
-    return next(hash_upload(listing) for listing in list_uploads(root) if listing.path.name == name)
+    listings = list_uploads(root, demo_config().uploads)
+    return next(hash_upload(listing) for listing in listings if listing.path.name == name)
 
 
 def read_instances(paths: Sequence[Path]) -> list[Instance]:
