@@ -8,8 +8,9 @@ from typing import Any
 from storage.config import MatchingConfig
 from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
+from storage.matching import Mismatch, match_upload
 from storage.plan import PlannedVisit
-from storage.upload import Mismatch, Upload, UploadListing, hash_upload, list_uploads, match_upload
+from storage.upload import Upload, UploadListing, hash_upload, list_uploads
 
 VisitKey = tuple[str, str]
 

@@ -1,0 +1,146 @@
+"""The planned visits that uploads belong to."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from storage.config import MatchingConfig
+from storage.errors import RefusedError, UploadChangedError
+from storage.matching import Match, Mismatch, match_upload
+from storage.plan import PlannedVisit
+from storage.upload import Upload
+from tests.storage.drawn_uploads import (
+    BROKEN_DICOM,
+    NATIVE,
+    demo_config,
+    on_slices,
+    read_upload,
+    unreadable,
+    write_series,
+)
+
+PLAN = tuple(
+    PlannedVisit(subject, visit, "01", day, 7, None, None, None)
+    for subject in ("S01", "S02")
+    for visit, day in (("V1", date(2026, 3, 1)), ("V2", date(2026, 9, 1)))
+)
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Path:
+    """Give an incoming/ with one upload of subject S01."""
+    write_series(tmp_path / "incoming" / "S01_a", on_slices(NATIVE, 0))
+    return tmp_path / "incoming"
+
+
+@pytest.fixture
+def public_root() -> Iterator[Path]:
+    """Give the root of a trial that any user may enter, which pytest's own folders allow nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def _match(incoming: Path, folder: str = "S01_a", **changes: object) -> Match | Mismatch:
+    matching = demo_config().matching.model_copy(update=changes)
+    return match_upload(read_upload(incoming.parent, folder), PLAN, matching)
+
+
+def test_a_file_that_cannot_be_read_stops_the_matching_of_its_upload(public_root: Path) -> None:
+    """The text names the file by its number; a file that is gone means that the upload changed."""
+    write_series(public_root / "incoming" / "S01_a", on_slices(NATIVE, 0))
+    upload, matching = read_upload(public_root), demo_config().matching
+    with (
+        unreadable(upload.files[0].path),
+        pytest.raises(RefusedError, match=r"^file 1 cannot be read: Permission denied$"),
+    ):
+        match_upload(upload, PLAN, matching)
+    upload.files[0].path.unlink()
+    with pytest.raises(UploadChangedError, match="changed while it was read"):
+        match_upload(upload, PLAN, matching)
+
+
+def test_folder_patient_and_date_give_the_visit(incoming: Path) -> None:
+    """The study date is 2026-03-04, in the window of V1."""
+    assert _match(incoming) == Match("S01", "V1")
+
+
+def test_files_that_are_no_dicom_are_passed_over(incoming: Path) -> None:
+    """A text file sorted first must not hide the images."""
+    (incoming / "S01_a" / "!0_readme.txt").write_text("from site 01")
+    (incoming / "S01_a" / "!1_broken.dcm").write_bytes(BROKEN_DICOM)
+    assert _match(incoming) == Match("S01", "V1")
+
+
+@pytest.mark.parametrize(
+    ("folder", "subject_from", "reason"),
+    [
+        pytest.param("S02_a", ("folder", "patient_id"), "PatientID gives another one", id="disagree"),
+        pytest.param("Jane_Doe", ("folder", "patient_id"), "folder: no planned subject", id="folder"),
+        pytest.param("S01(copy)", ("folder",), "folder: no planned subject", id="pattern"),
+    ],
+)
+def test_disagreement_is_refused_without_names(
+    incoming: Path, folder: str, subject_from: tuple[str, ...], reason: str
+) -> None:
+    """Never guessed; and what the site wrote stays out of the message."""
+    (incoming / "S01_a").rename(incoming / folder)
+    found = _match(incoming, folder, subject_from=subject_from)
+    assert isinstance(found, Mismatch)
+    assert reason in found.reason
+    assert "Jane" not in found.reason
+
+
+def test_an_unplanned_patient_is_refused_without_the_patients_id(incoming: Path) -> None:
+    """PatientID may be a hospital number."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, patient_id="H4711"))
+    found = _match(incoming)
+    assert isinstance(found, Mismatch)
+    assert found.reason == "PatientID: no planned subject; check subjects.csv and the upload"
+
+
+def test_a_date_outside_every_window_shows_the_windows(incoming: Path) -> None:
+    """Whoever mends the plan needs both."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, started_at=NATIVE.started_at.replace(month=5)))
+    found = _match(incoming)
+    assert isinstance(found, Mismatch)
+    assert "2026-05-04 lies in no planned window: V1 2026-03-01 +- 7 d, V2" in found.reason
+
+
+def test_overlapping_windows_are_refused(incoming: Path) -> None:
+    """Two visits claim the date; guessing the nearer one is still guessing."""
+    plan = tuple(replace(visit, window_days=200) for visit in PLAN)
+    found = match_upload(read_upload(incoming.parent), plan, demo_config().matching)
+    assert isinstance(found, Mismatch)
+    assert "windows of several visits: V1, V2" in found.reason
+
+
+def test_an_upload_without_dicom_matches_nothing(incoming: Path) -> None:
+    """Without a study date there is no visit."""
+    (incoming / "S02_a").mkdir()
+    (incoming / "S02_a" / "notes.txt").write_text("")
+    found = _match(incoming, "S02_a")
+    assert isinstance(found, Mismatch)
+    assert "no DICOM file with PatientID and StudyDate" in found.reason
+
+
+def test_one_source_alone_may_give_the_subject(incoming: Path) -> None:
+    """A trial whose folders mean nothing goes by PatientID."""
+    (incoming / "S01_a").rename(incoming / "export 7")
+    assert _match(incoming, "export 7", subject_from=("patient_id",)) == Match("S01", "V1")
+
+
+def test_matching_needs_only_what_it_is_told(incoming: Path) -> None:
+    """Where PatientID is no source, files without one still match by folder."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, patient_id=""))
+    matching = MatchingConfig(subject_from=("folder",), folder_pattern="(?P<subject>.*)_a")
+    upload: Upload = read_upload(incoming.parent)
+    assert match_upload(upload, PLAN, matching) == Match("S01", "V1")
