@@ -65,7 +65,7 @@ class PlanError(StorageError, ValueError):
 
 
 class ConfigError(StorageError, ValueError):
-    """trial.toml has errors; the message names each key, what was found and what was expected."""
+    """trial.toml or the environment has errors; the message names each key and what was expected."""
 
 
 class AlreadyWrittenError(StorageError, FileExistsError):

@@ -6,11 +6,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.arrays import write_array, write_stack, write_store
-from storage.config import IntakeConfig
+from storage.config import IntakeConfig, PrivacyConfig
 from storage.errors import RefusedError, RefusedFile, UploadChangedError
 from storage.intake import intake_visit
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_file, quarantine_upload
+from storage.source_headers import keep_source_headers
 from storage.upload import Upload, is_unchanged
 from tasks.stage import StageResult, VisitRef, run_stage
 
@@ -21,6 +22,7 @@ def intake(
     planned: PlannedVisit,
     uploads: tuple[Upload, ...],
     config: IntakeConfig,
+    privacy: PrivacyConfig,
     digest: str,
     force: bool,
 ) -> StageResult:
@@ -63,6 +65,7 @@ def intake(
                 guide = taken.guides.get(stack.role)
                 if guide is not None:
                     write_array(store, f"{stack.role}/uploaded_guide", guide, "1", "label slice row col")
+            keep_source_headers(store, stacks, uploads, privacy, visit.subject_id)
         return (
             f"uploads={','.join(upload.upload_id for upload in uploads)} roles={len(stacks)} "
             f"echoes={sum(stack.ti_ms.size for stack in stacks)} other_series={taken.n_other_series} "

@@ -1,7 +1,7 @@
 """Uploads in incoming, and the planned visits they belong to."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class StrayUpload:
     """The upload; without files where it could not be read as one."""
     reason: str
     """Why no visit takes it."""
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the site wrote and did not agree; for quarantine/ only."""
 
     def __str__(self) -> str:
         return f"upload {self.upload.upload_id}: {self.reason}"
@@ -96,7 +98,7 @@ def match_uploads(
             stray[entry.upload_id] = StrayUpload(entry, error.reason)
             continue
         if isinstance(match, Mismatch):
-            stray[upload.upload_id] = StrayUpload(upload, match.reason)
+            stray[upload.upload_id] = StrayUpload(upload, match.reason, match.found)
             continue
         # The same content in two folders is one upload.
         found = FoundUpload(listing, upload.content_digest, upload)

@@ -181,7 +181,12 @@ def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str
     def digest(stage: StageName, **inputs: Any) -> str:
         return canonical_digest({"stage": stage, "version": RESULT_VERSIONS[stage], **inputs})
 
-    intake = digest("intake", uploads=sorted(contents), config=config.intake.model_dump(mode="json"))
+    intake = digest(
+        "intake",
+        uploads=sorted(contents),
+        config=config.intake.model_dump(mode="json"),
+        privacy=config.privacy.model_dump(mode="json"),
+    )
     segment = digest("segment", echoes=intake, config=config.segment.model_dump(mode="json"))
     hematocrit = [
         planned.hematocrit_fraction,

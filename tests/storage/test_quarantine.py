@@ -82,3 +82,12 @@ def test_another_reason_replaces_the_former(tmp_path: Path, upload: Upload) -> N
     quarantine_file(tmp_path, _refused(upload, "unreadable"))
     folder = quarantine_file(tmp_path, _refused(upload, "cut off"))
     assert json.loads((folder / "reason.json").read_text())["reason"] == "cut off"
+
+
+def test_what_did_not_agree_is_told_to_the_operator(tmp_path: Path, upload: Upload) -> None:
+    """Folder, PatientID and study date side by side, in the one place where they may stand."""
+    found = {"folder": "Jane_\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
+    folder = quarantine_upload(tmp_path, upload, "PatientID: no planned subject", found)
+    facts = json.loads((folder / "reason.json").read_text())
+    assert facts["found"] == {"folder": "Jane_\\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
+    assert "H4711" not in facts["reason"]
