@@ -114,6 +114,7 @@ class Night:
         for stray in self._plan.stray:
             if not is_quarantined(self._trial.root, stray.upload.upload_id):
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
+                self._publisher.stray(stray)
             quarantine_upload(self._trial.root, stray.upload, stray.reason, stray.found)
             self._log.warning("no planned visit takes %s", stray)
         for waiting in self._plan.waiting:

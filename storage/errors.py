@@ -68,6 +68,10 @@ class ConfigError(StorageError, ValueError):
     """trial.toml or the environment has errors; the message names each key and what was expected."""
 
 
+class TamperedError(StorageError, ValueError):
+    """The audit log, or what it speaks of, is not as it was written."""
+
+
 class AlreadyWrittenError(StorageError, FileExistsError):
     """A write-once place already holds something else."""
 
