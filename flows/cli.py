@@ -163,10 +163,12 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
     from flows.night import NEWS
     from flows.server import prefect_server
     from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
+    from storage.deidentify import needed_key
     from storage.trial import open_trial
 
     with fail_clearly():
         trial = open_trial(root)
+        needed_key(trial.config.privacy)
         with prefect_server(), night_progress():
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)

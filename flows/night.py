@@ -14,7 +14,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from storage.arrays import remove_stale_temporaries
-from storage.deidentify import pseudonym_key
+from storage.deidentify import needed_key
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -72,8 +72,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
-    if trial.config.privacy.headers == "basic":
-        pseudonym_key()  # without it every intake would fail; its workers read their own
+    needed_key(trial.config.privacy)  # without it every intake would fail; its workers read their own
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
@@ -115,7 +114,7 @@ class Night:
             if not is_quarantined(self._trial.root, stray.upload.upload_id):
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
                 self._publisher.stray(stray)
-            quarantine_upload(self._trial.root, stray.upload, stray.reason, stray.found)
+            quarantine_upload(self._trial.root, stray.upload, stray.reason, found=stray.found)
             self._log.warning("no planned visit takes %s", stray)
         for waiting in self._plan.waiting:
             self._publisher.waiting(waiting)

@@ -100,6 +100,11 @@ class _Rules:
     shift: timedelta
 
 
+def needed_key(privacy: PrivacyConfig) -> bytes | None:
+    """Read the trial's key where its rules need one, as `pseudonym_key` does; None where they do not."""
+    return None if privacy.headers == "none" else pseudonym_key()
+
+
 def pseudonym_key() -> bytes:
     """Read the trial's key from the environment; it is never stored, logged or handed to a scheduler.
 

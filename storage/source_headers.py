@@ -14,7 +14,7 @@ import pydicom
 import zarr
 
 from storage.config import PrivacyConfig
-from storage.deidentify import clean_header, key_id, pseudonym_key
+from storage.deidentify import clean_header, key_id, needed_key
 from storage.dicom_read import PARSE_ERRORS, FileSource, naming_the_file
 from storage.dicom_series import EchoStack, Role
 from storage.errors import RefusedError
@@ -143,9 +143,9 @@ def keep_source_headers(
     RefusedError, UnreadableError
         See `read_source_header`.
     """
-    if privacy.headers == "none":
+    key = needed_key(privacy)
+    if key is None:
         return
-    key = pseudonym_key()
     for stack in stacks:
         source = read_source_header(stack, uploads, privacy, key, subject_id)
         write_source_header(store, stack.role, source)
