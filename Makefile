@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint bench
+.PHONY: help setup demo test unit lint bench bench-long
 
 help:
 	@echo "make demo   a small digital trial in ./demo, one night over it, the tables (2 minutes; then seconds)"
 	@echo "make test   the whole test suite (10 minutes)"
 	@echo "make unit   the tests that start no server and no browser (1 minute)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (2 minutes; peers get their own environment)"
+	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -23,7 +24,7 @@ setup: .venv/complete
 	@touch $@
 
 demo: setup
-	@$(BIN)/cmrtrials simulate demo
+	@$(BIN)/cmrtrials simulate demo --difficulty clean
 	@echo "One upload of this trial is broken on purpose: its first night ends as Failed and says so."
 	@$(BIN)/cmrtrials run demo || test $$? -eq 1
 
@@ -41,3 +42,6 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks
+
+bench-long: setup
+	@$(BIN)/python -m tests.benchmarks.fuzz

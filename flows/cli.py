@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -42,16 +42,32 @@ def simulate(
     subjects: Annotated[int, typer.Option(min=1, help="Number of subjects.")] = 6,
     visits: Annotated[int, typer.Option(min=1, help="Visits a subject, half a year apart.")] = 2,
     seed: Annotated[int, typer.Option(help="Same seed, same trial.")] = 1,
+    difficulty: Annotated[
+        Literal["clean", "typical", "hard"], typer.Option(help="How far the images are from ideal.")
+    ] = "typical",
+    vendor: Annotated[
+        Literal["phantom", "siemens", "philips", "ge", "mixed"],
+        typer.Option(help="Whose scanners the sites have, and so how their files are written."),
+    ] = "phantom",
     faults: Annotated[
-        bool, typer.Option(help="Send what sites send: a broken file, a missing guide, a missing hematocrit.")
-    ] = True,
+        str,
+        typer.Option(
+            help="What goes wrong, separated by commas: demo (broken_file, no_guide, no_hematocrit), "
+            "duplicate_upload, missing_echo, repeated_time, repeated_slice, same_uid, post_elsewhere, zip, "
+            "compressed, scanner_change."
+        ),
+    ] = "demo",
+    no_faults: Annotated[bool, typer.Option("--no-faults", help="Nothing goes wrong.")] = False,
 ) -> None:
     """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
-    from flows.simulate import Recipe, simulate_trial
+    from flows.simulate import Recipe, parse_faults, simulate_trial
     from flows.terminal import fail_clearly, simulation_progress
 
-    with fail_clearly(), simulation_progress(subjects * visits) as advance:
-        simulate_trial(root, Recipe(subjects, visits, seed, faults), on_visit=advance)
+    with fail_clearly():
+        chosen = () if no_faults else parse_faults(faults)
+        recipe = Recipe(subjects, visits, seed, chosen, difficulty, vendor)
+        with simulation_progress(subjects * visits) as advance:
+            simulate_trial(root, recipe, on_visit=advance)
 
 
 @app.command()
@@ -98,12 +114,44 @@ def rerun(
 
 @app.command()
 def status(root: Root) -> None:
-    """Show every planned visit with its state and reason."""
-    from flows.terminal import fail_clearly, print_visits
+    """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
+    from flows.intake import waiting_uploads
+    from flows.terminal import fail_clearly, print_uploads, print_visits
     from storage.trial import open_trial
 
     with fail_clearly():
-        print_visits(open_trial(root))
+        trial = open_trial(root)
+        print_visits(trial)
+        waiting = waiting_uploads(trial)
+        if waiting:
+            print_uploads("uploads that no visit has taken", waiting)
+
+
+@app.command()
+def intake(
+    root: Root,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look: say what the next night would take and refuse.")
+    ] = False,
+) -> None:
+    """Show what is in incoming/: the visit of each upload, what was found, what is refused and what to do.
+
+    Nothing is written. Exit code 1 when an upload is refused or fits no planned visit.
+    """
+    from flows.intake import BAD_VERDICTS, check_intake
+    from flows.terminal import fail_clearly, print_uploads
+    from storage.trial import open_trial
+
+    if not check:
+        typer.echo(
+            "uploads are taken in by a night (`cmrtrials run ROOT`); add --check to look only", err=True
+        )
+        raise typer.Exit(code=2)
+    with fail_clearly():
+        checked = check_intake(open_trial(root))
+        print_uploads("uploads", checked)
+    if any(upload.verdict in BAD_VERDICTS for upload in checked):
+        raise typer.Exit(code=1)
 
 
 @app.command()

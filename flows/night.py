@@ -111,11 +111,15 @@ class Night:
     def run(self) -> State[Any]:
         """Settle what needs no work, compute the rest, and judge the night."""
         for stray in self._plan.stray:
+            self._log.warning("no planned visit takes %s", stray)
+            if stray.is_old:
+                continue
             if not is_quarantined(self._trial.root, stray.upload.upload_id):
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
                 self._publisher.stray(stray)
-            quarantine_upload(self._trial.root, stray.upload, stray.reason, found=stray.found)
-            self._log.warning("no planned visit takes %s", stray)
+            quarantine_upload(
+                self._trial.root, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found
+            )
         for waiting in self._plan.waiting:
             self._publisher.waiting(waiting)
         for visit, planned in self._plan.corrected:

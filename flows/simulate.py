@@ -1,39 +1,76 @@
 """A digital trial on disk: uploads as sites send them, the plan, the configuration, and the truth."""
 
 import csv
+import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import UInt16
-from torch import Tensor
 
-from cmrcore.phantom import RoleEchoes, SimulatedScan, simulate_scan
+from cmrcore.phantom import SimulatedScan, simulate_scan
 from flows.errors import FlowError
-from storage.config import CONFIG_FILE, load_config
-from storage.dicom_write import MrHeader, deterministic_uid, write_guide_nifti, write_guide_seg, write_mr
-from storage.geometry import StackGeometry, Vector
+from flows.simulated_upload import write_upload
+from flows.simulated_visit import Fault, SimulatedVisit
+from storage.config import CONFIG_FILE
 from storage.plan import OPTIONAL_COLUMNS, PLAN_FILE, REQUIRED_COLUMNS
 from storage.truth import TRUTH, write_truth_arrays, write_truth_tables
-from storage.upload import INCOMING
+from storage.vendor_write import Flavor, Syntax
+
+Vendor = Literal["phantom", "siemens", "philips", "ge", "mixed"]
+Difficulty = Literal["clean", "typical", "hard"]
 
 FIRST_VISIT = date(2026, 1, 12)
 VISIT_INTERVAL = timedelta(days=182)
 WINDOW_DAYS = 14
 SCHEME_NATIVE, SCHEME_NATIVE_11, SCHEME_POST = "5(3)3", "3(3)3(3)5", "4(1)3(1)2"
-POST_DELAY = timedelta(minutes=15)
-CUT_OFF_BYTES = 5000
+
+DEMO_FAULTS: tuple[Fault, ...] = ("broken_file", "no_guide", "no_hematocrit")
+"""What goes wrong where nothing else is asked for."""
+
+FLAVORS: dict[Vendor, tuple[Flavor, ...]] = {
+    "phantom": ("phantom", "phantom"),
+    "siemens": ("siemens-ve", "siemens-xa"),
+    "philips": ("philips", "philips-enhanced"),
+    "ge": ("ge", "ge"),
+    "mixed": ("siemens-ve", "philips", "ge", "siemens-xa", "philips-enhanced"),
+}
+"""Scanners of a trial, one a site."""
+
+COMPRESSIONS: tuple[Syntax, ...] = ("jpeg-lossless", "jpeg-ls", "jpeg-2000", "rle", "deflated")
+"""Encodings that the fault ``compressed`` goes through, visit by visit."""
 
 RECIPE_FILE = "simulation.json"
 
 
 class NotEmptyError(FlowError, FileExistsError):
     """A trial would be written over something else."""
+
+
+class UnknownFaultError(FlowError, ValueError):
+    """A fault was asked for that the simulator does not know."""
+
+
+def parse_faults(text: str) -> tuple[Fault, ...]:
+    """Read a list of faults, separated by commas; ``demo`` stands for `DEMO_FAULTS`.
+
+    Raises
+    ------
+    UnknownFaultError
+        Naming what is unknown and what there is.
+    """
+    known: dict[str, tuple[Fault, ...]] = {fault: (fault,) for fault in get_args(Fault)}
+    known["demo"] = DEMO_FAULTS
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        message = f"no fault {', '.join(unknown)}; there are {', '.join(known)}"
+        raise UnknownFaultError(message)
+    return tuple(dict.fromkeys(fault for name in names for fault in known[name]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,71 +83,55 @@ class Recipe:
     """Visits a subject, half a year apart."""
     seed: int
     """Seed of all that is drawn."""
-    faults: bool
-    """Whether one upload is broken, one has no guide, and one hematocrit is missing."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong; each fault strikes one visit, ``compressed`` and ``scanner_change`` several."""
+    difficulty: Difficulty = "clean"
+    """How far the images are from ideal."""
+    vendor: Vendor = "phantom"
+    """Whose scanners the sites have."""
 
-    def visits(self) -> Iterator["SimulatedVisit"]:
+    def visits(self) -> Iterator[SimulatedVisit]:
         """Yield every visit with what is particular about it."""
+        flavors = FLAVORS[self.vendor]
         for subject in range(self.n_subjects):
             for visit in range(self.n_visits):
-                is_last = visit == self.n_visits - 1
                 rng = np.random.default_rng([self.seed, subject, visit])
                 planned = FIRST_VISIT + subject * timedelta(days=7) + visit * VISIT_INTERVAL
+                faults = frozenset(fault for fault in self.faults if self._strikes(fault, subject, visit))
+                site = subject % len(flavors)
+                number = subject * self.n_visits + visit
                 yield SimulatedVisit(
                     subject_index=subject,
                     visit_index=visit,
+                    site_index=site,
                     planned_on=planned,
                     scanned_at=datetime.combine(planned, time(10)) + timedelta(days=int(rng.integers(-5, 6))),
                     scheme_native=SCHEME_NATIVE_11 if subject == 2 else SCHEME_NATIVE,
+                    scheme_post=SCHEME_POST,
                     guide_format="nifti" if subject == 1 else "seg",
-                    has_guide=not (self.faults and subject == 3 and is_last),
-                    has_hematocrit=not (self.faults and subject == 4 and visit == 0),
-                    is_broken=self.faults and subject == self.n_subjects - 1 and is_last,
+                    flavor=flavors[(site + ("scanner_change" in faults)) % len(flavors)],
+                    syntax=COMPRESSIONS[number % len(COMPRESSIONS)] if "compressed" in faults else "explicit",
+                    faults=faults,
                 )
 
-
-@dataclass(frozen=True, slots=True)
-class SimulatedVisit:
-    """One visit of a digital trial."""
-
-    subject_index: int
-    """Which subject, from 0."""
-    visit_index: int
-    """Which visit, from 0."""
-    planned_on: date
-    """Date in subjects.csv."""
-    scanned_at: datetime
-    """Start of the native series, scanner's local time."""
-    scheme_native: str
-    """MOLLI scheme before contrast."""
-    guide_format: str
-    """How the guiding masks are sent: ``seg`` (DICOM) or ``nifti``."""
-    has_guide: bool
-    """Whether guiding masks are sent at all."""
-    has_hematocrit: bool
-    """Whether subjects.csv knows the hematocrit."""
-    is_broken: bool
-    """Whether one native image arrives cut off."""
-
-    @property
-    def subject_id(self) -> str:
-        """Pseudonym of the subject."""
-        return f"S{self.subject_index + 1:02d}"
-
-    @property
-    def visit_id(self) -> str:
-        """Name of the visit."""
-        return f"V{self.visit_index + 1}"
-
-    @property
-    def site_id(self) -> str:
-        """Site of the subject; text, so that the zero stays."""
-        return f"{self.subject_index % 2 + 1:02d}"
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the upload, below the trial's root."""
-        return Path(INCOMING) / f"{self.subject_id}_{self.scanned_at:%Y%m%d}"
+    def _strikes(self, fault: Fault, subject: int, visit: int) -> bool:
+        """Whether a fault strikes a visit."""
+        is_last = visit == self.n_visits - 1
+        struck: dict[Fault, bool] = {
+            "broken_file": subject == self.n_subjects - 1 and is_last,
+            "no_guide": subject == 3 and is_last,
+            "no_hematocrit": subject == 4 and visit == 0,
+            "duplicate_upload": subject == 0 and visit == 0,
+            "missing_echo": subject == 1 % self.n_subjects and visit == 0,
+            "repeated_time": subject == 2 % self.n_subjects and is_last,
+            "repeated_slice": subject == 0 and is_last,
+            "same_uid": subject == 3 % self.n_subjects and visit == 0,
+            "post_elsewhere": subject == 4 % self.n_subjects and is_last,
+            "zip": subject == 5 % self.n_subjects and visit == 0,
+            "compressed": True,
+            "scanner_change": visit > 0 and subject % len(FLAVORS[self.vendor]) == 0,
+        }
+        return struck[fault]
 
 
 def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) -> None:
@@ -131,7 +152,7 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
         When the folder holds something else.
     """
     done = root / TRUTH / RECIPE_FILE
-    if done.is_file() and json.loads(done.read_text()) == asdict(recipe):
+    if done.is_file() and json.loads(done.read_text()) == _as_json(recipe):
         return
     if root.exists() and any(root.iterdir()):
         message = (
@@ -144,14 +165,8 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
     slices: list[dict[str, Any]] = []
     plan: list[dict[str, Any]] = []
     for visit in recipe.visits():
-        scan = simulate_scan(
-            recipe.seed,
-            visit.subject_index,
-            visit.visit_index,
-            scheme_native=visit.scheme_native,
-            scheme_post=SCHEME_POST,
-        )
-        _write_upload(root, visit, scan, recipe.seed)
+        scan = _simulate(recipe, visit)
+        write_upload(root, visit, scan, recipe.seed)
         plan.append(_plan_line(visit, scan))
         ids = {"subject_id": visit.subject_id, "visit_id": visit.visit_id}
         scans.append({**ids, "level": "global", **scan.truth.scan})
@@ -160,11 +175,27 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
         write_truth_arrays(root, visit.subject_id, visit.visit_id, scan.labels.numpy(), maps)
         on_visit(f"{visit.subject_id}/{visit.visit_id}")
     write_truth_tables(root, scans, slices)
+    _write_plan(root, plan)
+    done.write_text(json.dumps(_as_json(recipe)))
+
+
+def _simulate(recipe: Recipe, visit: SimulatedVisit) -> SimulatedScan:
+    """Simulate a visit's scan; the one place that knows which difficulties the simulator has."""
+    options: dict[str, Any] = {"scheme_native": visit.scheme_native, "scheme_post": visit.scheme_post}
+    if "difficulty" in inspect.signature(simulate_scan).parameters:
+        options["difficulty"] = recipe.difficulty
+    return simulate_scan(recipe.seed, visit.subject_index, visit.visit_index, **options)
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    return {**asdict(recipe), "faults": list(recipe.faults)}
+
+
+def _write_plan(root: Path, plan: Sequence[dict[str, Any]]) -> None:
     with (root / PLAN_FILE).open("w", newline="") as file:
         writer = csv.DictWriter(file, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
         writer.writeheader()
         writer.writerows(plan)
-    done.write_text(json.dumps(asdict(recipe)))
 
 
 def _plan_line(visit: SimulatedVisit, scan: SimulatedScan) -> dict[str, Any]:
@@ -175,7 +206,7 @@ def _plan_line(visit: SimulatedVisit, scan: SimulatedScan) -> dict[str, Any]:
         "window_days": WINDOW_DAYS,
         "site_id": visit.site_id,
     }
-    if visit.has_hematocrit:
+    if "no_hematocrit" not in visit.faults:
         drawn_at = visit.scanned_at - timedelta(minutes=90)
         line |= {
             "hematocrit_fraction": scan.hematocrit_fraction,
@@ -184,105 +215,3 @@ def _plan_line(visit: SimulatedVisit, scan: SimulatedScan) -> dict[str, Any]:
             "hematocrit_time": "" if visit.subject_index % 3 == 1 else f"{drawn_at:%H:%M}",
         }
     return line
-
-
-def _write_upload(root: Path, visit: SimulatedVisit, scan: SimulatedScan, seed: int) -> None:
-    """Write the images in scrambled order under names that mean nothing, as transfers leave them."""
-    folder = root / visit.folder
-    study = f"{seed}/{visit.subject_id}/{visit.visit_id}"
-    n_images = 1 + sum(echoes.ti_ms.numel() for echoes in (scan.native, scan.post))
-    names = np.random.default_rng([seed, visit.subject_index, visit.visit_index, 1]).permutation(n_images)
-    paths = iter([folder / f"IM{number:04d}.dcm" for number in names])
-    geometry = StackGeometry(
-        positions_mm=tuple((x, y, z) for x, y, z in scan.geometry.positions_mm.tolist()),
-        orientation=scan.geometry.orientation,
-        pixel_spacing_mm=scan.geometry.pixel_spacing_mm,
-        shape=(scan.labels.shape[-2], scan.labels.shape[-1]),
-    )
-    study_header = MrHeader(
-        patient_id=visit.subject_id,
-        study_uid=deterministic_uid(study),
-        series_uid=deterministic_uid(f"{study}/1"),
-        instance_uid=deterministic_uid(f"{study}/1/0"),
-        series_number=1,
-        instance_number=1,
-        series_description="localizer",
-        acquired_at=visit.scanned_at - timedelta(minutes=5),
-        study_at=visit.scanned_at - timedelta(minutes=10),
-        inversion_time_ms=None,
-        position_mm=geometry.positions_mm[0],
-        orientation=geometry.orientation,
-        pixel_spacing_mm=geometry.pixel_spacing_mm,
-        slice_thickness_mm=scan.geometry.slice_thickness_mm,
-        field_strength_t=scan.field_strength_t,
-    )
-    write_mr(next(paths), _stored_pixels(scan.native.echoes[0, -1]), study_header)
-    written: dict[str, list[list[Path]]] = {}
-    for role, echoes, number, delay in (
-        ("native", scan.native, 2, timedelta(0)),
-        ("post", scan.post, 3, POST_DELAY),
-    ):
-        series_header = replace(
-            study_header,
-            series_uid=deterministic_uid(f"{study}/{number}"),
-            series_number=number,
-            series_description=f"MOLLI {echoes.scheme} SAX {role}",
-            acquired_at=visit.scanned_at + delay,
-        )
-        written[role] = _write_series(paths, echoes, geometry.positions_mm, series_header)
-    if visit.has_guide:
-        _write_guides(
-            root, visit, scan, geometry, {role: [row[0] for row in rows] for role, rows in written.items()}
-        )
-    if visit.is_broken:
-        cut = written["native"][1][2]
-        cut.write_bytes(cut.read_bytes()[:-CUT_OFF_BYTES])
-
-
-def _write_series(
-    paths: Iterator[Path], echoes: RoleEchoes, positions_mm: Sequence[Vector], header: MrHeader
-) -> list[list[Path]]:
-    """Write the images of one role; give their files by slice, in acquisition order."""
-    written: list[list[Path]] = []
-    for slice_index, (images, times, position) in enumerate(
-        zip(echoes.echoes, echoes.ti_ms, positions_mm, strict=True)
-    ):
-        written.append([])
-        for index, (image, ti_ms) in enumerate(zip(images, times.tolist(), strict=True)):
-            number = slice_index * len(images) + index + 1
-            path = next(paths)
-            frame = replace(
-                header,
-                instance_uid=deterministic_uid(f"{header.series_uid}/{number}"),
-                instance_number=number,
-                acquired_at=header.acquired_at + timedelta(seconds=20 * slice_index + index),
-                inversion_time_ms=ti_ms,
-                position_mm=position,
-            )
-            write_mr(path, _stored_pixels(image), frame)
-            written[-1].append(path)
-    return written
-
-
-def _write_guides(
-    root: Path,
-    visit: SimulatedVisit,
-    scan: SimulatedScan,
-    geometry: StackGeometry,
-    first_images: Mapping[str, list[Path]],
-) -> None:
-    """Write a reader's masks of the first echo: a DICOM SEG for each role, or one NIfTI file for both."""
-    folder = root / visit.folder
-    masks = scan.labels.numpy()
-    if visit.guide_format == "nifti":
-        values = load_config(root / CONFIG_FILE).intake.guide.nifti_labels.model_dump()
-        write_guide_nifti(folder / "guide.nii.gz", masks, geometry, values)
-        return
-    for role, images in first_images.items():
-        write_guide_seg(folder / f"guide_{role}.dcm", masks, images, f"{visit.folder}/guide/{role}")
-
-
-def _stored_pixels(image: Tensor) -> UInt16[np.ndarray, "row col"]:
-    """Round to the integers that DICOM stores."""
-    stored: UInt16[np.ndarray, "row col"] = np.clip(np.rint(image.numpy()), 0, 65535).astype(np.uint16)
-    return stored

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -26,7 +26,19 @@ from storage.errors import StorageError
 from storage.tables import read_table
 from storage.trial import Trial
 
+if TYPE_CHECKING:
+    from flows.intake import CheckedUpload
+
 STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed": "red", "refused": "red"}
+
+VERDICT_STYLES = {
+    "accepted": "green",
+    "accepted in part": "yellow",
+    "taken before": "dim",
+    "arriving": "dim",
+    "refused": "red",
+    "no planned visit": "red",
+}
 
 PERCENT = "{:.1%}"
 
@@ -80,6 +92,35 @@ def print_visits(trial: Trial) -> None:
         reason = "; ".join(filter(None, ["no longer in subjects.csv, its rows stay", row["reason"]]))
         add(subject_id, visit_id, "-", row["state"], reason)
     console.print(table)
+
+
+def print_uploads(title: str, uploads: Sequence["CheckedUpload"]) -> None:
+    """Print what would become of uploads: a table, or into a pipe one line each, its cells parted by tabs."""
+    headings = ["entry", "upload", "visit", "found", "files", "verdict", "reason", "what to do"]
+    rows = [
+        [
+            str(upload.entry),
+            upload.upload_id,
+            upload.visit,
+            upload.found or "-",
+            _cell(upload.n_files, "{}"),
+            upload.verdict,
+            upload.reason or "-",
+            upload.advice or "nothing",
+        ]
+        for upload in uploads
+    ]
+    if not console.is_terminal:
+        csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([headings, *rows])
+        return
+    table = _table(title, headings)
+    for row in rows:
+        style = VERDICT_STYLES[row[5]]
+        table.add_row(*(f"[{style}]{cell}[/{style}]" if cell == row[5] else escape(cell) for cell in row))
+    console.print(table)
+    console.print(
+        "[dim]entry: place in incoming/, sorted by name; file numbers: likewise in the upload[/dim]"
+    )
 
 
 def print_scans(trial: Trial) -> None:

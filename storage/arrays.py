@@ -20,10 +20,11 @@ import zarr
 import zarr.codecs
 
 from storage.dicom_read import FileSource
-from storage.dicom_series import ROLES, EchoStack, Role
+from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
 from storage.durable import fsync_path
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
+from storage.series_rules import ROLES, Role
 
 ARRAYS = "arrays"
 
@@ -40,6 +41,7 @@ _STACK_ATTRIBUTES = (
     "field_strength_t",
     "manufacturer",
     "scanner_model",
+    "repeats",
 )
 
 

@@ -4,13 +4,22 @@ Every key must be written: a trial's record hides no default. Only `matching.fol
 `matching.patient_id_pattern` may be left out, where folder or PatientID are not matched.
 """
 
+import math
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from storage.digest import canonical_digest
 from storage.errors import ConfigError, NotStoredError
@@ -53,6 +62,14 @@ def _check_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
     return schemes
 
 
+def _check_minutes(minutes: tuple[float, ...]) -> tuple[float, ...]:
+    if minutes and not (len(minutes) == 2 and minutes[0] < minutes[1]):
+        message = f"{list(minutes)} is no range [from, to] in minutes; [] where time says nothing"
+        raise ValueError(message)
+    return minutes
+
+
+MinuteRange = Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_minutes)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_schemes)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -103,11 +120,57 @@ class PrivacyConfig(_Section):
     """Private elements that stay in cleaned headers; they are not looked into."""
 
 
-class SeriesRule(_Section):
-    """How one role's series is recognised."""
+class UploadsConfig(_Section):
+    """When an upload counts as arrived, and how much it may ask of us."""
+
+    stable_minutes: Annotated[float, Field(ge=0)]
+    """Time without a change after which an upload counts as arrived [min]; 0: at once; inf: never by time."""
+    marker_file: Annotated[str, Field(pattern=r"^[^/\\]*$")]
+    """File that says an upload is complete; empty for none."""
+    max_files: Annotated[int, Field(gt=0)]
+    """Files of one upload."""
+    max_file_mib: Positive
+    """Size of one file [MiB]."""
+    max_total_mib: Positive
+    """Size of all files of one upload, unpacked [MiB]."""
+    max_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    """Unpacked size of a zip file over its own size."""
+    read_seconds: Positive
+    """Processor time for reading one file [s]."""
+    read_memory_mib: Positive
+    """Memory for reading one file [MiB]."""
+
+    @model_validator(mode="after")
+    def _check_arrival(self) -> Self:
+        if self.marker_file and not self.stable_minutes:
+            message = (
+                "marker_file is never waited for while stable_minutes is 0; set the longest wait, or inf"
+            )
+            raise ValueError(message)
+        if not self.marker_file and math.isinf(self.stable_minutes):
+            message = "stable_minutes = inf needs a marker_file, or no upload ever arrives"
+            raise ValueError(message)
+        return self
+
+
+class SeriesMatch(_Section):
+    """How series of one kind are recognised; all that is written must fit."""
 
     description: Pattern
-    """Found in SeriesDescription."""
+    """Found in SeriesDescription; empty fits all."""
+    protocol: Pattern
+    """Found in ProtocolName; empty fits all."""
+    image_type: Pattern
+    r"""Found in ImageType, its values joined by ``\``; empty fits all."""
+    minutes_since_contrast: MinuteRange
+    """From and to, counted from the contrast bolus that the headers state [min]; empty fits all."""
+    minutes_since_first: MinuteRange
+    """From and to, counted from the first image that fits the patterns of a rule [min]; empty fits all."""
+
+
+class SeriesRule(SeriesMatch):
+    """How one role's series is recognised, and what it must hold."""
+
     schemes: Schemes
     """Acquisition schemes that may occur; the number of images tells them apart."""
 
@@ -131,6 +194,10 @@ class GuideConfig(_Section):
     """How guiding masks are read."""
 
     nifti_labels: NiftiLabels
+    nifti_native: Pattern
+    """Found in the name of a NIfTI guide that is for native images alone; empty fits none."""
+    nifti_post: Pattern
+    """Found in the name of a NIfTI guide that is for post-contrast images alone; empty fits none."""
 
 
 class IntakeConfig(_Section):
@@ -142,8 +209,12 @@ class IntakeConfig(_Section):
     """Longest inversion time that is believed [ms]."""
     position_tolerance_mm: Positive
     """Distance along the normal within which two images are of one slice [mm]."""
+    repeats: Literal["last_complete", "refuse"]
+    """A slice acquired twice: ``last_complete`` takes the last that is complete, and names the others."""
     native: SeriesRule
     post: SeriesRule
+    other: dict[Literal["t2", "t1rho", "stress", "rest"], SeriesMatch]
+    """Series that are recognised and counted, so that they are taken for neither native nor post."""
     guide: GuideConfig
 
 
@@ -238,6 +309,7 @@ class TrialConfig(_Section):
     trial_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     matching: MatchingConfig
     privacy: PrivacyConfig
+    uploads: UploadsConfig
     intake: IntakeConfig
     segment: SegmentConfig
     quantify: QuantifyConfig
@@ -246,7 +318,8 @@ class TrialConfig(_Section):
 
     def digest(self) -> str:
         """SHA-256 of all that changes results."""
-        return canonical_digest(self.model_dump(mode="json", exclude={"schedule"}))
+        arrival = {"stable_minutes", "marker_file"}
+        return canonical_digest(self.model_dump(mode="json", exclude={"schedule": True, "uploads": arrival}))
 
 
 def load_config(path: Path) -> TrialConfig:

@@ -1,11 +1,11 @@
-"""Read DICOM files: one header record per instance, and its pixels; units are settled here, nowhere else."""
+"""Read DICOM headers: one record per image, that is per frame; units are settled here, nowhere else."""
 
 import logging
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -14,31 +14,65 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pydicom
-from jaxtyping import Float32
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import MediaStorageDirectoryStorage, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+    SegmentationStorage,
+)
 from pydicom.valuerep import DA, DT, TM
 
+from storage.dicom_dialect import (
+    Rescale,
+    Scopes,
+    TimeValue,
+    Vendor,
+    first_value,
+    numbers_of,
+    read_component_code,
+    read_rescale,
+    read_times,
+    vendor_of,
+)
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 
-Component = Literal["magnitude", "phase", "other"]
+Component = Literal["magnitude", "phase", "real", "imaginary", "other"]
+Content = Literal["acquired", "motion corrected", "map", "other"]
 InstanceKind = Literal["mr", "seg", "other"]
 
 Value = TypeVar("Value")
 
-TI_SOURCE = "InversionTime (0018,0082)"
-
 _PREAMBLE_LENGTH = 128
 _MOMENT = re.compile(r"\d{12}(\d{2}(\.\d{1,6})?)?([+-]\d{4})?")
-_KINDS: dict[str, InstanceKind] = {MRImageStorage: "mr", SegmentationStorage: "seg"}
+_ENHANCED = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+_KINDS: dict[str, InstanceKind] = {
+    MRImageStorage: "mr",
+    **dict.fromkeys(_ENHANCED, "mr"),
+    SegmentationStorage: "seg",
+}
 _COMPONENTS: dict[str, Component] = {
     "M": "magnitude",
     "MAGNITUDE": "magnitude",
+    "M_FFE": "magnitude",
+    "M_SE": "magnitude",
+    "M_IR": "magnitude",
     "P": "phase",
     "PHASE": "phase",
+    "PHASE MAP": "phase",
+    "R": "real",
+    "REAL": "real",
+    "I": "imaginary",
+    "IMAGINARY": "imaginary",
 }
+_MAP_TOKEN = re.compile(
+    r"(T1|T2|T2_?STAR|T1RHO|R1|R2|ECV|PD)[ _]?MAP|MYOMAPS_.*|FITPARAMS|T[12]SD|PSIR|MAGIR|ECV"
+)
+_MAP_NAME = re.compile(r"(?i)(_MOCO_T[12]\b|[ _-]T[12][ _-]?MAP$|^T[12][ _-]?MAP$|FITPARAMS)")
+_MOCO_NAME = re.compile(r"(?i)(^|[ _-])MOCO($|[ _-])")
 # pydicom's log quotes the values it stumbles over, which may be a patient's.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -47,6 +81,7 @@ PARSE_ERRORS = (
     InvalidDicomError,
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     RuntimeError,
@@ -74,34 +109,46 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Header of one DICOM file; None where the file does not say. Never stored: it holds identifiers."""
+    """Header of one frame of a file; None where it does not say. Never stored: it holds identifiers."""
 
     source: FileSource
     """Which file."""
     path: Path = field(repr=False)
     """Where it lies in incoming/."""
     kind: InstanceKind
-    """Classic MR image, segmentation, or anything else."""
+    """MR image, classic or enhanced, segmentation, or anything else."""
+    frame_index: int
+    """Which frame of the file, from 0."""
+    n_frames: int
+    """Frames in the file."""
     sop_instance_uid: str = field(repr=False)
-    """Identifier of the instance."""
+    """Identifier of the instance, the same in all its frames."""
     series_instance_uid: str = field(repr=False)
     """Identifier of its series."""
+    series_number: int | None
+    """SeriesNumber."""
     patient_id: str = field(repr=False)
     """PatientID, empty where absent."""
     study_date: date | None
     """StudyDate."""
     acquired_at: datetime | None
     """Start of the acquisition, else of the series, else of the study; scanner's local time."""
-    series_description: str
+    contrast_at: datetime | None
+    """Start of the contrast bolus, scanner's local time."""
+    series_description: str = field(repr=False)
     """SeriesDescription, empty where absent."""
+    protocol_name: str = field(repr=False)
+    """ProtocolName, empty where absent."""
+    image_type: tuple[str, ...]
+    """ImageType, of the frame where the file is enhanced."""
     component: Component
     """Part of the complex image."""
+    content: Content
+    """As acquired, or what the scanner made of it."""
     acquisition_number: int
     """AcquisitionNumber, 0 where absent."""
     instance_number: int
     """InstanceNumber, 0 where absent."""
-    n_frames: int
-    """Frames in the file."""
     shape: tuple[int, int] | None
     """Rows, columns."""
     position_mm: Vector | None
@@ -112,12 +159,14 @@ class Instance:
     """Distance between rows, between columns [mm]."""
     slice_thickness_mm: float | None
     """Thickness of the slice [mm]."""
-    ti_ms: float | None
-    """Inversion time [ms], as written; its range is checked in `dicom_series`."""
-    ti_source: str | None
-    """Attribute the inversion time was read from."""
+    times: tuple[TimeValue, ...]
+    """What may be its inversion, preparation and trigger time; `dicom_series` decides for a whole slice."""
+    rescale: Rescale
+    """From stored values to those the scanner means."""
     field_strength_t: float | None
     """Field strength [T]."""
+    vendor: Vendor
+    """Whose dialect the header is read in."""
     manufacturer: str
     """Manufacturer, empty where absent."""
     scanner_model: str
@@ -140,8 +189,8 @@ def is_dicom(path: Path) -> bool:
         return file.read(_PREAMBLE_LENGTH + 4)[_PREAMBLE_LENGTH:] == b"DICM"
 
 
-def read_instance(path: Path, source: FileSource) -> Instance | None:
-    """Read a file's header; None where it is not DICOM.
+def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
+    """Read a file's header, one record per frame; None where it is not DICOM.
 
     Raises
     ------
@@ -151,68 +200,32 @@ def read_instance(path: Path, source: FileSource) -> Instance | None:
     if not is_dicom(path):
         return None
 
-    def read() -> Instance:
-        return _parse(pydicom.dcmread(path, stop_before_pixels=True), path, source)
+    def read() -> tuple[Instance, ...]:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        return tuple(_instances(dataset, path, source))
 
-    return _guarded(read, source, "its header cannot be read")
+    return guarded(read, source, "its header cannot be read")
 
 
 def read_identity(path: Path, source: FileSource) -> tuple[str, date | None]:
-    """PatientID and StudyDate of a DICOM file, faster than `read_instance`."""
+    """PatientID and StudyDate of a DICOM file, faster than `read_file`."""
     tags = ["SpecificCharacterSet", "PatientID", "StudyDate"]
 
     def read() -> tuple[str, date | None]:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        return _text(dataset, "PatientID"), _date(dataset, "StudyDate")
+        return _text([dataset], "PatientID"), _date([dataset], "StudyDate")
 
-    return _guarded(read, source, "its header cannot be read")
+    return guarded(read, source, "its header cannot be read")
 
 
-def read_pixels(instance: Instance) -> Float32[np.ndarray, "row col"]:
-    """Read an image, rescaled to the values the scanner means.
+def guarded(read: Callable[[], Value], source: FileSource, problem: str) -> Value:
+    """Read without pydicom's warnings on harmless faults; refuse the file on any other.
 
     Raises
     ------
     RefusedError
-        If the pixel data are missing, cut off, not decodable, not one frame of grey values, or not finite.
-    UnreadableError
-        If the machine cannot read the file.
+        With the problem and the kind of error, never its text, which may quote the file.
     """
-
-    def read() -> Float32[np.ndarray, "row col"]:
-        dataset = pydicom.dcmread(instance.path)
-        _check_pixel_data(dataset, instance)
-        slope = _rescale(dataset, "RescaleSlope", 1.0, instance.source)
-        intercept = _rescale(dataset, "RescaleIntercept", 0.0, instance.source)
-        return dataset.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-
-    with naming_the_file(instance.source):
-        pixels = _guarded(read, instance.source, "its pixel data cannot be decoded")
-    if pixels.shape != instance.shape or not np.all(np.isfinite(pixels)):
-        message = f"{instance.source}: pixel values are not finite numbers on a grid of {instance.shape}"
-        raise RefusedError(message)
-    return pixels
-
-
-def _check_pixel_data(dataset: pydicom.Dataset, instance: Instance) -> None:
-    if instance.n_frames != 1 or _number(dataset, "SamplesPerPixel") != 1:
-        message = f"{instance.source}: {instance.n_frames} frames, expected one frame of grey values"
-        raise RefusedError(message)
-    if "PixelData" not in dataset:
-        message = f"{instance.source}: its pixel data are missing or cut off; export it again"
-        raise RefusedError(message)
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        return
-    rows, columns = instance.shape or (0, 0)
-    expected = rows * columns * int(dataset.BitsAllocated) // 8
-    found = len(dataset.PixelData)
-    if found not in (expected, expected + expected % 2):
-        message = f"{instance.source}: {found} bytes of pixel data, expected {expected}; export it again"
-        raise RefusedError(message)
-
-
-def _guarded(read: Callable[[], Value], source: FileSource, problem: str) -> Value:
-    """Read without pydicom's warnings on harmless faults; refuse the file on any other."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return read()
@@ -220,100 +233,151 @@ def _guarded(read: Callable[[], Value], source: FileSource, problem: str) -> Val
         raise
     except PARSE_ERRORS as error:
         message = f"{source}: {problem} ({type(error).__name__}); export it again"
-        raise RefusedError(message) from None  # the parser's text may quote the file
+        raise RefusedError(message) from None
 
 
-def _parse(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> Instance:
+def _instances(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> Iterator[Instance]:
     is_index = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-    if not is_index and not (_text(dataset, "SOPClassUID") and _text(dataset, "SOPInstanceUID")):
+    sop_class = _text([dataset], "SOPClassUID")
+    if not is_index and not (sop_class and _text([dataset], "SOPInstanceUID")):
         message = f"{source}: its header has no SOPClassUID or no SOPInstanceUID; export it again"
         raise RefusedError(message)
-    shape = _numbers(dataset, "Rows", 1) + _numbers(dataset, "Columns", 1)
-    position = _numbers(dataset, "ImagePositionPatient", 3)
-    spacing = _numbers(dataset, "PixelSpacing", 2)
-    ti_ms = _number(dataset, "InversionTime")
+    n_frames = int(_number([dataset], "NumberOfFrames") or 1)
+    if sop_class not in _ENHANCED:
+        yield _instance([dataset], path, source, 0, n_frames)
+        return
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if len(groups) != n_frames:
+        message = f"{source}: {n_frames} frames, but functional groups of {len(groups)}; export it again"
+        raise RefusedError(message)
+    shared = [
+        scope for group in dataset.get("SharedFunctionalGroupsSequence") or () for scope in _macros(group)
+    ]
+    for index, group in enumerate(groups):
+        yield _instance([*_macros(group), *shared, dataset], path, source, index, n_frames)
+
+
+def _macros(group: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """Give the functional groups of a frame; the group itself comes last, for its private sequences."""
+    public = (element.value for element in group if element.VR == "SQ" and not element.tag.is_private)
+    return [*(items[0] for items in public if len(items)), group]
+
+
+def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_frames: int) -> Instance:
+    position = _numbers(scopes, "ImagePositionPatient", 3)
+    spacing = _numbers(scopes, "PixelSpacing", 2)
+    shape = _numbers(scopes, "Rows", 1) + _numbers(scopes, "Columns", 1)
+    manufacturer = _text(scopes, "Manufacturer")
+    vendor = vendor_of(manufacturer)
+    image_type = _image_type(scopes)
+    description = _text(scopes, "SeriesDescription")
+    series_number = _number(scopes, "SeriesNumber")
     return Instance(
         source=source,
         path=path,
-        kind=_KINDS.get(_text(dataset, "SOPClassUID"), "other"),
-        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
-        series_instance_uid=_text(dataset, "SeriesInstanceUID"),
-        patient_id=_text(dataset, "PatientID"),
-        study_date=_date(dataset, "StudyDate"),
-        acquired_at=_acquired_at(dataset),
-        series_description=_text(dataset, "SeriesDescription"),
-        component=_component(dataset),
-        acquisition_number=int(_number(dataset, "AcquisitionNumber") or 0),
-        instance_number=int(_number(dataset, "InstanceNumber") or 0),
-        n_frames=int(_number(dataset, "NumberOfFrames") or 1),
+        kind=_KINDS.get(_text(scopes, "SOPClassUID"), "other"),
+        frame_index=index,
+        n_frames=n_frames,
+        sop_instance_uid=_text(scopes, "SOPInstanceUID"),
+        series_instance_uid=_text(scopes, "SeriesInstanceUID"),
+        series_number=None if series_number is None else int(series_number),
+        patient_id=_text(scopes, "PatientID"),
+        study_date=_date(scopes, "StudyDate"),
+        acquired_at=_acquired_at(scopes),
+        contrast_at=_moment_of(scopes, "ContrastBolusStartTime"),
+        series_description=description,
+        protocol_name=_text(scopes, "ProtocolName"),
+        image_type=image_type,
+        component=_component(scopes, image_type, vendor),
+        content=_content(image_type, description),
+        acquisition_number=int(_number(scopes, "AcquisitionNumber") or 0),
+        instance_number=int(_number(scopes, "InstanceNumber") or 0),
         shape=(int(shape[0]), int(shape[1])) if len(shape) == 2 else None,
         position_mm=(position[0], position[1], position[2]) if position else None,
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6) or None,
+        orientation=_numbers(scopes, "ImageOrientationPatient", 6) or None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        slice_thickness_mm=_number(dataset, "SliceThickness"),
-        ti_ms=ti_ms,
-        ti_source=None if ti_ms is None else TI_SOURCE,
-        field_strength_t=_number(dataset, "MagneticFieldStrength"),
-        manufacturer=_text(dataset, "Manufacturer"),
-        scanner_model=_text(dataset, "ManufacturerModelName"),
+        slice_thickness_mm=_number(scopes, "SliceThickness"),
+        times=read_times(scopes, vendor),
+        rescale=read_rescale(scopes, vendor),
+        field_strength_t=_number(scopes, "MagneticFieldStrength"),
+        vendor=vendor,
+        manufacturer=manufacturer,
+        scanner_model=_text(scopes, "ManufacturerModelName"),
     )
 
 
-def _text(dataset: pydicom.Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+def _text(scopes: Scopes, keyword: str) -> str:
+    value = first_value(scopes, keyword)
     return "" if value is None else str(value).strip()
 
 
-def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...]:
+def _numbers(scopes: Scopes, keyword: str, count: int) -> tuple[float, ...]:
     """Give the attribute's finite numbers, or nothing where there are not so many."""
-    value: Any = dataset.get(keyword)
-    if value is None or value == "":
-        return ()
-    numbers = tuple(float(item) for item in (value if isinstance(value, MultiValue) else [value]))
+    numbers = numbers_of(first_value(scopes, keyword))
     return numbers if len(numbers) == count and all(np.isfinite(numbers)) else ()
 
 
-def _number(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    numbers = _numbers(dataset, keyword, 1)
+def _number(scopes: Scopes, keyword: str) -> float | None:
+    numbers = _numbers(scopes, keyword, 1)
     return numbers[0] if numbers else None
 
 
-def _rescale(dataset: pydicom.Dataset, keyword: str, absent: float, source: FileSource) -> float:
-    """Give a rescale value, which may be absent but not wrong."""
-    number = _number(dataset, keyword)
-    if number is None and dataset.get(keyword) not in (None, ""):
-        message = f"{source}: {keyword} is no finite number"
-        raise RefusedError(message)
-    return absent if number is None else number
-
-
-def _date(dataset: pydicom.Dataset, keyword: str) -> date | None:
+def _date(scopes: Scopes, keyword: str) -> date | None:
     try:
-        day = DA(dataset.get(keyword))
+        day = DA(first_value(scopes, keyword))
     except (TypeError, ValueError):
         return None
     return None if day is None else date(day.year, day.month, day.day)
 
 
-def _acquired_at(dataset: pydicom.Dataset) -> datetime | None:
-    written = _text(dataset, "AcquisitionDateTime")
-    if _MOMENT.fullmatch(written):  # DICOM allows less, and pydicom makes the first of January of a mere year
-        with suppress(ValueError):
-            moment = DT(written)
-            return datetime.combine(moment.date(), moment.time())
-    for event in ("Acquisition", "Series", "Study"):
-        day = _date(dataset, f"{event}Date")
-        with suppress(TypeError, ValueError):
-            time_of_day = TM(dataset.get(f"{event}Time"))
-            if day is not None and time_of_day is not None:
-                return datetime.combine(day, time_of_day)
+def _acquired_at(scopes: Scopes) -> datetime | None:
+    for keyword in ("FrameAcquisitionDateTime", "AcquisitionDateTime"):
+        written = _text(scopes, keyword)
+        if _MOMENT.fullmatch(
+            written
+        ):  # DICOM allows less, and pydicom makes the first of January of a mere year
+            with suppress(ValueError):
+                moment = DT(written)
+                return datetime.combine(moment.date(), moment.time())
+    moments = (
+        _moment_of(scopes, f"{event}Time", f"{event}Date") for event in ("Acquisition", "Series", "Study")
+    )
+    return next((moment for moment in moments if moment is not None), None)
+
+
+def _moment_of(scopes: Scopes, time_keyword: str, date_keyword: str = "StudyDate") -> datetime | None:
+    day = _date(scopes, date_keyword)
+    with suppress(TypeError, ValueError):
+        time_of_day = TM(first_value(scopes, time_keyword))
+        if day is not None and time_of_day is not None:
+            return datetime.combine(day, time_of_day)
     return None
 
 
-def _component(dataset: pydicom.Dataset) -> Component:
-    """Magnitude or phase, from ComplexImageComponent or the free values of ImageType."""
-    values = dataset.get("ImageType")
-    image_type = list(values) if isinstance(values, MultiValue) else []
-    candidates = [_text(dataset, "ComplexImageComponent"), *image_type[2:]]
+def _image_type(scopes: Scopes) -> tuple[str, ...]:
+    value = first_value(scopes, "FrameType") or first_value(scopes, "ImageType")
+    items: Sequence[Any] = value if isinstance(value, MultiValue) else [value or ""]
+    return tuple(str(item).strip() for item in items)
+
+
+def _component(scopes: Scopes, image_type: Sequence[str], vendor: Vendor) -> Component:
+    """Part of the complex image, from ComplexImageComponent, GE's own number or the values of ImageType."""
+    own = read_component_code(scopes, vendor) or ""
+    candidates = [_text(scopes, "ComplexImageComponent"), own, *image_type[2:]]
     known = (_COMPONENTS[value.upper()] for value in candidates if value.upper() in _COMPONENTS)
     return next(known, "other")
+
+
+def _content(image_type: Sequence[str], description: str) -> Content:
+    """Tell scanner-made maps and motion-corrected copies apart: by ImageType first, by the name second."""
+    tokens = [value.upper() for value in image_type[2:]]
+    is_derived = image_type[0].upper() == "DERIVED"
+    if any(_MAP_TOKEN.fullmatch(token) for token in tokens) or (is_derived and {"T1", "T2"} & set(tokens)):
+        return "map"
+    if "MOCO" in tokens:
+        return "motion corrected"
+    if len(image_type) > 1 and image_type[1].upper() == "SECONDARY":
+        return "other"
+    if _MAP_NAME.search(description):
+        return "map"
+    return "motion corrected" if _MOCO_NAME.search(description) else "acquired"

@@ -1,20 +1,23 @@
 """From single images to echo stacks: which series is which, which slice, which inversion time.
 
 Nothing is taken from file names or from the order of files. A frame is known by its position along the slice
-normal and by its inversion time; vendors scramble everything else.
+normal and by its inversion time; vendors scramble everything else. Which attribute holds the time is decided
+for all images of a slice together, and a slice that was acquired more than once is taken from one acquisition
+(`storage.acquisition`).
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from storage.acquisition import Echo, Frame, choose_acquisition, refused_file, split_acquisitions
 from storage.config import IntakeConfig, SeriesRule, n_images
-from storage.dicom_read import TI_SOURCE, FileSource, Instance, read_pixels
+from storage.dicom_pixels import FrameReader, read_frames
+from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import (
     UNIT_TOLERANCE,
@@ -23,15 +26,11 @@ from storage.geometry import (
     Vector,
     anterior_direction,
     base_to_apex,
-    col_direction,
     is_orthonormal,
     levels,
     positions_along_normal,
-    row_direction,
 )
-
-Role = Literal["native", "post"]
-ROLES: tuple[Role, Role] = ("native", "post")
+from storage.series_rules import ROLES, Role, SortedSeries, sort_series
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +73,8 @@ class EchoStack:
     """Manufacturer of the scanner."""
     scanner_model: str
     """Model of the scanner."""
+    repeats: tuple[str, ...]
+    """Acquisitions of a slice that were not taken, each with the reason."""
 
     @property
     def geometry(self) -> StackGeometry:
@@ -100,74 +101,101 @@ class IntakeResult:
     """Series, counted per image component, that no rule asks for."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
-    """One usable image of a role; what an `Instance` may lack is there."""
-
-    instance: Instance
-    """Its header."""
-    ti_ms: float
-    """Inversion time [ms]."""
-    ti_source: str
-    """Attribute that it was read from."""
-    position_mm: Vector
-    """Centre of the first pixel, LPS [mm]."""
-    orientation: tuple[float, ...]
-    """Directions of growing col, then of growing row."""
-    pixel_spacing_mm: tuple[float, float]
-    """Distance between rows, between columns [mm]."""
-    pixels: Float32[np.ndarray, "row col"]
-    """Magnitudes [a.u.]."""
-
-
-def assemble(instances: Iterable[Instance], intake: IntakeConfig) -> IntakeResult:
+def assemble(
+    instances: Iterable[Instance], intake: IntakeConfig, read_frames: FrameReader = read_frames
+) -> IntakeResult:
     """Group a visit's images into the native and the post-contrast echo stack.
 
     A file that is unusable by itself is left out and named in `IntakeResult.refused_files`; the visit goes on
     if what remains is complete.
 
+    Parameters
+    ----------
+    instances
+        Frames of all files; an upload that comes first here stands where two contradict each other.
+    intake
+        Rules of the trial.
+    read_frames
+        Reads the pixels of some frames of one file.
+
     Raises
     ------
     RefusedError
-        If there is no native series, or a series is incomplete, contradictory or there twice; its ``files``
-        are those that were left out.
+        If there is no native series, a series fits more than one rule, is incomplete or contradictory; its
+        ``files`` are those that were left out.
     """
-    refused: list[RefusedFile] = []
-    frames: dict[Role, list[_Frame]] = {"native": [], "post": []}
-    others: set[tuple[str, str]] = set()
-    seen: dict[str, Instance] = {}
-    for instance in sorted(instances, key=lambda one: (one.source.upload_id, one.source.file_number)):
-        if instance.kind == "seg":
-            continue
-        try:
-            role = _role(instance, intake)
-            if role is None:
-                if instance.series_instance_uid:  # a DICOMDIR is of no series
-                    others.add((instance.series_instance_uid, instance.component))
-                continue
-            frame = _read_frame(instance, intake)
-        except RefusedError as error:
-            refused.append(_refused_file(instance, error.reason))
-            continue
-        first = seen.setdefault(instance.sop_instance_uid, instance)
-        if first is instance:
-            frames[role].append(frame)
-        elif first.source.sha256 != instance.source.sha256:
-            reason = f"has the SOPInstanceUID of {first.source} but other content; the first stands"
-            refused.append(_refused_file(instance, reason))
+    images = tuple(instances)
+    arrival: dict[str, int] = {}
+    for image in images:
+        arrival.setdefault(image.source.upload_id, len(arrival))
+
+    def place(source: FileSource) -> tuple[int, int]:
+        return (arrival[source.upload_id], source.file_number)
+
+    ordered = sorted(images, key=lambda one: (*place(one.source), one.frame_index))
+    series = sort_series(ordered, intake)
+    frames, refused = _read_files(series, read_frames, place)
     try:
-        return _assemble_roles(frames, intake, tuple(refused), len(others))
+        return _assemble_roles(frames, series, intake, refused)
     except RefusedError as error:
-        raise RefusedError(error.reason, tuple(refused)) from None
+        raise RefusedError(error.reason, (*refused, *error.files)) from None
+
+
+def _read_files(
+    series: SortedSeries, read_frames: FrameReader, place: Callable[[FileSource], tuple[int, int]]
+) -> tuple[dict[Role, list[Frame]], tuple[RefusedFile, ...]]:
+    """Read the pixels of every file once; a file that cannot be used is refused whole."""
+    files: dict[FileSource, list[tuple[Role, Instance]]] = defaultdict(list)
+    for role in ROLES:
+        for instance in series.by_role[role]:
+            files[instance.source].append((role, instance))
+    refused: list[RefusedFile] = []
+    frames: dict[Role, list[Frame]] = {"native": [], "post": []}
+    seen: dict[str, FileSource] = {}
+    for source in sorted(files, key=place):
+        roles, images = zip(*files[source], strict=True)
+        try:
+            read = _read_file(images, read_frames)
+        except RefusedError as error:
+            refused.append(refused_file(images[0], error.reason))
+            continue
+        first = seen.setdefault(images[0].sop_instance_uid, source)
+        if first is source:
+            for role, frame in zip(roles, read, strict=True):
+                frames[role].append(frame)
+        elif first.sha256 != source.sha256:
+            reason = f"has the SOPInstanceUID of {first} but other content; the first stands"
+            refused.append(refused_file(images[0], reason))
+    return frames, tuple(refused)
+
+
+def _read_file(images: Sequence[Instance], read_frames: FrameReader) -> list[Frame]:
+    if images[0].kind != "mr":
+        message = "is no MR image; export MR Image Storage or Enhanced MR Image Storage"
+        raise RefusedError(message)
+    places = []
+    for image in images:
+        position, orientation, spacing = image.position_mm, image.orientation, image.pixel_spacing_mm
+        if position is None or orientation is None or spacing is None or not is_orthonormal(orientation):
+            which = f"frame {image.frame_index + 1}: " if image.n_frames > 1 else ""
+            message = f"{which}its position, orientation or pixel spacing is missing or no geometry"
+            raise RefusedError(message)
+        places.append((position, orientation, spacing))
+    pixels = read_frames(images)
+    return [Frame(image, *place, array) for image, place, array in zip(images, places, pixels, strict=True)]
 
 
 def _assemble_roles(
-    frames: dict[Role, list[_Frame]], intake: IntakeConfig, refused: tuple[RefusedFile, ...], n_others: int
+    frames: dict[Role, list[Frame]],
+    series: SortedSeries,
+    intake: IntakeConfig,
+    refused: tuple[RefusedFile, ...],
 ) -> IntakeResult:
     if not frames["native"]:
+        aside = f"; set aside: {series.set_aside['native']}" if series.set_aside["native"] else ""
         message = (
-            f"no native series: no usable magnitude image has a SeriesDescription that fits "
-            f"intake.native.description; {n_others} other series found"
+            f"no native series: no usable magnitude image fits the rules of intake.native (description and "
+            f"others); {series.n_other} other series found{aside}"
         )
         raise RefusedError(message)
     images = [frame.instance for role in ROLES for frame in frames[role]]
@@ -177,73 +205,57 @@ def _assemble_roles(
         message = f"the series are of several study dates ({found}), expected one visit"
         raise RefusedError(message)
     uids = {role: frozenset(frame.instance.series_instance_uid for frame in frames[role]) for role in ROLES}
+    stacks: dict[Role, EchoStack] = {}
+    for role, rule in ((ROLES[0], intake.native), (ROLES[1], intake.post)):
+        if frames[role]:
+            stacks[role], without_time = _build_stack(role, frames[role], rule, intake)
+            refused = (*refused, *without_time)
     return IntakeResult(
-        native=_build_stack("native", frames["native"], intake.native, intake),
-        post=_build_stack("post", frames["post"], intake.post, intake) if frames["post"] else None,
+        native=stacks["native"],
+        post=stacks.get("post"),
         series_uids=uids,
         study_date=dates[0] if dates else None,
         refused_files=refused,
-        n_other_series=n_others,
+        n_other_series=series.n_other,
     )
 
 
-def _role(instance: Instance, intake: IntakeConfig) -> Role | None:
-    if instance.component != "magnitude":
-        return None
-    rules: dict[Role, SeriesRule] = {"native": intake.native, "post": intake.post}
-    fitting = [role for role in ROLES if re.search(rules[role].description, instance.series_description)]
-    if len(fitting) > 1:
-        message = "its SeriesDescription fits intake.native and intake.post; make the two rules exclusive"
-        raise RefusedError(message)
-    return fitting[0] if fitting else None
-
-
-def _read_frame(instance: Instance, intake: IntakeConfig) -> _Frame:
-    if instance.kind != "mr":
-        message = "is no classic single-frame MR image; export classic MR Image Storage"
-        raise RefusedError(message)
-    limit = intake.inversion_time_max_ms
-    if instance.ti_ms is None or instance.ti_source is None or not 0 < instance.ti_ms <= limit:
-        found = "no inversion time" if instance.ti_ms is None else f"inversion time {instance.ti_ms:g} ms"
-        message = f"{found} in {TI_SOURCE}, expected more than 0 and at most {limit:g} ms"
-        raise RefusedError(message)
-    position, orientation, spacing = instance.position_mm, instance.orientation, instance.pixel_spacing_mm
-    if position is None or orientation is None or spacing is None or not is_orthonormal(orientation):
-        message = "its position, orientation or pixel spacing is missing or no geometry"
-        raise RefusedError(message)
-    pixels = read_pixels(instance)
-    return _Frame(instance, instance.ti_ms, instance.ti_source, position, orientation, spacing, pixels)
-
-
-def _refused_file(instance: Instance, reason: str) -> RefusedFile:
-    source = instance.source
-    reason = reason.removeprefix(f"{source}: ")
-    return RefusedFile(source.upload_id, source.file_number, reason, instance.path, source.sha256)
-
-
-def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake: IntakeConfig) -> EchoStack:
+def _build_stack(
+    role: Role, frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
+) -> tuple[EchoStack, tuple[RefusedFile, ...]]:
     _check_one_grid(role, frames)
     slices = _split_slices(frames, intake.position_tolerance_mm)
     if intake.slices and len(slices) != intake.slices:
         message = f"{role}: {len(slices)} slices, expected {intake.slices}"
         raise RefusedError(message)
-    scheme = _scheme(role, slices, rule)
-    _check_one_place(role, slices, intake.position_tolerance_mm)
-    first = frames[0]
-    days = [frame.instance.study_date for frame in frames if frame.instance.study_date is not None]
-    moments = [frame.instance.acquired_at for frame in frames if frame.instance.acquired_at is not None]
-    return EchoStack(
+    acquisitions = [split_acquisitions(of_slice, rule, intake) for of_slice in slices]
+    refused = tuple(file for of_slice in acquisitions for one in of_slice for file in one.refused)
+    chosen: list[tuple[Echo, ...]] = []
+    repeats: list[str] = []
+    for number, of_slice in enumerate(acquisitions, 1):
+        try:
+            taken, others = choose_acquisition(of_slice, intake)
+        except RefusedError as error:
+            raise RefusedError(f"{role}: slice {number} {error.reason}", refused) from None
+        chosen.append(taken.echoes)
+        repeats += [f"{role}: slice {number} {other}" for other in others]
+    scheme = _scheme(role, chosen, rule)
+    first = chosen[0][0].frame
+    all_echoes = [echo.frame.instance for echoes in chosen for echo in echoes]
+    days = [image.study_date for image in all_echoes if image.study_date is not None]
+    moments = [image.acquired_at for image in all_echoes if image.acquired_at is not None]
+    stack = EchoStack(
         role=role,
-        echoes=np.stack([np.stack([frame.pixels for frame in echoes]) for echoes in slices]),
-        ti_ms=np.array([[frame.ti_ms for frame in echoes] for echoes in slices]),
-        acquisition_index=np.array([_acquisition_index(echoes) for echoes in slices]),
-        ti_source=tuple(tuple(frame.ti_source for frame in echoes) for echoes in slices),
-        sources=tuple(tuple(frame.instance.source for frame in echoes) for echoes in slices),
-        positions_mm=tuple(echoes[0].position_mm for echoes in slices),
+        echoes=np.stack([np.stack([echo.frame.pixels for echo in echoes]) for echoes in chosen]),
+        ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in chosen]),
+        acquisition_index=np.array([_acquisition_index(echoes) for echoes in chosen]),
+        ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in chosen),
+        sources=tuple(tuple(echo.frame.instance.source for echo in echoes) for echoes in chosen),
+        positions_mm=tuple(echoes[0].frame.position_mm for echoes in chosen),
         orientation=first.orientation,
         pixel_spacing_mm=first.pixel_spacing_mm,
         slice_thickness_mm=first.instance.slice_thickness_mm,
-        levels=levels(len(slices)),
+        levels=levels(len(chosen)),
         anterior=anterior_direction(first.orientation),
         scheme=scheme,
         acquired_at=min(moments, default=None),
@@ -251,10 +263,12 @@ def _build_stack(role: Role, frames: Sequence[_Frame], rule: SeriesRule, intake:
         field_strength_t=first.instance.field_strength_t,
         manufacturer=first.instance.manufacturer,
         scanner_model=first.instance.scanner_model,
+        repeats=tuple(repeats),
     )
+    return stack, refused
 
 
-def _check_one_grid(role: Role, frames: Sequence[_Frame]) -> None:
+def _check_one_grid(role: Role, frames: Sequence[Frame]) -> None:
     first = frames[0]
     spacing_mm, orientation = first.pixel_spacing_mm, first.orientation
     for frame in frames:
@@ -270,11 +284,11 @@ def _check_one_grid(role: Role, frames: Sequence[_Frame]) -> None:
             raise RefusedError(message)
 
 
-def _split_slices(frames: Sequence[_Frame], tolerance_mm: float) -> list[list[_Frame]]:
-    """Group frames by position along the normal, base to apex; each slice sorted by inversion time."""
+def _split_slices(frames: Sequence[Frame], tolerance_mm: float) -> list[list[Frame]]:
+    """Group frames by position along the normal, base to apex."""
     orientation = frames[0].orientation
     along_normal = positions_along_normal([frame.position_mm for frame in frames], orientation)
-    slices: list[list[_Frame]] = []
+    slices: list[list[Frame]] = []
     starts: list[float] = []
     for index in np.argsort(along_normal, kind="stable"):
         if not starts or along_normal[index] - starts[-1] > tolerance_mm:
@@ -282,57 +296,25 @@ def _split_slices(frames: Sequence[_Frame], tolerance_mm: float) -> list[list[_F
             slices.append([])
         slices[-1].append(frames[index])
     order = base_to_apex(starts, orientation)
-    return [sorted(slices[index], key=lambda frame: frame.ti_ms) for index in order]
+    return [slices[index] for index in order]
 
 
-def _check_one_place(role: Role, slices: Sequence[Sequence[_Frame]], tolerance_mm: float) -> None:
-    """Refuse a slice whose images are shifted in the plane: their pixels are not the same tissue."""
-    for number, echoes in enumerate(slices, 1):
-        orientation = echoes[0].orientation
-        axes = np.stack([row_direction(orientation), col_direction(orientation)], axis=1)
-        in_plane_mm = np.array([frame.position_mm for frame in echoes]) @ axes
-        apart_mm = np.linalg.norm(in_plane_mm[:, None] - in_plane_mm, axis=-1)
-        one, other = divmod(int(np.argmax(apart_mm)), len(echoes))
-        if apart_mm[one, other] > tolerance_mm:
-            message = (
-                f"{role}: slice {number} has images {apart_mm[one, other]:.1f} mm apart in the plane "
-                f"({echoes[one].instance.source}, {echoes[other].instance.source}), "
-                f"expected at most {tolerance_mm:g} mm"
-            )
-            raise RefusedError(message)
-
-
-def _scheme(role: Role, slices: Sequence[Sequence[_Frame]], rule: SeriesRule) -> str:
+def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> str:
     """Find the one scheme that fits the number of images of every slice."""
-    schemes = {n_images(scheme): scheme for scheme in rule.schemes}
-    expected = " or ".join(f"{count} ({scheme})" for count, scheme in schemes.items())
-    for number, echoes in enumerate(slices, 1):
-        n_series = len({frame.instance.series_instance_uid for frame in echoes})
-        if n_series > 1:
-            message = f"{role}: slice {number} is in {n_series} series, expected one; remove the repeated one"
-            raise RefusedError(message)
-        times = [frame.ti_ms for frame in echoes]
-        repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
-        if repeated:
-            found = ", ".join(f"{ti_ms:g}" for ti_ms in repeated)
-            message = f"{role}: slice {number} has more than one image at inversion time {found} ms"
-            raise RefusedError(message)
-        if len(times) not in schemes:
-            message = f"{role}: slice {number} has {len(times)} inversion times, expected {expected}"
-            raise RefusedError(message)
     counts = [len(echoes) for echoes in slices]
     if len(set(counts)) > 1:
         message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
         raise RefusedError(message)
-    return schemes[counts[0]]
+    return {n_images(scheme): scheme for scheme in rule.schemes}[counts[0]]
 
 
-def _acquisition_index(echoes: Sequence[_Frame]) -> list[int]:
+def _acquisition_index(echoes: Sequence[Echo]) -> list[int]:
     """Place of each echo of a slice in the order of acquisition."""
 
-    def moment(frame: _Frame) -> tuple[datetime, int, int]:
-        instance = frame.instance
-        return (instance.acquired_at or datetime.min, instance.acquisition_number, instance.instance_number)
+    def moment(echo: Echo) -> tuple[datetime, int, int, int]:
+        image = echo.frame.instance
+        started = image.acquired_at or datetime.min
+        return (started, image.acquisition_number, image.instance_number, image.frame_index)
 
     order = sorted(range(len(echoes)), key=lambda index: moment(echoes[index]))
     return [order.index(index) for index in range(len(echoes))]

@@ -20,7 +20,7 @@ ANATOMICAL_STRUCTURE = ("123037004", "SCT", "Anatomical Structure")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MrHeader:
-    """What `write_mr` puts into the header of one classic MR image."""
+    """What the header of one MR image says."""
 
     patient_id: str
     """PatientID."""
@@ -56,8 +56,16 @@ class MrHeader:
     """Manufacturer."""
     scanner_model: str = "digital phantom"
     """ManufacturerModelName."""
-    component: str = "M"
-    """Third value of ImageType: ``M`` magnitude, ``P`` phase."""
+    software_version: str = SOFTWARE
+    """SoftwareVersions."""
+    protocol_name: str = ""
+    """ProtocolName; empty leaves it out."""
+    image_type: tuple[str, ...] = ("ORIGINAL", "PRIMARY", "M")
+    """ImageType; its third value is ``M`` for a magnitude, ``P`` for a phase."""
+    trigger_time_ms: float | None = None
+    """TriggerTime [ms]; None leaves it empty."""
+    contrast_at: datetime | None = None
+    """Start of the contrast bolus, scanner's local time; None where no contrast was given."""
 
 
 def deterministic_uid(seed: str) -> str:
@@ -65,24 +73,53 @@ def deterministic_uid(seed: str) -> str:
     return str(generate_uid(entropy_srcs=[seed]))
 
 
+def decimal(value: float) -> str:
+    """Write a number as a decimal string, which DICOM allows 16 characters."""
+    return f"{value:.10g}"
+
+
 def write_mr(path: Path, pixels: UInt16[np.ndarray, "row col"], header: MrHeader) -> None:
     """Write one classic single-frame MR image."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = UID(header.instance_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID = MRImageStorage
-    dataset.SOPInstanceUID = header.instance_uid
-    _describe_study(dataset, header)
+    save(path, classic_dataset(header, pixels, bits_stored=16))
+
+
+def classic_dataset(header: MrHeader, pixels: UInt16[np.ndarray, "row col"], bits_stored: int) -> FileDataset:
+    """Make one classic single-frame MR image, valid by the standard; a vendor adds what is its own."""
+    dataset = new_file(MRImageStorage, header.instance_uid)
+    describe_study(dataset, header)
     _describe_acquisition(dataset, header)
-    dataset.Rows, dataset.Columns = pixels.shape
+    set_pixels(dataset, pixels, bits_stored)
+    return dataset
+
+
+def new_file(sop_class_uid: UID, instance_uid: str) -> FileDataset:
+    """Begin a DICOM file."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class_uid
+    meta.MediaStorageSOPInstanceUID = UID(instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID = sop_class_uid
+    dataset.SOPInstanceUID = instance_uid
+    return dataset
+
+
+def set_pixels(
+    dataset: pydicom.Dataset, pixels: UInt16[np.ndarray, "*frame row col"], bits_stored: int
+) -> None:
+    """Put grey values into a file, all frames one after the other."""
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit = 15
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = bits_stored
+    dataset.HighBit = bits_stored - 1
     dataset.PixelRepresentation = 0
     dataset.PixelData = pixels.astype("<u2").tobytes()
+
+
+def save(path: Path, dataset: FileDataset) -> None:
+    """Write a file as the standard wants it; the same dataset gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
 
@@ -181,7 +218,8 @@ def write_guide_nifti(
     nibabel.save(nibabel.Nifti1Image(values.T, lps_to_ras @ affine), path)  # type: ignore[no-untyped-call]
 
 
-def _describe_study(dataset: pydicom.Dataset, header: MrHeader) -> None:
+def describe_study(dataset: pydicom.Dataset, header: MrHeader) -> None:
+    """Say whose image it is, of which study and series, and when it was taken."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.PatientID = header.patient_id
     dataset.PatientName = ""
@@ -195,6 +233,8 @@ def _describe_study(dataset: pydicom.Dataset, header: MrHeader) -> None:
     dataset.SeriesNumber = header.series_number
     dataset.SeriesDescription = header.series_description
     dataset.Modality = "MR"
+    dataset.BodyPartExamined = "HEART"
+    dataset.PatientPosition = "HFS"
     dataset.Manufacturer = header.manufacturer
     dataset.ManufacturerModelName = header.scanner_model
     dataset.FrameOfReferenceUID = deterministic_uid(f"{header.study_uid}/frame of reference")
@@ -209,19 +249,27 @@ def _describe_study(dataset: pydicom.Dataset, header: MrHeader) -> None:
 
 
 def _describe_acquisition(dataset: pydicom.Dataset, header: MrHeader) -> None:
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", header.component]
-    dataset.ScanningSequence = ["GR", "IR"]
+    dataset.ImageType = list(header.image_type)
+    dataset.ScanningSequence = "GR" if header.inversion_time_ms is None else ["GR", "IR"]
     dataset.SequenceVariant = "SS"
-    dataset.ScanOptions = "CT"
+    dataset.ScanOptions = "CG"
     dataset.MRAcquisitionType = "2D"
     dataset.EchoTrainLength = 1
     dataset.EchoTime = None
     dataset.RepetitionTime = None
     dataset.InstanceNumber = header.instance_number
     dataset.MagneticFieldStrength = header.field_strength_t
-    dataset.ImagePositionPatient = [f"{value:.10g}" for value in header.position_mm]
-    dataset.ImageOrientationPatient = [f"{value:.10g}" for value in header.orientation]
-    dataset.PixelSpacing = [f"{value:.10g}" for value in header.pixel_spacing_mm]
-    dataset.SliceThickness = f"{header.slice_thickness_mm:.10g}"
+    dataset.ImagePositionPatient = [decimal(value) for value in header.position_mm]
+    dataset.ImageOrientationPatient = [decimal(value) for value in header.orientation]
+    dataset.PixelSpacing = [decimal(value) for value in header.pixel_spacing_mm]
+    dataset.SliceThickness = decimal(header.slice_thickness_mm)
     if header.inversion_time_ms is not None:
-        dataset.InversionTime = f"{header.inversion_time_ms:.10g}"
+        dataset.InversionTime = decimal(header.inversion_time_ms)
+    dataset.TriggerTime = None if header.trigger_time_ms is None else decimal(header.trigger_time_ms)
+    if header.protocol_name:
+        dataset.ProtocolName = header.protocol_name
+    if header.software_version != SOFTWARE:
+        dataset.SoftwareVersions = header.software_version
+    if header.contrast_at is not None:
+        dataset.ContrastBolusAgent = "gadolinium"
+        dataset.ContrastBolusStartTime = f"{header.contrast_at:%H%M%S}"

@@ -1,5 +1,6 @@
 """One visit's uploads, read whole: echo stacks, guiding masks, and what had to be left out."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +8,18 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 
-from storage.config import IntakeConfig
-from storage.dicom_read import FileSource, Instance, naming_the_file, read_instance
-from storage.dicom_series import ROLES, EchoStack, IntakeResult, Role, assemble
+from storage.bounded import BoundedReader, shared_reader
+from storage.config import GuideConfig, IntakeConfig
+from storage.dicom_read import FileSource, Instance, is_dicom, naming_the_file
+from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
-from storage.guide import Guide, is_nifti, place_guide, read_nifti, read_seg
-from storage.upload import Upload
+from storage.guide import Guide, is_nifti, place_guide
+from storage.plan import PlannedVisit
+from storage.series_rules import ROLES, Role
+from storage.upload import Upload, UploadFile
+from storage.zipped import is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -31,16 +36,38 @@ class VisitIntake:
     """Guiding mask of each role that has one, labels in the order of `storage.guide.LABELS`."""
     refused_files: tuple[RefusedFile, ...]
     """Files that are left out, each with its reason."""
+    made_good_files: tuple[RefusedFile, ...]
+    """Damaged files whose image came whole in another file; nothing is missing for them."""
+    other_files: frozenset[tuple[str, int]]
+    """Upload and number of the files that are neither DICOM nor guide: a PDF, a text."""
     n_other_series: int
     """Series, counted per image component, that no rule asks for."""
     study_date: date | None
     """Study date of the images."""
 
 
-def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake:
-    """Read all files of a visit's uploads.
+@dataclass(frozen=True, slots=True, eq=False)
+class _NamedGuide:
+    """A guide, and what its file's name says."""
 
-    A file that cannot be used is left out with its reason; the visit goes on if what remains is complete.
+    guide: Guide
+    """The guide."""
+    roles: tuple[Role, ...]
+    """Roles it is for by its name; none where the name does not say."""
+
+
+def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake:
+    """Read all files of a visit's uploads, each in a child process with limits.
+
+    Where two files contradict each other, that of the earlier upload stands. A file that cannot be used is
+    left out with its reason; the visit goes on if what remains is complete.
+
+    Parameters
+    ----------
+    uploads
+        Uploads in the order of their arrival, open (`storage.upload.open_upload`).
+    intake
+        Rules of the trial.
 
     Raises
     ------
@@ -50,40 +77,127 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
     UnreadableError
         If the machine cannot read a file; it may on another day.
     """
-    refused: list[RefusedFile] = []
-    instances: list[Instance] = []
-    guides: dict[str, Guide] = {}  # by the digest of its bytes: a guide that was sent twice is one guide
-    for upload in sorted(uploads, key=lambda one: one.upload_id):
-        for file in upload.files:
-            source = FileSource(upload.upload_id, file.number, file.sha256)
-            try:
-                with naming_the_file(source):
-                    if is_nifti(file.path):
-                        guide = read_nifti(file.path, source, intake.guide.nifti_labels)
-                        guides.setdefault(file.sha256, guide)
-                        continue
-                    instance = read_instance(file.path, source)
-                    if instance is None:
-                        continue
-                    instances.append(instance)
-                    if instance.kind == "seg":
-                        guides.setdefault(file.sha256, read_seg(file.path, source))
-            except RefusedError as error:
-                refused.append(_refused_file(source, file.path, error.reason))
+    read = _read_uploads(uploads, intake)
     try:
-        _check_one_patient(instances)
-        images = assemble(instances, intake)
+        _check_one_patient(read.instances)
+        images = assemble(read.instances, intake, read.read_frames)
     except RefusedError as error:
-        files = (*refused, *error.files)
+        files = (*read.refused, *error.files)
         raise RefusedError(error.reason + _left_out(files), files) from None
-    masks, refused_guides = _place_guides(list(guides.values()), images, intake.position_tolerance_mm)
+    masks, refused_guides = _place_guides(list(read.guides.values()), images, intake.position_tolerance_mm)
+    refused = (*read.refused, *images.refused_files, *refused_guides)
+    made_good = _made_good(refused, read, images)
     return VisitIntake(
         native=images.native,
         post=images.post,
         guides=masks,
-        refused_files=(*refused, *images.refused_files, *refused_guides),
+        refused_files=tuple(file for file in refused if file not in made_good),
+        made_good_files=made_good,
+        other_files=frozenset(read.others),
         n_other_series=images.n_other_series,
         study_date=images.study_date,
+    )
+
+
+def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
+    """Refuse images of another day than the visit they were matched to by one of their files.
+
+    Raises
+    ------
+    RefusedError
+        With what was found and what is planned.
+    """
+    if study_date is None or not planned.covers(study_date):
+        found = "without a study date" if study_date is None else f"of {study_date}"
+        window = f"{planned.visit_date} +- {planned.window_days} d"
+        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
+        raise RefusedError(message)
+
+
+@dataclass(slots=True)
+class _ReadFiles:
+    """What a visit's files hold, one by one."""
+
+    instances: list[Instance]
+    """Images, in the order of arrival of their uploads."""
+    guides: dict[str, _NamedGuide]
+    """By the digest of its bytes: a guide that was sent twice is one guide."""
+    refused: list[RefusedFile]
+    """Files that cannot be used by themselves."""
+    readers: dict[str, BoundedReader]
+    """Who reads the files of an upload."""
+    others: set[tuple[str, int]]
+    """Upload and number of what is neither DICOM nor guide."""
+    decoded: set[FileSource]
+    """Files whose pixels could be read."""
+
+    def read_frames(self, instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row col"]:
+        """Read pixels of one file."""
+        source = instances[0].source
+        with naming_the_file(source):
+            frames = self.readers[source.upload_id].read_frames(instances)
+        self.decoded.add(source)
+        return frames
+
+
+def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles:
+    read = _ReadFiles([], {}, [], {}, set(), set())
+    for upload in uploads:
+        reader = read.readers[upload.upload_id] = shared_reader(upload.rules)
+        for file in upload.files:
+            source = FileSource(upload.upload_id, file.number, file.sha256)
+            try:
+                with naming_the_file(source):
+                    _read_file(read, reader, file, source, intake.guide)
+            except RefusedError as error:
+                read.refused.append(_refused_file(source, file.path, error.reason))
+    return read
+
+
+def _read_file(
+    read: _ReadFiles, reader: BoundedReader, file: UploadFile, source: FileSource, rules: GuideConfig
+) -> None:
+    if is_nifti(file.path):
+        if file.sha256 not in read.guides:
+            roles = _roles_by_name(file.site_path.rpartition("/")[2], rules)
+            guide = reader.read_nifti(file.path, source, rules.nifti_labels)
+            read.guides[file.sha256] = _NamedGuide(guide, roles)
+        return
+    if is_archive(file.site_path):
+        message = "is an archive inside of the upload; put its files into the upload themselves"
+        raise RefusedError(message)
+    found = reader.read_file(file.path, source) if is_dicom(file.path) else None
+    if found is None:
+        read.others.add((source.upload_id, source.file_number))
+        return
+    read.instances += found
+    if found[0].kind == "seg" and file.sha256 not in read.guides:
+        read.guides[file.sha256] = _NamedGuide(reader.read_seg(file.path, source), ())
+
+
+def _roles_by_name(name: str, rules: GuideConfig) -> tuple[Role, ...]:
+    """Give the role that a NIfTI guide's name says it is for; none where it does not say."""
+    patterns: dict[Role, str] = {"native": rules.nifti_native, "post": rules.nifti_post}
+    named = tuple(role for role in ROLES if patterns[role] and re.search(patterns[role], name))
+    if len(named) > 1:
+        message = "its name fits intake.guide.nifti_native and nifti_post; make the two patterns exclusive"
+        raise RefusedError(message)
+    return named
+
+
+def _made_good(
+    refused: Sequence[RefusedFile], read: _ReadFiles, images: IntakeResult
+) -> tuple[RefusedFile, ...]:
+    """Give the files that cannot be decoded, but whose image came whole in another file and is used."""
+    stacks = [stack for stack in (images.native, images.post) if stack is not None]
+    used = {source for stack in stacks for row in stack.sources for source in row}
+    uids = {instance.source: instance.sop_instance_uid for instance in read.instances}
+    used_uids = {uids[source] for source in used}
+    sources = {file: FileSource(file.upload_id, file.file_number, file.sha256) for file in refused}
+    return tuple(
+        file
+        for file, source in sources.items()
+        if source not in read.decoded and uids.get(source) in used_uids
     )
 
 
@@ -95,20 +209,26 @@ def _check_one_patient(instances: Sequence[Instance]) -> None:
 
 
 def _place_guides(
-    guides: Sequence[Guide], images: IntakeResult, tolerance_mm: float
+    guides: Sequence[_NamedGuide], images: IntakeResult, tolerance_mm: float
 ) -> tuple[dict[Role, GuideMasks], list[RefusedFile]]:
     """Give each role its guide; two guides for one slice of a role are both refused.
 
-    A guide that names no series of the visit serves the roles that have none of their own.
+    A guide that names neither a series of the visit nor a role serves the roles that have none of their own.
     """
     stacks: dict[Role, EchoStack] = {"native": images.native}
     if images.post is not None:
         stacks["post"] = images.post
     refused: dict[Guide, str] = {}
     placed: dict[Role, list[tuple[Guide, GuideMasks]]] = {role: [] for role in ROLES}
-    drawn_on = {
-        guide: [role for role in stacks if guide.series_uids & images.series_uids[role]] for guide in guides
-    }
+    drawn_on: dict[Guide, list[Role]] = {}
+    for named in guides:
+        if named.roles and not set(named.roles) & stacks.keys():
+            refused[named.guide] = f"its name is for {named.roles[0]} images, which are not in the upload"
+            continue
+        uids = named.guide.series_uids
+        drawn_on[named.guide] = [
+            role for role in stacks if role in named.roles or uids & images.series_uids[role]
+        ]
     unserved = [role for role in stacks if not any(role in roles for roles in drawn_on.values())]
     for guide, own_roles in drawn_on.items():
         roles = own_roles or unserved

@@ -8,7 +8,7 @@ from datetime import date
 from storage.config import MatchingConfig
 from storage.errors import RefusedError
 from storage.plan import PlannedVisit
-from storage.upload import Upload, reading_error
+from storage.upload import Upload, open_upload, reading_error
 
 _TITLES = {"folder": "folder", "patient_id": "PatientID"}
 
@@ -46,7 +46,7 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
         If the upload has changed since it was read.
     """
     identity = _first_identity(upload, needs_patient_id="patient_id" in matching.subject_from)
-    folder = upload.path.name
+    folder = upload.name
     if identity is None:
         return Mismatch("no DICOM file with PatientID and StudyDate was found", {"folder": folder})
     patient_id, study_date = identity
@@ -69,20 +69,25 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
 
 
 def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, date] | None:
-    from storage.dicom_read import FileSource, is_dicom, read_identity  # pydicom takes a third of a second
+    from storage.bounded import shared_reader  # pydicom takes a third of a second
+    from storage.dicom_read import FileSource, is_dicom
 
-    for file in upload.files:
-        try:
-            if not is_dicom(file.path):
+    with open_upload(upload) as opened:
+        for file in opened.files:
+            try:
+                if not is_dicom(file.path):
+                    continue
+                source = FileSource(upload.upload_id, file.number, file.sha256)
+                identity = shared_reader(upload.rules).read_identity(file.path, source)
+            except OSError as error:
+                raise reading_error(error, file.number, upload.path, upload.fingerprint) from None
+            except RefusedError:
+                continue  # intake reads every file again and refuses this one with its reason
+            if identity is None:
                 continue
-            source = FileSource(upload.upload_id, file.number, file.sha256)
-            patient_id, study_date = read_identity(file.path, source)
-        except OSError as error:
-            raise reading_error(error, file.number, upload.path, upload.fingerprint) from None
-        except RefusedError:
-            continue  # intake reads every file again and refuses this one with its reason
-        if study_date is not None and (patient_id or not needs_patient_id):
-            return patient_id, study_date
+            patient_id, study_date = identity
+            if study_date is not None and (patient_id or not needs_patient_id):
+                return patient_id, study_date
     return None
 
 

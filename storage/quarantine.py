@@ -6,6 +6,7 @@ Here, and only here, the site's own names may be written down: whoever mends an 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ REASON_FILE = "reason.json"
 REFUSED_FILE = "file"
 
 
-def quarantine_file(root: Path, refused: RefusedFile) -> Path:
+def quarantine_file(root: Path, refused: RefusedFile, site_path: str) -> Path:
     """Copy a refused file to ``quarantine/<upload_id>/<file_number>/``; a second time nothing changes.
 
     A file that is gone or is another one by now is not copied, and reason.json says so.
+
+    Parameters
+    ----------
+    root
+        Folder of the trial.
+    refused
+        The file, which can be read where it says.
+    site_path
+        What the site calls it, from incoming/ on.
 
     Returns
     -------
@@ -33,7 +43,7 @@ def quarantine_file(root: Path, refused: RefusedFile) -> Path:
         "upload_id": refused.upload_id,
         "file_number": refused.file_number,
         "reason": refused.reason,
-        "site_path": _site_path(root, refused.path),
+        "site_path": site_path,
         "sha256": refused.sha256,
     }
     if not copy.exists():  # the upload's id is that of its bytes, so a copy never changes
@@ -52,7 +62,12 @@ def is_quarantined(root: Path, upload_id: str) -> bool:
 
 
 def quarantine_upload(
-    root: Path, upload: Upload, reason: str, found: Mapping[str, str] | None = None
+    root: Path,
+    upload: Upload,
+    reason: str,
+    *,
+    judged_by: str | None = None,
+    found: Mapping[str, str] | None = None,
 ) -> Path:
     """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
 
@@ -64,6 +79,9 @@ def quarantine_upload(
         The upload.
     reason
         Why, without the site's names.
+    judged_by
+        Digest of what decided that no planned visit takes it; while that and the upload are the same, nobody
+        needs to read it again. None where it is another refusal.
     found
         What the site wrote and did not agree; it is for the operator and stands nowhere else.
 
@@ -78,11 +96,40 @@ def quarantine_upload(
         "site_path": _site_path(root, upload.path),
         "n_files": len(upload.files),
         "content_digest": upload.content_digest,
+        "fingerprint": upload.fingerprint,
+        "judged_by": judged_by,
     }
     if found:
         facts["found"] = {name: _printable(value) for name, value in found.items()}
     _write_reason(folder, facts)
     return folder
+
+
+@dataclass(frozen=True, slots=True)
+class StrayRecord:
+    """An upload that no planned visit took when it was read."""
+
+    upload_id: str
+    """The upload."""
+    content_digest: str
+    """Digest of its content."""
+    reason: str
+    """Why no visit took it."""
+    judged_by: str
+    """Digest of what decided so."""
+
+
+def stray_records(root: Path) -> dict[tuple[str, str], StrayRecord]:
+    """Give uploads that no planned visit took, by the site's name for them and their fingerprint."""
+    records = {}
+    for path in (root / QUARANTINE).glob(f"*/{REASON_FILE}"):
+        facts = json.loads(path.read_bytes())
+        if facts.get("judged_by"):
+            record = StrayRecord(
+                facts["upload_id"], facts["content_digest"], facts["reason"], facts["judged_by"]
+            )
+            records[facts["site_path"], facts["fingerprint"]] = record
+    return records
 
 
 def _refused_bytes(refused: RefusedFile) -> bytes | None:

@@ -1,17 +1,25 @@
-"""Uploads: the top-level folders of incoming/, and what is in them."""
+"""Uploads: the folders and zip files of incoming/, whether they have arrived, and what is in them."""
 
 import hashlib
+import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from storage.config import UploadsConfig
 from storage.digest import canonical_digest, file_digest
 from storage.errors import RefusedError, UploadChangedError, os_reason
+from storage.unpacked import unpacking_folder
+from storage.zipped import MIB, unpacked_name
 
 INCOMING = "incoming"
+ZIP_SUFFIX = ".zip"
 
 _CHANGED = "the upload changed while it was read; it is read again once it is complete"
+_NS_PER_MINUTE = 60 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +27,22 @@ class UploadListing:
     """One entry of incoming/, as a listing shows it; no file is opened."""
 
     path: Path = field(repr=False)
-    """Folder (or stray file) in incoming/; its name is the site's and goes nowhere else."""
+    """Folder, zip file (or stray file) in incoming/; its name is the site's and goes nowhere else."""
     fingerprint: str
     """Digest over relative path, size and modification time of each file."""
     unusable_reason: str | None
     """Why the entry cannot be an upload; None where it can."""
     is_arriving: bool
-    """Whether it changed while it was listed; then it is no upload yet, and its fingerprint is of no file."""
+    """Whether it is no upload yet: it changed of late, and nothing says that it is complete."""
+    changed_ns: int
+    """When a file or folder of it last came or changed, in ns since 1970; 0 where that is not known."""
+    rules: UploadsConfig = field(repr=False)
+    """Rules it was listed under."""
+
+    @property
+    def site_name(self) -> str:
+        """What the site calls it; for quarantine only."""
+        return _printable(self.path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +52,9 @@ class UploadFile:
     number: int
     """Number by sorted relative path, from 1; stands for the file's name."""
     path: Path = field(repr=False)
-    """Where the file lies in incoming/."""
+    """Where it can be read: in incoming/, or, while its zip file is open, where it is unpacked."""
+    site_path: str = field(repr=False)
+    """What the site calls it, from incoming/ on; for quarantine only."""
     size: int
     """Size [bytes]."""
     sha256: str
@@ -49,16 +68,46 @@ class Upload:
     upload_id: str
     """``u-`` and the first ten digits of the content digest; stands for the folder's name."""
     content_digest: str
-    """Digest over relative path and bytes of each file; the folder's own name does not enter."""
+    """Digest over relative path and bytes of each file, the same for a folder and a zip file of it.
+
+    The upload's own name does not enter, nor that of a folder that holds all else.
+    """
     fingerprint: str
     """Digest of the listing the upload was read from."""
     path: Path = field(repr=False)
-    """The folder in incoming/."""
+    """The folder or zip file in incoming/."""
     files: tuple[UploadFile, ...]
     """Files in the order of their numbers."""
+    changed_ns: int
+    """When it last changed, in ns since 1970."""
+    rules: UploadsConfig = field(repr=False)
+    """Rules it was read under."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, or of the zip file without its ending; the site's."""
+        return self.path.name[: -len(ZIP_SUFFIX)] if _is_zip(self.path) else self.path.name
 
 
-def list_uploads(root: Path) -> tuple[UploadListing, ...]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What stands under one name of incoming/."""
+
+    files: tuple[tuple[str, os.stat_result], ...]
+    """Relative name and status of all that is no folder, sorted by name."""
+    changed_ns: int
+    """Newest time of any file or folder in it."""
+    is_folder: bool
+    """Whether it is a folder."""
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name, status in self.files:
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+
+def list_uploads(root: Path, rules: UploadsConfig) -> tuple[UploadListing, ...]:
     """List incoming/ by name, without opening a file or following a symbolic link.
 
     Names that begin with a dot are passed over: transfer tools use them until a copy is complete. An entry
@@ -67,19 +116,29 @@ def list_uploads(root: Path) -> tuple[UploadListing, ...]:
     incoming = root / INCOMING
     if not incoming.is_dir():
         return ()
-    paths = sorted(path for path in incoming.iterdir() if not path.name.startswith("."))
-    return tuple(list_upload(path) for path in paths)
+    names = sorted(name for name in os.listdir(incoming) if not name.startswith("."))  # noqa: PTH208
+    markers = {_marker_name(name, rules) for name in names if name.lower().endswith(ZIP_SUFFIX)}
+    return tuple(list_upload(incoming / name, rules) for name in names if name not in markers)
 
 
-def list_upload(path: Path) -> UploadListing:
+def list_upload(path: Path, rules: UploadsConfig) -> UploadListing:
     """List one entry of incoming/; whatever is wrong with it is said in the listing."""
     try:
-        return _list_entry(path)
+        entry = _look_at(path)
     except (FileNotFoundError, NotADirectoryError):  # gone, or another kind of entry, since its name was read
-        return UploadListing(path, _nameless_fingerprint(path, "arriving"), None, is_arriving=True)
+        return UploadListing(path, _nameless_fingerprint(path, "arriving"), None, True, 0, rules)
     except OSError as error:
         reason = f"cannot be read: {os_reason(error)}"
-        return UploadListing(path, _nameless_fingerprint(path, reason), reason, is_arriving=False)
+        return UploadListing(path, _nameless_fingerprint(path, reason), reason, False, 0, rules)
+    has_arrived = _has_arrived(path, entry, rules)
+    return UploadListing(
+        path=path,
+        fingerprint=entry.fingerprint(),
+        unusable_reason=_unusable_reason(path, entry, rules) if has_arrived else None,
+        is_arriving=not has_arrived,
+        changed_ns=entry.changed_ns,
+        rules=rules,
+    )
 
 
 def hash_upload(listing: UploadListing) -> Upload:
@@ -88,7 +147,7 @@ def hash_upload(listing: UploadListing) -> Upload:
     Raises
     ------
     RefusedError
-        If the entry is unusable, or a file of it cannot be read.
+        If the entry is unusable, a file of it cannot be read, or its zip file must not be unpacked.
     UploadChangedError
         If it is still arriving, or has changed since it was listed.
     """
@@ -96,19 +155,60 @@ def hash_upload(listing: UploadListing) -> Upload:
         raise RefusedError(listing.unusable_reason)
     if listing.is_arriving:
         raise UploadChangedError(_CHANGED)
-    try:
-        paths = sorted(_walk(listing.path), key=lambda path: _relative(path, listing.path))
-    except OSError:  # it could be walked when it was listed
-        raise UploadChangedError(_CHANGED) from None
-    files = tuple(_hash_file(number, path, listing) for number, path in enumerate(paths, 1))
+    with ExitStack() as stack:
+        if _is_zip(listing.path):
+            named = stack.enter_context(_unpacked(listing.path, listing.fingerprint, listing.rules))
+        else:
+            named = _named_files(listing.path)
+        named = _without_marker(named, listing.rules.marker_file)
+        files = tuple(_hash_file(number, name, path, listing) for number, (name, path) in enumerate(named, 1))
     if not _is_as_listed(listing.path, listing.fingerprint):
         raise UploadChangedError(_CHANGED)
-    digest = canonical_digest([[_relative(file.path, listing.path), file.sha256] for file in files])
-    return Upload(f"u-{digest[:10]}", digest, listing.fingerprint, listing.path, files)
+    names = _without_common_folders([name for name, _ in named])
+    digest = canonical_digest([[name, file.sha256] for name, file in zip(names, files, strict=True)])
+    return Upload(
+        upload_id=f"u-{digest[:10]}",
+        content_digest=digest,
+        fingerprint=listing.fingerprint,
+        path=listing.path,
+        files=files,
+        changed_ns=listing.changed_ns,
+        rules=listing.rules,
+    )
+
+
+def unread_upload(listing: UploadListing) -> Upload:
+    """Name an entry of incoming/ that cannot be read as an upload."""
+    digest = listing.fingerprint
+    return Upload(f"u-{digest[:10]}", digest, digest, listing.path, (), listing.changed_ns, listing.rules)
+
+
+@contextmanager
+def open_upload(upload: Upload) -> Iterator[Upload]:
+    """Give the upload with files that can be read; a zip file is unpacked for the time of the context.
+
+    Raises
+    ------
+    RefusedError
+        If the zip file must not be unpacked.
+    UploadChangedError
+        If it has changed since it was read.
+    """
+    if not _is_zip(upload.path):
+        yield upload
+        return
+    with _unpacked(upload.path, upload.fingerprint, upload.rules) as members:
+        paths = dict(members)
+        prefix = f"{_printable(upload.path.name)}/"
+        names = [file.site_path.removeprefix(prefix) for file in upload.files]
+        if not paths.keys() >= set(names):
+            raise UploadChangedError(_CHANGED)
+        files = tuple(replace(file, path=paths[name]) for file, name in zip(upload.files, names, strict=True))
+        yield replace(upload, files=files)
 
 
 def is_unchanged(upload: Upload) -> bool:
-    """Whether the folder still lists as it did when the upload was read; False where it is gone."""
+    """Whether the upload still lists as it did when it was read; False where it is gone."""
     return _is_as_listed(upload.path, upload.fingerprint)
 
 
@@ -121,56 +221,154 @@ def reading_error(
     return RefusedError(f"file {number} cannot be read: {os_reason(error)}")
 
 
-def _list_entry(path: Path) -> UploadListing:
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        no_folder = "is no folder: put the files of one visit into a folder of its own, unpacked"
-        return UploadListing(path, _fingerprint([path], path.parent), no_folder, is_arriving=False)
-    files = list(_walk(path))
-    irregular = sum(not stat.S_ISREG(file.lstat().st_mode) for file in files)
-    reason: str | None = None
-    if not files:
-        reason = "holds no files"
+def _look_at(path: Path) -> _Entry:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return _Entry(((_printable(path.name), status),), _newest_ns(status), is_folder=False)
+    files: list[tuple[str, os.stat_result]] = []
+    changed_ns = _newest_ns(status)
+    for name, entry in _walk(path):
+        status = entry.stat(follow_symlinks=False)
+        changed_ns = max(changed_ns, _newest_ns(status))
+        if not entry.is_dir(follow_symlinks=False):
+            files.append((_printable(name), status))
+    return _Entry(tuple(sorted(files, key=lambda file: file[0])), changed_ns, is_folder=True)
+
+
+def _newest_ns(status: os.stat_result) -> int:
+    # Copies may keep the time at which a scanner wrote a file; the change of status is when it came here.
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _has_arrived(path: Path, entry: _Entry, rules: UploadsConfig) -> bool:
+    if rules.stable_minutes == 0:
+        return True
+    if rules.marker_file:
+        if entry.is_folder and any(name == rules.marker_file for name, _ in entry.files):
+            return True
+        if not entry.is_folder and path.with_name(_marker_name(path.name, rules)).is_file():
+            return True
+    return time.time_ns() - entry.changed_ns >= rules.stable_minutes * _NS_PER_MINUTE
+
+
+def _marker_name(zip_name: str, rules: UploadsConfig) -> str:
+    """Name of the file beside a zip file that says it is complete; no file's where there is no such rule."""
+    return f"{zip_name}.{rules.marker_file}" if rules.marker_file else ""
+
+
+def _unusable_reason(path: Path, entry: _Entry, rules: UploadsConfig) -> str | None:
+    irregular = sum(not stat.S_ISREG(status.st_mode) for _, status in entry.files)
+    sizes = [status.st_size for _, status in entry.files]
+    if not entry.is_folder and (irregular or not _is_zip(path)):
+        return "is no folder and no zip file: put the files of one visit into a folder of its own"
     if irregular:
-        reason = f"holds {irregular} symbolic links or special files; copy the files themselves"
-    return UploadListing(path, _fingerprint(files, path), reason, is_arriving=False)
+        return f"holds {irregular} symbolic links or special files; copy the files themselves"
+    if not any(name != rules.marker_file for name, _ in entry.files):
+        return "holds no files"
+    if len(sizes) > rules.max_files:
+        return f"holds {len(sizes)} files, uploads.max_files allows {rules.max_files}"
+    if entry.is_folder and max(sizes) > rules.max_file_mib * MIB:
+        return (
+            f"holds a file of {max(sizes) / MIB:.0f} MiB, uploads.max_file_mib allows {rules.max_file_mib:g}"
+        )
+    if sum(sizes) > rules.max_total_mib * MIB:
+        return f"holds {sum(sizes) / MIB:.0f} MiB, uploads.max_total_mib allows {rules.max_total_mib:g}"
+    return None
 
 
 def _is_as_listed(path: Path, fingerprint: str) -> bool:
-    listing = list_upload(path)
-    return listing.unusable_reason is None and listing.fingerprint == fingerprint and not listing.is_arriving
-
-
-def _hash_file(number: int, path: Path, listing: UploadListing) -> UploadFile:
     try:
-        return UploadFile(number, path, path.stat().st_size, file_digest(path))
+        return _look_at(path).fingerprint() == fingerprint
+    except OSError:
+        return False
+
+
+def _named_files(folder: Path) -> list[tuple[str, Path]]:
+    """Relative name and path of each file of a folder, sorted by name."""
+    try:
+        found = [
+            (_printable(name), Path(entry.path))
+            for name, entry in _walk(folder)
+            if not entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError:  # it could be walked when it was listed
+        raise UploadChangedError(_CHANGED) from None
+    return sorted(found)
+
+
+@contextmanager
+def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[list[tuple[str, Path]]]:
+    """Unpack a zip file for the time of the context; gives its members' names and files, sorted by name."""
+    from storage.bounded import shared_reader  # pydicom takes a third of a second
+
+    reader = shared_reader(rules)
+    with unpacking_folder() as folder:
+        try:
+            members = reader.list_zip(path)
+            reader.unpack_zip(path, members, folder)
+        except (RefusedError, OSError) as error:
+            if not _is_as_listed(path, fingerprint):
+                raise UploadChangedError(_CHANGED) from None
+            if isinstance(error, OSError):
+                raise RefusedError(f"cannot be read: {os_reason(error)}") from None
+            raise
+        yield [
+            (_printable(member.name), folder / unpacked_name(number, member.name))
+            for number, member in enumerate(members, 1)
+        ]
+
+
+def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> UploadFile:
+    site_path = f"{_printable(listing.path.name)}/{name}"
+    is_zip = _is_zip(listing.path)
+    try:
+        size, digest = path.stat().st_size, file_digest(path)
     except OSError as error:
         raise reading_error(error, number, listing.path, listing.fingerprint) from None
+    # What is unpacked is gone when the upload is handed on.
+    return UploadFile(number, listing.path if is_zip else path, site_path, size, digest)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Give all that is no folder, at any depth; a path may hold more folders than Python nests calls."""
-    folders = [folder]
+def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Give name and entry of all in a folder; a path may hold more folders than Python nests calls."""
+    folders = [("", str(folder))]
     while folders:
-        for path in folders.pop().iterdir():
-            if stat.S_ISDIR(path.lstat().st_mode):
-                folders.append(path)
-            else:
-                yield path
+        prefix, path = folders.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                yield name, entry
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((f"{name}/", entry.path))
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _without_marker(named: list[tuple[str, Path]], marker: str) -> list[tuple[str, Path]]:
+    names = _without_common_folders([name for name, _ in named if name != marker])
+    kept = [entry for entry in named if entry[0] != marker]
+    return [entry for entry, name in zip(kept, names, strict=True) if name != marker]
+
+
+def _without_common_folders(names: Sequence[str]) -> list[str]:
+    """Take off the folders that hold all files: whoever packs a folder may pack its name or not."""
+    folders = [name.split("/")[:-1] for name in names]
+    n_shared = 0
+    while folders and all(one[: n_shared + 1] == folders[0][: n_shared + 1] for one in folders):
+        if len(folders[0]) == n_shared:
+            break
+        n_shared += 1
+    return [name.split("/", n_shared)[-1] for name in names]
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether an upload is a zip file; a folder may have such a name, too."""
+    return path.name.lower().endswith(ZIP_SUFFIX) and not path.is_dir()
+
+
+def _printable(name: str) -> str:
     # Names that are no UTF-8 reach Python as surrogates; they are kept apart but made printable.
-    return path.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
-
-
-def _fingerprint(files: Sequence[Path], folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name, path in sorted((_relative(path, folder), path) for path in files):
-        status = path.lstat()
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _nameless_fingerprint(path: Path, what: str) -> str:
     """Fingerprint of an entry whose files could not be listed; no listing of files has the same."""
-    return canonical_digest([_relative(path, path.parent), what])
+    return canonical_digest([_printable(path.name), what])

@@ -1,6 +1,6 @@
 """Intake of a visit: uploads in, checked echo stacks in Zarr out."""
 
-from datetime import date
+from contextlib import ExitStack
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -8,11 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from storage.arrays import write_array, write_stack, write_store
 from storage.config import IntakeConfig, PrivacyConfig
 from storage.errors import RefusedError, RefusedFile, UploadChangedError
-from storage.intake import intake_visit
+from storage.intake import VisitIntake, check_study_date, intake_visit
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_file, quarantine_upload
-from storage.source_headers import keep_source_headers
-from storage.upload import Upload, is_unchanged
+from storage.series_rules import Role
+from storage.source_headers import SourceHeader, read_source_headers, write_source_header
+from storage.upload import Upload, is_unchanged, open_upload
 from tasks.stage import StageResult, VisitRef, run_stage
 
 
@@ -37,19 +38,30 @@ def intake(
     """
 
     def quarantine(files: tuple[RefusedFile, ...]) -> None:
+        names = {
+            (upload.upload_id, file.number): file.site_path for upload in uploads for file in upload.files
+        }
         for file in files:
-            quarantine_file(visit.path, file)
+            quarantine_file(visit.path, file, names[file.upload_id, file.file_number])
+
+    def read() -> tuple[VisitIntake, dict[Role, SourceHeader]]:
+        with ExitStack() as stack:
+            try:
+                opened = [stack.enter_context(open_upload(upload)) for upload in uploads]
+                taken = intake_visit(opened, config)
+                check_study_date(taken.study_date, planned)
+                stacks = [stack for stack in (taken.native, taken.post) if stack is not None]
+                headers = read_source_headers(stacks, opened, privacy, visit.subject_id)
+            except RefusedError as refused:
+                quarantine(refused.files)
+                for upload in uploads:
+                    quarantine_upload(visit.path, upload, refused.reason)
+                raise
+            quarantine((*taken.refused_files, *taken.made_good_files))
+            return taken, headers
 
     def work() -> str:
-        try:
-            taken = intake_visit(uploads, config)
-            check_study_date(taken.study_date, planned)
-        except RefusedError as refused:
-            quarantine(refused.files)
-            for upload in uploads:
-                quarantine_upload(visit.path, upload, refused.reason)
-            raise
-        quarantine(taken.refused_files)
+        taken, headers = read()
         for upload in uploads:
             if not is_unchanged(upload):
                 message = (
@@ -65,26 +77,12 @@ def intake(
                 guide = taken.guides.get(stack.role)
                 if guide is not None:
                     write_array(store, f"{stack.role}/uploaded_guide", guide, "1", "label slice row col")
-            keep_source_headers(store, stacks, uploads, privacy, visit.subject_id)
+            for role, header in headers.items():
+                write_source_header(store, role, header)
         return (
             f"uploads={','.join(upload.upload_id for upload in uploads)} roles={len(stacks)} "
             f"echoes={sum(stack.ti_ms.size for stack in stacks)} other_series={taken.n_other_series} "
-            f"refused_files={len(taken.refused_files)}"
+            f"refused_files={len(taken.refused_files)} made_good={len(taken.made_good_files)}"
         )
 
     return run_stage(visit, "intake", digest, work, force=force)
-
-
-def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
-    """Refuse images of another day than the visit they were matched to by one of their files.
-
-    Raises
-    ------
-    RefusedError
-        With what was found and what is planned.
-    """
-    if study_date is None or not planned.covers(study_date):
-        found = "without a study date" if study_date is None else f"of {study_date}"
-        window = f"{planned.visit_date} +- {planned.window_days} d"
-        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
-        raise RefusedError(message)

@@ -1,16 +1,18 @@
 """Uploads in incoming, and the planned visits they belong to."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from storage.config import MatchingConfig
+from storage.config import MatchingConfig, UploadsConfig
 from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Mismatch, match_upload
 from storage.plan import PlannedVisit
-from storage.upload import Upload, UploadListing, hash_upload, list_uploads
+from storage.quarantine import stray_records
+from storage.upload import Upload, UploadListing, hash_upload, list_uploads, unread_upload
 
 VisitKey = tuple[str, str]
 
@@ -25,6 +27,11 @@ class FoundUpload:
     """Digest of its content."""
     upload: Upload | None = None
     """The upload, where it has been read already."""
+
+    @property
+    def upload_id(self) -> str:
+        """Identifier of the upload."""
+        return f"u-{self.content_digest[:10]}"
 
     def load(self) -> Upload:
         """Give the upload with its files.
@@ -47,6 +54,10 @@ class StrayUpload:
     """Why no visit takes it."""
     found: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the site wrote and did not agree; for quarantine/ only."""
+    judged_by: str | None = None
+    """Digest of what decided so; None where it could not be read as an upload."""
+    is_old: bool = False
+    """Whether quarantine says so already; then it was not read again, and its files are not known."""
 
     def __str__(self) -> str:
         return f"upload {self.upload.upload_id}: {self.reason}"
@@ -60,51 +71,65 @@ class MatchedUploads:
     """Uploads by the visit that takes them."""
     stray: tuple[StrayUpload, ...]
     """Uploads that no visit takes."""
-    n_arriving: int
-    """Uploads that changed while they were read; the next night reads them again."""
+    arriving: tuple[UploadListing, ...]
+    """Uploads that are still changing, or may be; a later night reads them."""
 
 
 def match_uploads(
     root: Path,
     rules: MatchingConfig,
+    upload_rules: UploadsConfig,
     planned: tuple[PlannedVisit, ...],
     published: Mapping[VisitKey, Mapping[str, Any]],
 ) -> MatchedUploads:
-    """Find the visit of every upload; one that is published and unchanged is not read again."""
+    """Find the visit of every upload; one that is published or stray and unchanged is not read again."""
     known = _known_uploads(rules, planned, published)
+    judged_by = judgement_digest(rules, upload_rules, planned)
+    records = stray_records(root)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
     stray: dict[str, StrayUpload] = {}
-    n_arriving = 0
-    for listing in list_uploads(root):
+    arriving: list[UploadListing] = []
+    for listing in list_uploads(root, upload_rules):
         if listing.fingerprint in known:
             key, content_digest = known[listing.fingerprint]
             taken.setdefault(key, {})[content_digest] = FoundUpload(listing, content_digest)
             continue
         if listing.unusable_reason is not None:
-            entry = _unread(listing)
+            entry = unread_upload(listing)
             stray[entry.upload_id] = StrayUpload(entry, listing.unusable_reason)
             continue
         if listing.is_arriving:
-            n_arriving += 1
+            arriving.append(listing)
+            continue
+        record = records.get((listing.site_name, listing.fingerprint))
+        if record is not None and record.judged_by == judged_by:
+            entry = replace(
+                unread_upload(listing), upload_id=record.upload_id, content_digest=record.content_digest
+            )
+            stray[entry.upload_id] = StrayUpload(entry, record.reason, judged_by=judged_by, is_old=True)
             continue
         try:
             upload = hash_upload(listing)
             match = match_upload(upload, planned, rules)
         except UploadChangedError:
-            n_arriving += 1
+            arriving.append(listing)
             continue
         except RefusedError as error:
-            entry = _unread(listing)
+            entry = unread_upload(listing)
             stray[entry.upload_id] = StrayUpload(entry, error.reason)
             continue
         if isinstance(match, Mismatch):
-            stray[upload.upload_id] = StrayUpload(upload, match.reason, match.found)
+            stray[upload.upload_id] = StrayUpload(upload, match.reason, match.found, judged_by)
             continue
         # The same content in two folders is one upload.
         found = FoundUpload(listing, upload.content_digest, upload)
         taken.setdefault((match.subject_id, match.visit_id), {}).setdefault(upload.content_digest, found)
+    contents = {digest for found in taken.values() for digest in found}
     return MatchedUploads(
-        {key: tuple(found.values()) for key, found in taken.items()}, tuple(stray.values()), n_arriving
+        {key: tuple(found.values()) for key, found in taken.items()},
+        # What a visit takes lies under another name once more.
+        tuple(one for one in stray.values() if one.upload.content_digest not in contents),
+        tuple(arriving),
     )
 
 
@@ -121,9 +146,18 @@ def matching_digests(rules: MatchingConfig, planned: Iterable[PlannedVisit]) -> 
     }
 
 
-def _unread(listing: UploadListing) -> Upload:
-    """Name an entry of incoming that cannot be read as an upload."""
-    return Upload(f"u-{listing.fingerprint[:10]}", listing.fingerprint, listing.fingerprint, listing.path, ())
+def judgement_digest(
+    rules: MatchingConfig, upload_rules: UploadsConfig, planned: Iterable[PlannedVisit]
+) -> str:
+    """Digest of all that decides that no planned visit takes an upload, besides the upload."""
+    return canonical_digest(
+        {
+            "code": version("cmrtrials"),
+            "matching": matching_digests(rules, planned),
+            "rules": rules.model_dump(mode="json"),
+            "uploads": upload_rules.model_dump(mode="json", exclude={"stable_minutes", "marker_file"}),
+        }
+    )
 
 
 def _known_uploads(

@@ -1,6 +1,6 @@
 """The plan of a night: which visits have what to do, which are settled, which uploads belong to nobody."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from storage.plan import PlannedVisit, read_plan
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload
-from tasks.matching import MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
+from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
 
 USABLE_STATES = frozenset({"done", "flagged"})
@@ -124,14 +124,14 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     planned = read_plan(trial.root)
     selection.check(planned)
     rows = published_visits(trial.root)
-    uploads = match_uploads(trial.root, trial.config.matching, planned, rows)
+    uploads = match_uploads(trial.root, trial.config.matching, trial.config.uploads, planned, rows)
     elsewhere = _places(uploads)
     matching = matching_digests(trial.config.matching, planned)
     jobs: list[VisitJob] = []
     waiting: list[Waiting] = []
     idle: list[str] = []
     corrected: list[tuple[VisitRef, PlannedVisit]] = []
-    n_arriving = uploads.n_arriving
+    n_arriving = len(uploads.arriving)
     for line in planned:
         key = (line.subject_id, line.visit_id)
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
@@ -139,8 +139,8 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         asked = selection.asks_for(line, row["state"] if row else None)
         if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
             corrected.append((visit, line))
-        found = uploads.taken.get(key)
-        if found is not None:
+        found = in_order_of_arrival(uploads.taken.get(key, ()), (row or {}).get("upload_digests", ()))
+        if found:
             digests = stage_digests(trial.config, line, [upload.content_digest for upload in found])
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
@@ -175,16 +175,34 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     )
 
 
+def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) -> tuple[FoundUpload, ...]:
+    """Sort a visit's uploads: published ones as they stand, then the others by the time they came.
+
+    Where two uploads contradict each other, the first one stands; a later one must not replace it.
+    """
+
+    def arrival(upload: FoundUpload) -> tuple[int, int, str]:
+        is_new = upload.content_digest not in published
+        place = upload.listing.changed_ns if is_new else published.index(upload.content_digest)
+        return (is_new, place, upload.content_digest)
+
+    return tuple(sorted(found, key=arrival))
+
+
 def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str]) -> dict[StageName, str]:
-    """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version."""
+    """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
+
+    The uploads' contents come in the order of their arrival, which decides where they contradict each other.
+    """
 
     def digest(stage: StageName, **inputs: Any) -> str:
         return canonical_digest({"stage": stage, "version": RESULT_VERSIONS[stage], **inputs})
 
     intake = digest(
         "intake",
-        uploads=sorted(contents),
+        uploads=contents,
         config=config.intake.model_dump(mode="json"),
+        limits=config.uploads.model_dump(mode="json", include={"read_seconds", "read_memory_mib"}),
         privacy=config.privacy.model_dump(mode="json"),
     )
     segment = digest("segment", echoes=intake, config=config.segment.model_dump(mode="json"))

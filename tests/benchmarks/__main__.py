@@ -1,4 +1,4 @@
-"""Run every benchmark: ``make bench`` prints a table and writes ``bench/relaxation.json``."""
+"""Run every benchmark: ``make bench`` prints tables and writes ``bench/*.json``."""
 
 import json
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.intake import intake_figures, print_figures
 from tests.benchmarks.relaxation import relaxation_figures
 
 
@@ -23,6 +24,9 @@ def main() -> None:
     (folder / "relaxation.json").write_text(
         json.dumps([asdict(figure) for figure in figures], indent=2) + "\n"
     )
+    taken_in = intake_figures()
+    print_figures(taken_in)
+    (folder / "intake.json").write_text(json.dumps([asdict(figure) for figure in taken_in], indent=2) + "\n")
 
 
 if __name__ == "__main__":

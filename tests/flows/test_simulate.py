@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.simulate import NotEmptyError, Recipe, simulate_trial
+from flows.simulate import DEMO_FAULTS, NotEmptyError, Recipe, simulate_trial
 
-ONE_VISIT = Recipe(n_subjects=1, n_visits=1, seed=4, faults=False)
+ONE_VISIT = Recipe(n_subjects=1, n_visits=1, seed=4)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -28,7 +28,7 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_another_seed_gives_another_trial(tmp_path: Path) -> None:
     """Seeds reach the images."""
-    other = Recipe(n_subjects=1, n_visits=1, seed=5, faults=False)
+    other = Recipe(n_subjects=1, n_visits=1, seed=5)
     simulate_trial(tmp_path / "one", ONE_VISIT, on_visit=lambda _: None)
     simulate_trial(tmp_path / "two", other, on_visit=lambda _: None)
     one, two = (
@@ -48,9 +48,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_demo_has_every_kind_of_upload() -> None:
     """Eleven images, NIfTI guides, and one each of what goes wrong."""
-    visits = list(Recipe(n_subjects=6, n_visits=2, seed=1, faults=True).visits())
+    visits = list(Recipe(n_subjects=6, n_visits=2, seed=1, faults=DEMO_FAULTS).visits())
     assert {visit.scheme_native for visit in visits} == {"5(3)3", "3(3)3(3)5"}
     assert {visit.guide_format for visit in visits} == {"seg", "nifti"}
-    assert sum(visit.is_broken for visit in visits) == 1
-    assert sum(not visit.has_guide for visit in visits) == 1
-    assert sum(not visit.has_hematocrit for visit in visits) == 1
+    struck = [fault for visit in visits for fault in visit.faults]
+    assert sorted(struck) == sorted(DEMO_FAULTS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from flows.simulate import CUT_OFF_BYTES
+from flows.simulated_upload import CUT_OFF_BYTES
 
 Cmrtrials = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from storage.config import TrialConfig, load_config
-from storage.dicom_read import FileSource, Instance, read_instance
+from storage.dicom_read import FileSource, Instance, read_file
 from storage.dicom_write import MrHeader, deterministic_uid, write_mr
 from storage.geometry import StackGeometry, slice_normal
 from storage.upload import Upload, hash_upload, list_uploads
@@ -31,6 +31,8 @@ BROKEN_DICOM = b"\0" * 128 + b"DICM" + b"\x02\x00\x10\x00UI\x16\x001.2.840.10008
 
 NOBODY = 65534
 """User without any rights of their own."""
+
+TI_SOURCE = "InversionTime (0018,0082)"
 
 NATIVE_TI_MS = (100.0, 1100.0, 2100.0, 3100.0, 4100.0, 180.0, 1180.0, 2180.0)
 POST_TI_MS = (90.0, 890.0, 1690.0, 2490.0, 170.0, 970.0, 1770.0, 250.0, 1050.0)
@@ -117,7 +119,7 @@ def write_series(folder: Path, series: DrawnSeries = NATIVE) -> list[Path]:
                 pixel_spacing_mm=SPACING_MM,
                 slice_thickness_mm=8.0,
                 field_strength_t=3.0,
-                component=series.component,
+                image_type=("ORIGINAL", "PRIMARY", series.component),
             )
             pixels = np.full(SHAPE, image_value(slice_number, ti_ms), dtype=np.uint16)
             pixels[0, 0] = number
@@ -135,13 +137,14 @@ def write_visit(folder: Path) -> dict[str, list[Path]]:
 
 def read_upload(root: Path, name: str = "S01_a") -> Upload:
     """Hash an upload of a trial's incoming/."""
-    return next(hash_upload(listing) for listing in list_uploads(root) if listing.path.name == name)
+    listings = list_uploads(root, demo_config().uploads)
+    return next(hash_upload(listing) for listing in listings if listing.path.name == name)
 
 
 def read_instances(paths: Sequence[Path]) -> list[Instance]:
     """Read the headers of DICOM files, numbered from 1."""
-    found = [read_instance(path, source(number)) for number, path in enumerate(paths, 1)]
-    return [instance for instance in found if instance is not None]
+    found = [read_file(path, source(number)) for number, path in enumerate(paths, 1)]
+    return [instance for frames in found for instance in frames or ()]
 
 
 def source(number: int = 17) -> FileSource:

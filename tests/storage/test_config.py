@@ -30,7 +30,9 @@ def _field_names(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _key_names(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: _key_names(value) if isinstance(value, dict) else None for key, value in values.items()}
+    return {
+        key: _key_names(value) if isinstance(value, dict) and value else None for key, value in values.items()
+    }
 
 
 def test_the_demo_trial_names_every_field() -> None:
@@ -101,6 +103,13 @@ def test_a_scheme_tells_its_number_of_images(scheme: str, count: int) -> None:
         pytest.param(
             '"carry"   #', '"magic"   #', "segment.method: found 'magic', expected: .*'carry'", id="choice"
         ),
+        pytest.param(
+            "minutes_since_contrast = []            # as",
+            "minutes_since_contrast = [40.0, 8.0]   # as",
+            "post.minutes_since_contrast: found .*no range",
+            id="minutes",
+        ),
+        pytest.param("other = {}", "other = { cine = 1 }", r"intake\.other\.cine", id="other-role"),
         pytest.param("schema_version = 1 ", "schema_version = 2 ", "schema_version: found 2", id="version"),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from storage.config import IntakeConfig
-from storage.dicom_read import TI_SOURCE, Instance
+from storage.dicom_read import Instance
 from storage.dicom_series import EchoStack, assemble
 from storage.errors import RefusedError
 from tests.storage.drawn_uploads import (
@@ -22,6 +22,7 @@ from tests.storage.drawn_uploads import (
     POST,
     POST_TI_MS,
     SPACING_MM,
+    TI_SOURCE,
     demo_config,
     image_value,
     on_slices,
@@ -112,7 +113,9 @@ def test_post_may_be_missing(tmp_path: Path) -> None:
 
 def test_a_missing_native_series_is_refused(tmp_path: Path) -> None:
     """Without it there is nothing to quantify; the rule that found none is named."""
-    with pytest.raises(RefusedError, match=r"no native series.*intake\.native\.description; 0 other series"):
+    with pytest.raises(
+        RefusedError, match=r"no native series.*intake\.native \(description.*; 0 other series"
+    ):
         assemble(read_instances(write_series(tmp_path, POST)), INTAKE)
 
 
@@ -215,22 +218,53 @@ def test_slices_of_different_schemes_are_refused(tmp_path: Path) -> None:
         assemble(read_instances(paths), INTAKE)
 
 
-def test_a_repeated_series_is_refused(tmp_path: Path) -> None:
-    """Which of two acquisitions is the good one is for the site to say."""
-    repeat = replace(
-        on_slices(NATIVE, 1), uid_seed="repeat", started_at=NATIVE.started_at + timedelta(minutes=2)
+REPEAT = replace(on_slices(NATIVE, 1), uid_seed="repeat", started_at=NATIVE.started_at + timedelta(minutes=2))
+
+
+def test_of_a_repeated_slice_the_last_complete_acquisition_is_taken(tmp_path: Path) -> None:
+    """An operator repeats what went wrong; the earlier one is kept in the upload and named."""
+    paths = [*write_series(tmp_path), *write_series(tmp_path, REPEAT)]
+    stack = _native(read_instances(paths))
+    assert {source.file_number for source in stack.sources[1]} == set(range(25, 33))
+    assert {source.file_number for source in stack.sources[0]} == set(range(1, 9))
+    assert stack.repeats == (
+        "native: slice 2 is also in series 1 (8 images, 10:30), which was not taken: "
+        "it was acquired earlier than another complete one",
     )
-    paths = [*write_series(tmp_path), *write_series(tmp_path, repeat)]
+
+
+def test_an_incomplete_repeat_does_not_replace_a_complete_acquisition(tmp_path: Path) -> None:
+    """A repeat that was broken off is no better than the first."""
+    paths = [*write_series(tmp_path), *write_series(tmp_path, REPEAT)[:5]]
+    stack = _native(read_instances(paths))
+    assert {source.file_number for source in stack.sources[1]} == set(range(9, 17))
+    (named,) = stack.repeats
+    assert "which was not taken: it has 5 inversion times, expected 8 (5(3)3) or 11" in named
+
+
+def test_a_slice_without_a_complete_acquisition_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    """The site sees what it has sent."""
+    paths = [*write_series(tmp_path, on_slices(NATIVE, 1))[:6], *write_series(tmp_path, REPEAT)[:5]]
+    intake = INTAKE.model_copy(update={"slices": 1})
+    expected = r"slice 1 is in 2 series, none of them complete: .* 10:30\) has 6 .* 10:32\) has 5 inversion"
+    with pytest.raises(RefusedError, match=expected):
+        assemble(read_instances(paths), intake)
+
+
+def test_a_trial_may_refuse_repeats(tmp_path: Path) -> None:
+    """Where a protocol allows one acquisition only, which is the good one is for the site to say."""
+    paths = [*write_series(tmp_path), *write_series(tmp_path, REPEAT)]
+    intake = INTAKE.model_copy(update={"repeats": "refuse"})
     with pytest.raises(RefusedError, match="native: slice 2 is in 2 series, expected one"):
-        assemble(read_instances(paths), INTAKE)
+        assemble(read_instances(paths), intake)
 
 
 def test_a_description_that_fits_both_rules_is_refused(tmp_path: Path) -> None:
     """Rules that overlap must be mended, not ranked."""
     paths = write_series(tmp_path, replace(NATIVE, description="MOLLI native and post"))
-    with pytest.raises(RefusedError, match="no native series") as refused:
+    expected = r"series 1 \(24 images, 10:30\) fits native and post; make the rules in \[intake\] exclusive"
+    with pytest.raises(RefusedError, match=expected):
         assemble(read_instances(paths), INTAKE)
-    assert "make the two rules exclusive" in refused.value.files[0].reason
 
 
 @pytest.mark.parametrize("across", [ORIENTATION[:3], ORIENTATION[3:]], ids=["columns", "rows"])
@@ -282,7 +316,7 @@ def test_any_number_of_slices_where_the_trial_says_so(tmp_path: Path) -> None:
             {"ImagePositionPatient": None}, "position, orientation or pixel spacing is missing", id="position"
         ),
         pytest.param(
-            {"SOPClassUID": pydicom.uid.EnhancedMRImageStorage}, "no classic single-frame", id="enhanced"
+            {"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "is no MR image", id="capture"
         ),
     ],
 )

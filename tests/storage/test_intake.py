@@ -13,13 +13,13 @@ from storage.dicom_series import assemble
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError, StorageError, UnreadableError
 from storage.intake import VisitIntake, intake_visit
-from storage.upload import hash_upload, list_uploads
+from storage.upload import Upload, hash_upload, list_uploads, open_upload
 from tests.storage.drawn_uploads import (
     NATIVE,
+    NATIVE_TI_MS,
     POST,
     demo_config,
     drawn_masks,
-    on_slices,
     read_instances,
     stack_geometry,
     write_series,
@@ -27,11 +27,12 @@ from tests.storage.drawn_uploads import (
 )
 
 INTAKE = demo_config().intake
+RULES = demo_config().uploads
 LABEL_VALUES = INTAKE.guide.nifti_labels.model_dump()
 
 
 def _intake(root: Path, intake: IntakeConfig = INTAKE) -> VisitIntake:
-    return intake_visit([hash_upload(listing) for listing in list_uploads(root)], intake)
+    return intake_visit([hash_upload(listing) for listing in list_uploads(root, RULES)], intake)
 
 
 @pytest.fixture
@@ -149,14 +150,102 @@ def test_two_uploads_make_one_visit(tmp_path: Path) -> None:
     assert taken.native.sources[0][0].upload_id != taken.post.sources[0][0].upload_id
 
 
-def test_the_order_of_uploads_changes_nothing(tmp_path: Path) -> None:
-    """Folder names are the site's; results must not hang on them."""
-    write_series(tmp_path / "incoming" / "S01_a", NATIVE)
-    write_series(tmp_path / "incoming" / "S01_b", on_slices(replace(NATIVE, uid_seed=""), 0, 1, 2))
-    (tmp_path / "incoming" / "S01_b" / "extra").write_text("")
-    uploads = [hash_upload(listing) for listing in list_uploads(tmp_path)]
-    forward, backward = intake_visit(uploads, INTAKE), intake_visit(uploads[::-1], INTAKE)
-    assert forward.native.sources == backward.native.sources
+def _two_copies(root: Path) -> tuple[Upload, Upload]:
+    """Give two uploads of one visit whose fourth image differs, in the order of arrival."""
+    paths = write_series(root / "incoming" / "S01_b", NATIVE)
+    shutil.copytree(root / "incoming" / "S01_b", root / "incoming" / "S01_a")
+    (root / "incoming" / "S01_a" / "extra").write_text("")
+    changed = root / "incoming" / "S01_a" / paths[3].name
+    changed.write_bytes(changed.read_bytes()[:-2] + b"\1\1")
+    late, first = (hash_upload(listing) for listing in list_uploads(root, RULES))
+    return first, late
+
+
+def test_the_first_copy_of_an_image_stands(tmp_path: Path) -> None:
+    """Whichever upload came first: names and digests decide nothing."""
+    uploads = _two_copies(tmp_path)
+    for first, late in (uploads, uploads[::-1]):
+        taken = intake_visit([first, late], INTAKE)
+        assert {source.upload_id for row in taken.native.sources for source in row} == {first.upload_id}
+        (refused,) = taken.refused_files
+        assert refused.upload_id == late.upload_id
+        assert refused.reason.startswith(f"has the SOPInstanceUID of upload {first.upload_id}, file ")
+        assert refused.reason.endswith("but other content; the first stands")
+
+
+def test_a_damaged_image_that_came_whole_elsewhere_is_not_missed(tmp_path: Path, folder: Path) -> None:
+    """It is quarantined, but nobody needs to review the visit for it."""
+    paths = write_series(folder, NATIVE)
+    shutil.copytree(folder, folder.with_name("S01_b"))
+    paths[3].write_bytes(paths[3].read_bytes()[:-100])
+    taken = _intake(tmp_path)
+    assert taken.refused_files == ()
+    (made_good,) = taken.made_good_files
+    assert made_good.path == paths[3]
+
+
+def test_nifti_guides_say_by_their_names_whose_they_are(tmp_path: Path, folder: Path) -> None:
+    """Both lie on one grid, so nothing else tells them apart."""
+    write_visit(folder)
+    other = drawn_masks()[:, ::-1]
+    write_guide_nifti(folder / "LV_pre.nii", drawn_masks(), stack_geometry(), LABEL_VALUES)
+    write_guide_nifti(folder / "LV_post.nii.gz", other, stack_geometry(), LABEL_VALUES)
+    assert _intake(tmp_path).guides == {}
+    taken = _intake(tmp_path, _with_names("pre", "post"))
+    assert np.array_equal(taken.guides["native"], drawn_masks())
+    assert np.array_equal(taken.guides["post"], other)
+    assert taken.refused_files == ()
+
+
+def test_a_nifti_guide_of_images_that_were_not_sent_is_left_out(tmp_path: Path, folder: Path) -> None:
+    """It is not given to other images instead."""
+    write_series(folder, NATIVE)
+    write_guide_nifti(folder / "LV_post.nii", drawn_masks(), stack_geometry(), LABEL_VALUES)
+    taken = _intake(tmp_path, _with_names("pre", "post"))
+    assert taken.guides == {}
+    (refused,) = taken.refused_files
+    assert refused.reason == "its name is for post images, which are not in the upload"
+
+
+def test_a_name_that_fits_both_patterns_is_refused(tmp_path: Path, folder: Path) -> None:
+    """Never guessed."""
+    write_visit(folder)
+    write_guide_nifti(folder / "pre_post.nii", drawn_masks(), stack_geometry(), LABEL_VALUES)
+    (refused,) = _intake(tmp_path, _with_names("pre", "post")).refused_files
+    assert "make the two patterns exclusive" in refused.reason
+
+
+def _with_names(native: str, post: str) -> IntakeConfig:
+    guide = INTAKE.guide.model_copy(update={"nifti_native": native, "nifti_post": post})
+    return INTAKE.model_copy(update={"guide": guide})
+
+
+def test_an_archive_in_a_folder_is_refused_and_other_files_are_counted(tmp_path: Path, folder: Path) -> None:
+    """Images in a nested zip file must not be lost in silence; a PDF holds none."""
+    write_visit(folder)
+    (folder / "more.zip").write_bytes(b"PK")
+    (folder / "letter.pdf").write_bytes(b"%PDF")
+    taken = _intake(tmp_path)
+    (refused,) = taken.refused_files
+    assert refused.reason == "is an archive inside of the upload; put its files into the upload themselves"
+    assert len(taken.other_files) == 1
+
+
+def test_a_zip_file_is_taken_in_as_its_folder_is(tmp_path: Path, folder: Path) -> None:
+    """Stacks, guides and refusals are the same."""
+    write_visit(folder)
+    write_guide_nifti(folder / "guide.nii.gz", drawn_masks(), stack_geometry(), LABEL_VALUES)
+    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    plain = _intake(tmp_path)
+    shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+    shutil.rmtree(folder)
+    (listing,) = list_uploads(tmp_path, RULES)
+    with open_upload(hash_upload(listing)) as opened:
+        taken = intake_visit([opened], INTAKE)
+    assert np.array_equal(taken.native.echoes, plain.native.echoes)
+    assert taken.native.sources == plain.native.sources
+    assert np.array_equal(taken.guides["post"], plain.guides["post"])
+    assert [file.reason for file in taken.refused_files] == [file.reason for file in plain.refused_files]
 
 
 def test_a_truncated_file_refuses_the_visit_and_is_named(tmp_path: Path, folder: Path) -> None:
@@ -184,9 +273,9 @@ def test_a_broken_file_that_is_not_needed_stops_nobody(tmp_path: Path, folder: P
 
 def test_files_of_one_fault_are_named_together(tmp_path: Path, folder: Path) -> None:
     """Twenty-four times the same sentence reads badly."""
-    write_series(folder, replace(NATIVE, ti_ms=(20_000.0,)))
+    write_series(folder, replace(NATIVE, ti_ms=(*NATIVE_TI_MS[:7], 20_000.0)))
     with pytest.raises(
-        RefusedError, match=r"; left out: upload u-\w+, file 1, 2, 3: inversion time 20000 ms"
+        RefusedError, match=r"; left out: upload u-\w+, file \d+, \d+, \d+: inversion time 20000 ms"
     ):
         _intake(tmp_path)
 
@@ -205,7 +294,7 @@ def test_a_file_the_machine_cannot_read_is_no_refusal(tmp_path: Path, folder: Pa
     """It may be read on another day; the text names upload and number, and nothing shows the path."""
     write_visit(folder)
     (folder / name).write_text("")
-    (listing,) = list_uploads(tmp_path)
+    (listing,) = list_uploads(tmp_path, RULES)
     upload = hash_upload(listing)
     (number,) = (file.number for file in upload.files if file.path.name == name)
     (folder / name).unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import RefusedFile
-from storage.quarantine import quarantine_file, quarantine_upload
+from storage.quarantine import quarantine_file, quarantine_upload, stray_records
 from storage.upload import Upload
 from tests.storage.drawn_uploads import read_upload
 
@@ -32,7 +32,7 @@ def _refused(upload: Upload, reason: str = "cut off") -> RefusedFile:
 
 def test_a_refused_file_is_copied_with_its_reason(tmp_path: Path, upload: Upload) -> None:
     """Whoever mends it finds the site's own name here, and only here."""
-    folder = quarantine_file(tmp_path, _refused(upload))
+    folder = quarantine_file(tmp_path, _refused(upload), upload.files[0].site_path)
     assert folder == tmp_path / "quarantine" / upload.upload_id / "1"
     assert (folder / "file").read_bytes() == b"broken"
     facts = json.loads((folder / "reason.json").read_text())
@@ -60,7 +60,7 @@ def test_bytes_that_were_not_refused_are_not_copied(
 ) -> None:
     """The site replaced the file meanwhile; the copy would not be what the reason speaks of."""
     change(upload.files[0].path)
-    folder = quarantine_file(tmp_path, _refused(upload))
+    folder = quarantine_file(tmp_path, _refused(upload), upload.files[0].site_path)
     facts = json.loads((folder / "reason.json").read_text())
     assert facts["no_copy"] == "the file was changed or removed after it was refused"
     assert facts["sha256"] == upload.files[0].sha256
@@ -69,25 +69,35 @@ def test_bytes_that_were_not_refused_are_not_copied(
 
 def test_a_second_night_changes_nothing(tmp_path: Path, upload: Upload) -> None:
     """The same refusal is old news."""
-    quarantine_file(tmp_path, _refused(upload))
+    quarantine_file(tmp_path, _refused(upload), upload.files[0].site_path)
     quarantine_upload(tmp_path, upload, "refused")
     before = _snapshot(tmp_path)
-    quarantine_file(tmp_path, _refused(upload))
+    quarantine_file(tmp_path, _refused(upload), upload.files[0].site_path)
     quarantine_upload(tmp_path, upload, "refused")
     assert _snapshot(tmp_path) == before
 
 
 def test_another_reason_replaces_the_former(tmp_path: Path, upload: Upload) -> None:
     """A newer version of the code may know better."""
-    quarantine_file(tmp_path, _refused(upload, "unreadable"))
-    folder = quarantine_file(tmp_path, _refused(upload, "cut off"))
+    quarantine_file(tmp_path, _refused(upload, "unreadable"), upload.files[0].site_path)
+    folder = quarantine_file(tmp_path, _refused(upload, "cut off"), upload.files[0].site_path)
     assert json.loads((folder / "reason.json").read_text())["reason"] == "cut off"
 
 
 def test_what_did_not_agree_is_told_to_the_operator(tmp_path: Path, upload: Upload) -> None:
     """Folder, PatientID and study date side by side, in the one place where they may stand."""
     found = {"folder": "Jane_\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
-    folder = quarantine_upload(tmp_path, upload, "PatientID: no planned subject", found)
+    folder = quarantine_upload(tmp_path, upload, "PatientID: no planned subject", found=found)
     facts = json.loads((folder / "reason.json").read_text())
     assert facts["found"] == {"folder": "Jane_\\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
     assert "H4711" not in facts["reason"]
+
+
+def test_a_stray_upload_is_known_again(tmp_path: Path, upload: Upload) -> None:
+    """By its name and listing, together with what decided; a visit's refused upload is no stray one."""
+    quarantine_upload(tmp_path, upload, "no planned subject", judged_by="digest")
+    (record,) = stray_records(tmp_path).items()
+    assert record[0] == ("S01_a", upload.fingerprint)
+    assert (record[1].upload_id, record[1].judged_by) == (upload.upload_id, "digest")
+    quarantine_upload(tmp_path, upload, "no native series")
+    assert stray_records(tmp_path) == {}

@@ -1,9 +1,12 @@
 """Uploads in incoming/ and the visits they belong to."""
 
+import math
 import os
 import shutil
 import tempfile
+import time
 import traceback
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +18,18 @@ from storage.upload import (
     is_unchanged,
     list_upload,
     list_uploads,
+    open_upload,
 )
 from tests.storage.drawn_uploads import (
     NATIVE,
+    demo_config,
     on_slices,
     read_upload,
     unreadable,
     write_series,
 )
+
+RULES = demo_config().uploads
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def public_root() -> Iterator[Path]:
 
 def test_an_absent_incoming_holds_no_uploads(tmp_path: Path) -> None:
     """A new trial has none."""
-    assert list_uploads(tmp_path) == ()
+    assert list_uploads(tmp_path, RULES) == ()
 
 
 def test_listing_opens_no_file(incoming: Path) -> None:
@@ -51,14 +58,14 @@ def test_listing_opens_no_file(incoming: Path) -> None:
     shutil.rmtree(incoming / "S01_a")
     (incoming / "S01_a").mkdir()
     os.mkfifo(file)
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     assert "special files" in str(listing.unusable_reason)
 
 
 @pytest.mark.parametrize("change", ["content", "time", "name", "more"])
 def test_any_change_of_a_folder_changes_its_fingerprint(incoming: Path, change: str) -> None:
     """Else a mended upload would be taken for the broken one."""
-    (before,) = list_uploads(incoming.parent)
+    (before,) = list_uploads(incoming.parent, RULES)
     file = next((incoming / "S01_a").iterdir())
     if change == "content":
         file.write_bytes(file.read_bytes() + b"\0")
@@ -69,21 +76,21 @@ def test_any_change_of_a_folder_changes_its_fingerprint(incoming: Path, change: 
     else:
         (incoming / "S01_a" / "notes").mkdir()
         (incoming / "S01_a" / "notes" / "a.txt").write_text("")
-    (after,) = list_uploads(incoming.parent)
+    (after,) = list_uploads(incoming.parent, RULES)
     assert after.fingerprint != before.fingerprint
 
 
 def test_an_untouched_folder_keeps_its_fingerprint(incoming: Path) -> None:
     """A second night finds nothing new."""
-    assert list_uploads(incoming.parent) == list_uploads(incoming.parent)
+    assert list_uploads(incoming.parent, RULES) == list_uploads(incoming.parent, RULES)
 
 
 def test_stray_files_are_listed_with_a_reason(incoming: Path) -> None:
-    """A zip or a loose file is not passed over in silence."""
-    (incoming / "more.zip").write_bytes(b"PK")
-    listing = list_uploads(incoming.parent)[-1]
+    """A loose file is not passed over in silence."""
+    (incoming / "more.pdf").write_bytes(b"%PDF")
+    listing = list_uploads(incoming.parent, RULES)[-1]
     assert "put the files of one visit into a folder" in str(listing.unusable_reason)
-    with pytest.raises(RefusedError, match="is no folder"):
+    with pytest.raises(RefusedError, match="is no folder and no zip file"):
         hash_upload(listing)
 
 
@@ -91,13 +98,13 @@ def test_hidden_entries_are_passed_over(incoming: Path) -> None:
     """Transfer tools hide a copy until it is complete, and desktops leave files about."""
     (incoming / ".S02_a.part").mkdir()
     (incoming / ".DS_Store").write_text("")
-    assert [listing.path.name for listing in list_uploads(incoming.parent)] == ["S01_a"]
+    assert [listing.path.name for listing in list_uploads(incoming.parent, RULES)] == ["S01_a"]
 
 
 def test_an_empty_folder_is_unusable(incoming: Path) -> None:
     """It says so instead of matching nothing."""
     (incoming / "S02_a").mkdir()
-    assert list_uploads(incoming.parent)[-1].unusable_reason == "holds no files"
+    assert list_uploads(incoming.parent, RULES)[-1].unusable_reason == "holds no files"
 
 
 def test_symbolic_links_are_not_followed(incoming: Path, tmp_path: Path) -> None:
@@ -107,7 +114,7 @@ def test_symbolic_links_are_not_followed(incoming: Path, tmp_path: Path) -> None
     (secret / "file").write_text("secret")
     (incoming / "S01_a" / "link").symlink_to(secret)
     (incoming / "S02_link").symlink_to(secret)
-    inside, top = list_uploads(tmp_path)
+    inside, top = list_uploads(tmp_path, RULES)
     assert "1 symbolic links" in str(inside.unusable_reason)
     assert "is no folder" in str(top.unusable_reason)
 
@@ -123,7 +130,7 @@ def test_files_are_numbered_by_relative_path(incoming: Path) -> None:
 def test_the_same_content_in_two_folders_is_one_upload(incoming: Path) -> None:
     """Sites upload things twice; id and digest say so, whatever the folders are called."""
     shutil.copytree(incoming / "S01_a", incoming / "S01_copy")
-    first, copy = (hash_upload(listing) for listing in list_uploads(incoming.parent))
+    first, copy = (hash_upload(listing) for listing in list_uploads(incoming.parent, RULES))
     assert (first.upload_id, first.content_digest) == (copy.upload_id, copy.content_digest)
 
 
@@ -136,7 +143,7 @@ def test_other_content_is_another_upload(incoming: Path) -> None:
 
 def test_an_upload_that_changes_is_refused(incoming: Path) -> None:
     """Half an upload must not become a visit's result."""
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     (incoming / "S01_a" / "late").write_text("")
     with pytest.raises(UploadChangedError, match="changed while it was read"):
         hash_upload(listing)
@@ -147,7 +154,7 @@ def test_an_upload_that_changes_is_refused(incoming: Path) -> None:
 
 def test_an_entry_that_is_gone_when_it_is_looked_into_is_still_arriving(incoming: Path) -> None:
     """A transfer tool renames a folder under the listing; that is no refusal."""
-    listing = list_upload(incoming / "S01_renamed")
+    listing = list_upload(incoming / "S01_renamed", RULES)
     assert (listing.is_arriving, listing.unusable_reason) == (True, None)
     with pytest.raises(UploadChangedError, match="read again once it is complete"):
         hash_upload(listing)
@@ -160,8 +167,8 @@ def test_a_folder_that_cannot_be_read_keeps_no_other_upload_waiting(public_root:
         (public_root / "incoming" / name / "Jane_Doe").mkdir(parents=True)
         (public_root / "incoming" / name / "Jane_Doe" / "IM1").write_text(name)
     with unreadable(public_root / "incoming" / "S01_a" / inside):
-        closed, fine = list_uploads(public_root)
-        assert list_uploads(public_root)[0] == closed
+        closed, fine = list_uploads(public_root, RULES)
+        assert list_uploads(public_root, RULES)[0] == closed
         with pytest.raises(RefusedError, match=r"^cannot be read: Permission denied$"):
             hash_upload(closed)
     assert closed.unusable_reason == "cannot be read: Permission denied"
@@ -174,7 +181,7 @@ def test_a_file_that_cannot_be_read_is_named_by_its_number(public_root: Path) ->
     file.parent.mkdir(parents=True)
     file.write_text("")
     with unreadable(file):
-        (listing,) = list_uploads(public_root)
+        (listing,) = list_uploads(public_root, RULES)
         with pytest.raises(RefusedError, match=r"^file 1 cannot be read: Permission denied$") as refused:
             hash_upload(listing)
     assert "Jane" not in "".join(traceback.format_exception(refused.value))
@@ -188,7 +195,7 @@ def test_folders_may_be_nested_deeper_than_calls(incoming: Path) -> None:
     for folder in folders:
         folder.mkdir()
     try:
-        assert list_uploads(incoming.parent)[-1].unusable_reason == "holds no files"
+        assert list_uploads(incoming.parent, RULES)[-1].unusable_reason == "holds no files"
     finally:
         for folder in reversed(folders):  # pytest could not remove them
             folder.rmdir()
@@ -214,5 +221,134 @@ def test_an_upload_that_cannot_be_read_any_more_is_not_unchanged(public_root: Pa
 
 def test_records_show_no_path(incoming: Path) -> None:
     """Their representation ends up in logs."""
-    (listing,) = list_uploads(incoming.parent)
+    (listing,) = list_uploads(incoming.parent, RULES)
     assert "S01_a" not in repr((listing, hash_upload(listing)))
+
+
+def _pack(folder: Path, path: Path, inside: str = "") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            if file.is_file():
+                zipped.write(file, f"{inside}{file.relative_to(folder).as_posix()}")
+    return path
+
+
+@pytest.mark.parametrize("inside", ["", "S01_a/", "export/S01_a/"], ids=["bare", "named", "nested"])
+def test_a_zip_file_and_the_folder_it_was_made_of_are_one_upload(incoming: Path, inside: str) -> None:
+    """Whoever packs a folder may pack its name or not; files have the same numbers either way."""
+    (incoming / "S01_a" / "more").mkdir()
+    (incoming / "S01_a" / "more" / "notes.txt").write_text("x")
+    _pack(incoming / "S01_a", incoming / "S01_b.ZIP", inside)
+    folder, zipped = (hash_upload(listing) for listing in list_uploads(incoming.parent, RULES))
+    assert (folder.content_digest, folder.upload_id) == (zipped.content_digest, zipped.upload_id)
+    assert [file.sha256 for file in folder.files] == [file.sha256 for file in zipped.files]
+    assert (folder.name, zipped.name) == ("S01_a", "S01_b")
+    assert zipped.files[-1].site_path == f"S01_b.ZIP/{inside}more/notes.txt"
+
+
+def test_a_folder_around_all_files_counts_for_nothing(incoming: Path) -> None:
+    """Nor does it where it was not packed."""
+    before = read_upload(incoming.parent)
+    shutil.copytree(incoming / "S01_a", incoming / "S01_b" / "Jane_Doe" / "export")
+    assert read_upload(incoming.parent, "S01_b").content_digest == before.content_digest
+
+
+def test_an_open_zip_file_can_be_read(incoming: Path) -> None:
+    """Its files lie outside of the trial while it is open, and nowhere after."""
+    folder = read_upload(incoming.parent)
+    _pack(incoming / "S01_a", incoming / "S01_b.zip")
+    before = sorted(incoming.parent.rglob("*"))
+    with open_upload(read_upload(incoming.parent, "S01_b.zip")) as opened:
+        paths = [file.path for file in opened.files]
+        assert [path.read_bytes() for path in paths] == [file.path.read_bytes() for file in folder.files]
+        assert sorted(incoming.parent.rglob("*")) == before
+    assert not any(path.exists() or path.parent.exists() for path in paths)
+
+
+def test_a_zip_file_that_changes_is_read_again(incoming: Path) -> None:
+    """What was planned is no longer what lies there."""
+    _pack(incoming / "S01_a", incoming / "S01_b.zip")
+    upload = read_upload(incoming.parent, "S01_b.zip")
+    with zipfile.ZipFile(incoming / "S01_b.zip", "w") as zipped:
+        zipped.writestr("late", "x")
+    with pytest.raises(UploadChangedError, match="changed while it was read"), open_upload(upload):
+        pass
+    assert not is_unchanged(upload)
+
+
+def test_a_dangerous_zip_file_is_refused(incoming: Path) -> None:
+    """The reasons are those of `storage.zipped`; the upload is listed, not passed over."""
+    with zipfile.ZipFile(incoming / "S02_a.zip", "w") as zipped:
+        zipped.writestr("../x", "")
+    (_, listing) = list_uploads(incoming.parent, RULES)
+    with pytest.raises(RefusedError, match="1 paths that lead out of it"):
+        hash_upload(listing)
+
+
+def test_a_damaged_zip_file_is_refused(incoming: Path) -> None:
+    """Half of its files would be another upload."""
+    path = _pack(incoming / "S01_a", incoming / "S02_a.zip")
+    data = bytearray(path.read_bytes())
+    data[300:310] = bytes(10)
+    path.write_bytes(bytes(data))
+    (_, listing) = list_uploads(incoming.parent, RULES)
+    with pytest.raises(RefusedError, match="of the zip file is damaged"):
+        hash_upload(listing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_files": 7}, "holds 8 files, uploads.max_files allows 7"),
+        ({"max_file_mib": 0.0005}, "holds a file of 0 MiB, uploads.max_file_mib allows 0.0005"),
+        ({"max_total_mib": 0.005}, "holds 0 MiB, uploads.max_total_mib allows 0.005"),
+    ],
+    ids=["count", "file", "total"],
+)
+def test_absurd_folders_are_refused_unread(incoming: Path, changes: dict[str, float], reason: str) -> None:
+    """A terabyte of nothing would be hashed for hours."""
+    (listing,) = list_uploads(incoming.parent, RULES.model_copy(update=changes))
+    assert listing.unusable_reason == reason
+
+
+def test_an_upload_arrives_when_it_has_lain_unchanged(incoming: Path) -> None:
+    """Copies keep the scanner's times, so it is the change of status that counts."""
+    patient = RULES.model_copy(update={"stable_minutes": 10.0})
+    for file in (incoming / "S01_a").iterdir():
+        os.utime(file, ns=(1, 1))
+    (listing,) = list_uploads(incoming.parent, patient)
+    assert (listing.is_arriving, listing.unusable_reason) == (True, None)
+    with pytest.raises(UploadChangedError):
+        hash_upload(listing)
+    hasty = RULES.model_copy(update={"stable_minutes": 0.2 / 60})
+    time.sleep(0.25)
+    assert not list_uploads(incoming.parent, hasty)[0].is_arriving
+
+
+def test_an_arriving_upload_is_not_judged(incoming: Path) -> None:
+    """An empty folder is how every transfer begins."""
+    (incoming / "S02_a").mkdir()
+    (incoming / "S03_a.zip").write_bytes(b"PK")
+    patient = RULES.model_copy(update={"stable_minutes": 10.0})
+    assert {listing.unusable_reason for listing in list_uploads(incoming.parent, patient)} == {None}
+
+
+def test_a_marker_file_says_that_an_upload_is_complete(incoming: Path) -> None:
+    """In a folder, or beside a zip file; it is no file of the upload."""
+    marked = RULES.model_copy(update={"stable_minutes": math.inf, "marker_file": "complete"})
+    plain = read_upload(incoming.parent)
+    _pack(incoming / "S01_a", incoming / "S01_b.zip", "S01_a/")
+    assert [listing.is_arriving for listing in list_uploads(incoming.parent, marked)] == [True, True]
+    (incoming / "S01_a" / "complete").write_text("")
+    (incoming / "S01_b.zip.complete").write_text("")
+    folder, zipped = list_uploads(incoming.parent, marked)
+    assert (folder.is_arriving, zipped.is_arriving) == (False, False)
+    assert hash_upload(folder).content_digest == plain.content_digest == hash_upload(zipped).content_digest
+
+
+def test_listings_know_the_order_of_arrival(incoming: Path) -> None:
+    """The first copy of an image stands, so the first upload must be known."""
+    time.sleep(0.02)
+    shutil.copytree(incoming / "S01_a", incoming / "A_late", copy_function=shutil.copy2)
+    late, first = list_uploads(incoming.parent, RULES)
+    assert first.changed_ns < late.changed_ns

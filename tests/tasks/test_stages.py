@@ -23,7 +23,7 @@ from tasks.summarise import summarise
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     """Simulate a trial of one sound subject with two visits."""
     root = tmp_path_factory.mktemp("stages") / "trial"
-    simulate_trial(root, Recipe(n_subjects=1, n_visits=2, seed=1, faults=False), on_visit=lambda _: None)
+    simulate_trial(root, Recipe(n_subjects=1, n_visits=2, seed=1), on_visit=lambda _: None)
     return open_trial(root)
 
 

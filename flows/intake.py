@@ -1,0 +1,175 @@
+"""What intake would make of incoming/, found out without writing anything."""
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from storage.config import UploadsConfig
+from storage.errors import RefusedError, UnreadableError, UploadChangedError
+from storage.plan import PlannedVisit
+from storage.quarantine import stray_records
+from storage.tables import read_table
+from storage.trial import Trial
+from storage.upload import Upload, UploadListing, list_uploads, open_upload
+from tasks.matching import FoundUpload, StrayUpload, VisitKey, match_uploads
+
+if TYPE_CHECKING:
+    from storage.intake import VisitIntake
+
+Verdict = Literal["accepted", "accepted in part", "taken before", "arriving", "refused", "no planned visit"]
+
+BAD_VERDICTS = frozenset({"refused", "no planned visit"})
+"""Verdicts after which somebody must do something."""
+
+_NS_PER_MINUTE = 60 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedUpload:
+    """What would become of one upload."""
+
+    entry: int
+    """Which entry of incoming/ it is, from 1, sorted by name; its name is the site's and is not shown."""
+    upload_id: str
+    """The upload; ``-`` while it is arriving."""
+    visit: str
+    """Planned subject and visit; ``no planned visit``, or ``-`` where that is not known yet."""
+    found: str
+    """Series, images and guides."""
+    n_files: int | None
+    """Files of the upload; None where it was not read."""
+    verdict: Verdict
+    """Whether it would be taken."""
+    reason: str
+    """Why not, or what is left out."""
+    advice: str
+    """What to do; empty for nothing."""
+
+
+def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
+    """Read what a night would read, and say what it would take and refuse; nothing is written.
+
+    Raises
+    ------
+    PlanError
+        When subjects.csv cannot be trusted.
+    """
+    planned = {(line.subject_id, line.visit_id): line for line in trial.plan()}
+    published: dict[VisitKey, dict[str, Any]] = {
+        (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
+    }
+    rules = trial.config.uploads
+    places = {listing.path: number for number, listing in enumerate(list_uploads(trial.root, rules), 1)}
+    matched = match_uploads(trial.root, trial.config.matching, rules, tuple(planned.values()), published)
+    checked = [_arriving(listing, places[listing.path], rules) for listing in matched.arriving]
+    checked += [_stray(stray, places[stray.upload.path]) for stray in matched.stray]
+    for key, uploads in matched.taken.items():
+        verdicts = _visit(trial, planned[key], uploads, published.get(key))
+        checked += [
+            CheckedUpload(places[found.listing.path], found.upload_id, "/".join(key), *verdict)
+            for found, verdict in zip(uploads, verdicts, strict=True)
+        ]
+    again = set(places.values()) - {one.entry for one in checked}
+    checked += [
+        CheckedUpload(place, "-", "-", "", None, "taken before", "it has the content of another entry", "")
+        for place in again
+    ]
+    return tuple(sorted(checked, key=lambda one: one.entry))
+
+
+def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
+    """Give the uploads that are arriving or that no visit took, by a listing alone; no file is opened."""
+    rules = trial.config.uploads
+    taken = {
+        fingerprint
+        for row in read_table(trial.root, "visits").to_pylist()
+        for fingerprint in row["upload_fingerprints"]
+    }
+    records = stray_records(trial.root)
+    waiting = []
+    for number, listing in enumerate(list_uploads(trial.root, rules), 1):
+        record = records.get((listing.site_name, listing.fingerprint))
+        if listing.fingerprint in taken:
+            continue
+        if listing.is_arriving:
+            waiting.append(_arriving(listing, number, rules))
+        elif record is not None or listing.unusable_reason is not None:
+            upload_id = record.upload_id if record else f"u-{listing.fingerprint[:10]}"
+            reason = record.reason if record else str(listing.unusable_reason)
+            waiting.append(_no_visit(number, upload_id, None, reason))
+    return tuple(waiting)
+
+
+_Verdict = tuple[str, int | None, Verdict, str, str]
+
+
+def _visit(
+    trial: Trial, planned: PlannedVisit, found: Iterable[FoundUpload], row: dict[str, Any] | None
+) -> list[_Verdict]:
+    """Give found, files, verdict, reason and advice of each upload of a visit."""
+    from storage.intake import check_study_date, intake_visit  # pydicom takes a third of a second
+
+    uploads = tuple(found)
+    if row is not None and {one.content_digest for one in uploads} == set(row["upload_digests"]):
+        is_refused = row["state"] in {"failed", "refused"}
+        verdict: Verdict = "refused" if is_refused else "taken before"
+        advice = "mend it as the reason says and send it again" if is_refused else ""
+        return [
+            ("", None, verdict, row["reason"] if is_refused else f"the visit is {row['state']}", advice)
+        ] * len(uploads)
+    try:
+        with ExitStack() as stack:
+            loaded = [one.load() for one in uploads]
+            opened = [stack.enter_context(open_upload(upload)) for upload in loaded]
+            taken = intake_visit(opened, trial.config.intake)
+            check_study_date(taken.study_date, planned)
+    except RefusedError as error:
+        advice = (
+            "send these files again"
+            if error.files
+            else "send what is missing, or mend trial.toml or the plan"
+        )
+        return [("", None, "refused", error.reason, advice)] * len(uploads)
+    except (UploadChangedError, UnreadableError) as error:
+        return [("", None, "arriving", str(error), "look again later")] * len(uploads)
+    return [_accepted(upload, taken) for upload in loaded]
+
+
+def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
+    stacks = [stack for stack in (taken.native, taken.post) if stack is not None]
+    parts = [
+        f"{stack.role} {stack.ti_ms.shape[0]} slices x {stack.ti_ms.shape[1]} images" for stack in stacks
+    ]
+    parts += [f"guide for {' and '.join(taken.guides)}" if taken.guides else "no guide"]
+    if taken.n_other_series:
+        parts.append(f"{taken.n_other_series} other series")
+    others = sum(upload_id == upload.upload_id for upload_id, _ in taken.other_files)
+    if others:
+        parts.append(f"{others} files that are no images")
+    out = [file for file in taken.refused_files if file.upload_id == upload.upload_id]
+    if not out:
+        return "; ".join(parts), len(upload.files), "accepted", "", ""
+    numbers = ", ".join(str(file.file_number) for file in out)
+    reasons = "; ".join(f"file {file.file_number}: {file.reason}" for file in out)
+    return "; ".join(parts), len(upload.files), "accepted in part", reasons, f"send again: file {numbers}"
+
+
+def _arriving(listing: UploadListing, place: int, rules: UploadsConfig) -> CheckedUpload:
+    age = (time.time_ns() - listing.changed_ns) / _NS_PER_MINUTE
+    reason = f"it changed {age:.0f} minutes ago" if listing.changed_ns else "it changed while it was listed"
+    waits = [f"unchanged for {rules.stable_minutes:g} minutes"] if rules.stable_minutes < float("inf") else []
+    waits += ["its marker file stands"] if rules.marker_file else []
+    advice = f"nothing: it is taken when {' or '.join(waits)}"
+    return CheckedUpload(place, "-", "-", "", None, "arriving", reason, advice)
+
+
+def _stray(stray: StrayUpload, place: int) -> CheckedUpload:
+    upload = stray.upload
+    return _no_visit(place, upload.upload_id, len(upload.files) or None, stray.reason)
+
+
+def _no_visit(place: int, upload_id: str, n_files: int | None, reason: str) -> CheckedUpload:
+    advice = "mend the upload, or its subject or date in subjects.csv; the next night looks again"
+    return CheckedUpload(place, upload_id, "-", "", n_files, "no planned visit", reason, advice)

@@ -1,0 +1,181 @@
+"""Acquisitions of one slice: where the inversion times stand, whether it is complete, which one is taken.
+
+Of several acquisitions of a slice the last complete one is taken: as many images as a scheme has, each with a
+time of its own, scaled alike, at one place. The others are kept in the upload and named.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from jaxtyping import Float32
+
+from storage.config import IntakeConfig, SeriesRule, n_images
+from storage.dicom_dialect import choose_times, describe_candidates
+from storage.dicom_read import Instance
+from storage.errors import RefusedError, RefusedFile
+from storage.geometry import Vector, col_direction, row_direction
+from storage.series_rules import describe_series
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One usable image of a role; what an `Instance` may lack is there."""
+
+    instance: Instance
+    """Its header."""
+    position_mm: Vector
+    """Centre of the first pixel, LPS [mm]."""
+    orientation: tuple[float, ...]
+    """Directions of growing col, then of growing row."""
+    pixel_spacing_mm: tuple[float, float]
+    """Distance between rows, between columns [mm]."""
+    pixels: Float32[np.ndarray, "row col"]
+    """Magnitudes [a.u.]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Echo:
+    """One image with its inversion time."""
+
+    frame: Frame
+    """The image."""
+    ti_ms: float
+    """Inversion time [ms]."""
+    ti_source: str
+    """Attribute that it was read from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Acquisition:
+    """All images of one slice that are of one series."""
+
+    frames: tuple[Frame, ...]
+    """Its images."""
+    echoes: tuple[Echo, ...]
+    """Those that have an inversion time, by that time."""
+    problem: str
+    """Why it is not complete; empty where it is."""
+    refused: tuple[RefusedFile, ...]
+    """Images without an inversion time where the others have one."""
+
+    def __str__(self) -> str:
+        return describe_series([frame.instance for frame in self.frames])
+
+
+def split_acquisitions(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig) -> list[Acquisition]:
+    """Split a slice by series, in the order of time."""
+    by_series: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_series[frame.instance.series_instance_uid].append(frame)
+
+    def moment(acquisition: Acquisition) -> tuple[datetime, int]:
+        images = [frame.instance for frame in acquisition.frames]
+        started = min((image.acquired_at for image in images if image.acquired_at), default=datetime.min)
+        return (started, images[0].series_number or 0)
+
+    found = [_acquisition(of_series, rule, intake) for of_series in by_series.values()]
+    return sorted(found, key=moment)
+
+
+def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig) -> Acquisition:
+    """Find the inversion times of a slice's images, and what is wrong with them."""
+    vendor, limit_ms = frames[0].instance.vendor, intake.inversion_time_max_ms
+    candidates = [frame.instance.times for frame in frames]
+    source, times = choose_times(candidates, "inversion_time", vendor, limit_ms)
+    if source is None:
+        found = describe_candidates(candidates, "inversion_time", vendor)
+        problem = f"has no inversion times that vary and are at most {limit_ms:g} ms ({found})"
+        return Acquisition(tuple(frames), (), problem, ())
+    echoes = [
+        Echo(frame, ti_ms, source) for frame, ti_ms in zip(frames, times, strict=True) if ti_ms is not None
+    ]
+    echoes.sort(key=lambda echo: echo.ti_ms)
+    refused = tuple(
+        refused_file(frame.instance, _no_time(frame.instance, source, limit_ms))
+        for frame, ti_ms in zip(frames, times, strict=True)
+        if ti_ms is None
+    )
+    problem = _incomplete(echoes, rule) or _elsewhere(echoes, intake.position_tolerance_mm)
+    return Acquisition(tuple(frames), tuple(echoes), problem, refused)
+
+
+def _no_time(image: Instance, source: str, limit_ms: float) -> str:
+    written = [
+        value.ms for value in image.times if (value.quantity, value.source) == ("inversion_time", source)
+    ]
+    found = f"inversion time {written[0]:g} ms" if written else "no inversion time"
+    return f"{found} in {source}, expected more than 0 and at most {limit_ms:g} ms"
+
+
+def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:
+    """Say what keeps a slice's images from being a scheme; empty where nothing does."""
+    times = [echo.ti_ms for echo in echoes]
+    repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
+    if repeated:
+        found = ", ".join(f"{ti_ms:g}" for ti_ms in repeated)
+        return f"has more than one image at inversion time {found} ms"
+    schemes = {n_images(scheme): scheme for scheme in rule.schemes}
+    if len(times) not in schemes:
+        expected = " or ".join(f"{count} ({scheme})" for count, scheme in schemes.items())
+        return f"has {len(times)} inversion times, expected {expected}"
+    scalings = sorted({echo.frame.instance.rescale.rule for echo in echoes})
+    if len(scalings) > 1:
+        return f"has images scaled in {len(scalings)} ways ({', '.join(scalings)}), which cannot be compared"
+    return ""
+
+
+def _elsewhere(echoes: Sequence[Echo], tolerance_mm: float) -> str:
+    """Say which images are shifted in the plane: their pixels are not the same tissue."""
+    orientation = echoes[0].frame.orientation
+    axes = np.stack([row_direction(orientation), col_direction(orientation)], axis=1)
+    in_plane_mm = np.array([echo.frame.position_mm for echo in echoes]) @ axes
+    apart_mm = np.linalg.norm(in_plane_mm[:, None] - in_plane_mm, axis=-1)
+    one, other = divmod(int(np.argmax(apart_mm)), len(echoes))
+    if apart_mm[one, other] <= tolerance_mm:
+        return ""
+    return (
+        f"has images {apart_mm[one, other]:.1f} mm apart in the plane "
+        f"({echoes[one].frame.instance.source}, {echoes[other].frame.instance.source}), "
+        f"expected at most {tolerance_mm:g} mm"
+    )
+
+
+def choose_acquisition(
+    acquisitions: Sequence[Acquisition], intake: IntakeConfig
+) -> tuple[Acquisition, list[str]]:
+    """Take the last complete acquisition of a slice; give the others with why they were not taken.
+
+    Raises
+    ------
+    RefusedError
+        If none is complete, or there are several and the trial refuses that.
+    """
+    if len(acquisitions) > 1 and intake.repeats == "refuse":
+        found = "; ".join(map(str, acquisitions))
+        message = f'is in {len(acquisitions)} series, expected one (intake.repeats = "refuse"): {found}'
+        raise RefusedError(message)
+    complete = [acquisition for acquisition in acquisitions if not acquisition.problem]
+    if not complete:
+        if len(acquisitions) == 1:
+            raise RefusedError(acquisitions[0].problem)
+        found = "; ".join(f"{acquisition} {acquisition.problem}" for acquisition in acquisitions)
+        message = f"is in {len(acquisitions)} series, none of them complete: {found}"
+        raise RefusedError(message)
+    taken = complete[-1]
+    others = [
+        f"is also in {other}, which was not taken: it "
+        + (other.problem or "was acquired earlier than another complete one")
+        for other in acquisitions
+        if other is not taken
+    ]
+    return taken, others
+
+
+def refused_file(instance: Instance, reason: str) -> RefusedFile:
+    """Refuse the file of an image."""
+    source = instance.source
+    reason = reason.removeprefix(f"{source}: ")
+    return RefusedFile(source.upload_id, source.file_number, reason, instance.path, source.sha256)
