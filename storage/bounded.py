@@ -41,7 +41,7 @@ from storage.errors import RefusedError
 from storage.guide import Guide
 from storage.zipped import MIB, ZipMember
 
-WALL_FACTOR = 4.0
+WALL_FACTOR = 10.0
 """Wall time over processor time that a request may take: the machine may be busy."""
 
 UNPACK_MIB_PER_S = 10.0
@@ -72,9 +72,17 @@ class BoundedReader:
         Processor time and memory of one request, and limits of zip files.
     module
         What the child runs.
+    wall_factor
+        Wall time over processor time that a request may take.
     """
 
-    def __init__(self, rules: UploadsConfig, module: str = "storage.bounded_child") -> None:
+    def __init__(
+        self,
+        rules: UploadsConfig,
+        module: str = "storage.bounded_child",
+        wall_factor: float = WALL_FACTOR,
+    ) -> None:
+        self._wall_factor = wall_factor
         self._zip_rules = rules
         self._read_s = rules.read_seconds
         self._memory_bytes = int(rules.read_memory_mib * MIB)
@@ -179,7 +187,7 @@ class BoundedReader:
     ) -> Value:
         """Ask the child, once more where it died of what may have been the machine's fault."""
         cpu_s = math.ceil(self._read_s + more_s)
-        wall_s = math.ceil(WALL_FACTOR * cpu_s)
+        wall_s = math.ceil(self._wall_factor * cpu_s)
         full = {
             **request,
             "path": str(path),
@@ -250,8 +258,9 @@ class BoundedReader:
             how = f"reading it takes more than {cpu_s} s of processor time (uploads.read_seconds)"
             return _DeadChildError(how, may_pass=False)
         if code == -signal.SIGALRM:
-            how = f"reading it had no end after {WALL_FACTOR * cpu_s:g} s"
-            return _DeadChildError(f"{how} ({WALL_FACTOR:g} x uploads.read_seconds)", may_pass=False)
+            factor = self._wall_factor
+            how = f"reading it had no end after {factor * cpu_s:g} s ({factor:g} x uploads.read_seconds)"
+            return _DeadChildError(how, may_pass=False)
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return _DeadChildError(f"it crashes its reader ({name}); export it again", may_pass=True)
 

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
 from storage.config import NiftiLabels, UploadsConfig
+from storage.dicom_open import keep_files
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
 from storage.errors import RefusedError, UnreadableError, os_reason
@@ -28,6 +29,9 @@ Answer = tuple[Any, bytes]
 Handler = Callable[[dict[str, Any]], Answer]
 
 MAX_OPEN_FILES = 64
+
+KEPT_BYTES = 128 * MIB
+"""Memory for files between their header and their pixels, beyond what one file may take."""
 
 WRONG_LENGTH_RATIO = 50
 """A file that asks for so many times its own size promises what it does not hold."""
@@ -40,7 +44,8 @@ def main() -> None:
     """Answer requests until the parent is gone."""
     requests, answers = _take_over_pipes()
     memory_bytes = int(sys.argv[1])
-    _limit_memory(memory_bytes)
+    _limit_memory(memory_bytes + KEPT_BYTES)
+    keep_files(KEPT_BYTES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     write_message(answers, {"ready": True})

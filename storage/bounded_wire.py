@@ -168,6 +168,9 @@ def unpack_frames(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row c
         If there are more or fewer values than the shape says.
     """
     shape: tuple[int, int, int] = adapter(tuple[int, int, int]).validate_python(text)
+    if min(shape) < 1:
+        message = f"frames of shape {shape}, expected no negative size"
+        raise ValueError(message)
     return np.frombuffer(raw, np.float32).reshape(shape)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 from jaxtyping import Float32
 
+from storage.dicom_open import open_whole
 from storage.dicom_read import Instance, guarded, naming_the_file
 from storage.errors import RefusedError
 
@@ -39,7 +40,7 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
     first = instances[0]
 
     def read() -> Float32[np.ndarray, "frame row col"]:
-        dataset = pydicom.dcmread(first.path)
+        dataset = open_whole(first.path)
         _check_pixel_data(dataset, instances)
         rows, cols = first.shape or (0, 0)
         stored = dataset.pixel_array.reshape(first.n_frames, rows, cols)

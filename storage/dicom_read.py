@@ -37,6 +37,7 @@ from storage.dicom_dialect import (
     read_times,
     vendor_of,
 )
+from storage.dicom_open import open_header
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.geometry import Vector
 
@@ -201,8 +202,7 @@ def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         return None
 
     def read() -> tuple[Instance, ...]:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return tuple(_instances(dataset, path, source))
+        return tuple(_instances(open_header(path), path, source))
 
     return guarded(read, source, "its header cannot be read")
 
@@ -250,17 +250,20 @@ def _instances(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> 
     if len(groups) != n_frames:
         message = f"{source}: {n_frames} frames, but functional groups of {len(groups)}; export it again"
         raise RefusedError(message)
-    shared = [
-        scope for group in dataset.get("SharedFunctionalGroupsSequence") or () for scope in _macros(group)
-    ]
+    shared = [_flat(group) for group in dataset.get("SharedFunctionalGroupsSequence") or ()]
     for index, group in enumerate(groups):
-        yield _instance([*_macros(group), *shared, dataset], path, source, index, n_frames)
+        yield _instance([_flat(group), *shared, dataset], path, source, index, n_frames)
 
 
-def _macros(group: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Give the functional groups of a frame; the group itself comes last, for its private sequences."""
-    public = (element.value for element in group if element.VR == "SQ" and not element.tag.is_private)
-    return [*(items[0] for items in public if len(items)), group]
+def _flat(group: pydicom.Dataset) -> pydicom.Dataset:
+    """Put the attributes of a frame's functional groups side by side, and its private elements with them."""
+    flat = pydicom.Dataset()
+    for element in group:
+        if element.VR == "SQ" and not element.tag.is_private:
+            for item in element.value[:1]:
+                flat.update(item)
+        flat.add(element)  # of some attributes the sequence itself is asked for
+    return flat
 
 
 def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_frames: int) -> Instance:

@@ -226,7 +226,10 @@ def _build_stack(
     _check_one_grid(role, frames)
     slices = _split_slices(frames, intake.position_tolerance_mm)
     if intake.slices and len(slices) != intake.slices:
-        message = f"{role}: {len(slices)} slices, expected {intake.slices}"
+        counts = ", ".join(str(len(of_slice)) for of_slice in slices)
+        message = (
+            f"{role}: {len(slices)} slices, expected {intake.slices} (images from base to apex: {counts})"
+        )
         raise RefusedError(message)
     acquisitions = [split_acquisitions(of_slice, rule, intake) for of_slice in slices]
     refused = tuple(file for of_slice in acquisitions for one in of_slice for file in one.refused)
@@ -276,12 +279,27 @@ def _check_one_grid(role: Role, frames: Sequence[Frame]) -> None:
             "pixel grid": frame.pixels.shape == first.pixels.shape,
             "pixel spacing": np.allclose(frame.pixel_spacing_mm, spacing_mm, rtol=UNIT_TOLERANCE, atol=0),
             "orientation": np.allclose(frame.orientation, orientation, rtol=0, atol=UNIT_TOLERANCE),
+            "field strength": frame.instance.field_strength_t == first.instance.field_strength_t,
         }
         different = " and ".join(name for name, is_same in same.items() if not is_same)
         if different:
             one, other = first.instance.source, frame.instance.source
-            message = f"{role}: {different} of {other} differs from that of {one}, expected one grid"
+            message = (
+                f"{role}: {different} of {other} differs from that of {one} "
+                f"({_grid_text(frame)} against {_grid_text(first)}), expected one grid"
+            )
             raise RefusedError(message)
+
+
+def _grid_text(frame: Frame) -> str:
+    rows, cols = frame.pixels.shape
+    between_rows, between_cols = frame.pixel_spacing_mm
+    directions = ", ".join(f"{value:.3g}" for value in frame.orientation)
+    field = frame.instance.field_strength_t
+    return (
+        f"{rows} x {cols} pixels of {between_rows:g} x {between_cols:g} mm along ({directions})"
+        f"{'' if field is None else f' at {field:g} T'}"
+    )
 
 
 def _split_slices(frames: Sequence[Frame], tolerance_mm: float) -> list[list[Frame]]:

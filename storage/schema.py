@@ -167,6 +167,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("ecv_change_fraction", NUMBER, "1", "change of the extracellular volume, absolute"),
         Column("ecv_change_relative", NUMBER, "1", "the same relative to the baseline"),
         Column("ecv_change_beyond_limit", TRUTH, "", "whether the relative change reaches the trial's limit"),
+        Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
+        Column("baseline_field_strength_t", NUMBER, "T", "field strength of the baseline"),
+        Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),
+        Column("baseline_scanner", TEXT, "", "the same of the baseline"),
     ),
     "visits": (
         *_KEYS,

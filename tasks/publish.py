@@ -1,7 +1,7 @@
 """Publication: the rows of a visit move from its store, or from its refusal, into the tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
+from cmrcore.quantify import Flag, check_scanner
 from storage import audit
 from storage.arrays import open_store
 from storage.config import TrialConfig
@@ -126,6 +127,7 @@ class Publisher:
             table: [ids | row for row in table_rows]
             for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
         }
+        rows["flags"] += [ids | asdict(flag) for row in longitudinal for flag in _scanner_flags(row)]
         for scan in rows["scans"]:
             # JSON, in which a store keeps its rows, has no type for times.
             moment = scan["scan_datetime"]
@@ -185,6 +187,15 @@ class Publisher:
             row["reason"],
         )
         return outcome
+
+
+def _scanner_flags(row: Mapping[str, Any]) -> list[Flag]:
+    """Flag another scanner than at the baseline, from a row of the table ``longitudinal``."""
+    return check_scanner(
+        (row["field_strength_t"], row["baseline_field_strength_t"]),
+        (row["scanner"], row["baseline_scanner"]),
+        ("this visit", f"baseline {row['baseline_visit_id']}"),
+    )
 
 
 def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:

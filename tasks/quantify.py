@@ -1,6 +1,6 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -8,8 +8,16 @@ import zarr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from cmrcore.quantify import Hematocrit, QuantifySettings, ScanResult, Series, quantify_scan
-from cmrcore.quantify.qc import HematocritLimits, QcLimits, raise_flag
+from cmrcore.quantify import (
+    Flag,
+    Hematocrit,
+    QuantifySettings,
+    ScanResult,
+    Series,
+    check_scanner,
+    quantify_scan,
+)
+from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import QuantifyConfig
 from storage.dicom_series import EchoStack
@@ -44,6 +52,7 @@ def quantify(
                 scan_date=native.study_date,
                 settings=settings_of(config),
             )
+            result = replace(result, flags=[*result.flags, *stack_flags(native, stacks.get("post"))])
             for name, values in result.maps.items():
                 units = MAP_UNITS.get(name.rpartition("/")[2], "1")
                 write_array(store, name, values.numpy(), units, "slice row col")
@@ -77,6 +86,24 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         levels=stack.levels,
         scheme=stack.scheme,
     )
+
+
+def stack_flags(native: EchoStack, post: EchoStack | None) -> list[Flag]:
+    """Flag what intake found out about the acquisitions themselves."""
+    stacks = [native] if post is None else [native, post]
+    flags = [
+        raise_flag("acquisition_repeated", repeat, Place(role=stack.role))
+        for stack in stacks
+        for repeat in stack.repeats
+    ]
+    if post is not None:
+        flags += check_scanner(
+            (post.field_strength_t, native.field_strength_t),
+            (f"{post.manufacturer} {post.scanner_model}", f"{native.manufacturer} {native.scanner_model}"),
+            ("post-contrast series", "native series"),
+            Place(role="post"),
+        )
+    return flags
 
 
 def hematocrit_of(planned: PlannedVisit) -> Hematocrit | None:

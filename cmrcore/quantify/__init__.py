@@ -3,7 +3,7 @@
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
 from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.longitudinal import change_from_baseline
+from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Row, ScanResult, Series
 from cmrcore.quantify.scan import quantify_scan
@@ -23,6 +23,7 @@ __all__ = [
     "aha_segments",
     "blood_t1",
     "change_from_baseline",
+    "check_scanner",
     "ecv_map",
     "erode_mask",
     "partition_coefficient",

@@ -44,6 +44,13 @@ CHECKS = {
     ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
     "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
+    "acquisition_repeated": Check(
+        "a slice was acquired more than once; one acquisition was taken", None, "review"
+    ),
+    "field_strength_differs": Check(
+        "another field strength than at baseline, or after contrast", "T", "review"
+    ),
+    "scanner_differs": Check("another scanner than at baseline, or after contrast", None, "review"),
     "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
 }
 """Every code that a flag can have."""

@@ -121,8 +121,10 @@ def _published(
 
 
 def _write_visit(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
+    row, col = np.mgrid[:SIZE, :SIZE] / SIZE - 0.5
+    body = 800.0 * (row**2 + col**2 < 0.16) + 300.0 * np.sin(9.0 * row) * np.cos(7.0 * col)
+    noise = np.random.default_rng(0).normal(0.0, 15.0, (SIZE, SIZE))
+    pixels = np.abs(body + noise).astype(np.uint16)
     number = 0
     for series, (name, count, step) in enumerate((("native", N_NATIVE, 400.0), ("post", N_POST, 200.0))):
         for slice_index in range(N_SLICES):

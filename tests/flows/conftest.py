@@ -45,7 +45,7 @@ def cmrtrials(environment: dict[str, str]) -> Cmrtrials:
 def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> DemoNight:
     """Demo trial after one night; tests that change a trial take a copy."""
     root = tmp_path_factory.mktemp("demo") / "trial"
-    simulated = cmrtrials("simulate", root)
+    simulated = cmrtrials("simulate", root, "--difficulty", "clean")
     assert simulated.returncode == 0, simulated.stderr
     return DemoNight(root, cmrtrials("run", root))
 
@@ -60,7 +60,9 @@ def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
 def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> Path:
     """Trial of two sound subjects with one visit each, before its first night."""
     root = tmp_path_factory.mktemp("small") / "trial"
-    simulated = cmrtrials("simulate", root, "--subjects", "2", "--visits", "1", "--no-faults")
+    simulated = cmrtrials(
+        "simulate", root, "--subjects", "2", "--visits", "1", "--no-faults", "--difficulty", "clean"
+    )
     assert simulated.returncode == 0, simulated.stderr
     return root
 

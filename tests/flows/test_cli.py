@@ -68,7 +68,7 @@ def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtri
 
 def test_simulate_never_writes_over_another_trial(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """Another recipe needs another folder; the same one is left as it is."""
-    options = ["--subjects", "2", "--visits", "1", "--no-faults"]
+    options = ["--subjects", "2", "--visits", "1", "--no-faults", "--difficulty", "clean"]
     assert cmrtrials("simulate", small_trial, *options).returncode == 0
     refused = cmrtrials("simulate", small_trial, *options, "--seed", "9")
     assert refused.returncode == 2

@@ -47,7 +47,8 @@ def _write(root: Path, scan: SimulatedScan, visit: SimulatedVisit) -> None:
 
 
 def _intake(root: Path) -> VisitIntake:
-    return intake_visit([hash_upload(listing) for listing in list_uploads(root)], demo_config().intake)
+    config = demo_config()
+    return intake_visit([hash_upload(one) for one in list_uploads(root, config.uploads)], config.intake)
 
 
 @pytest.mark.parametrize("flavor", list(SCANNERS))

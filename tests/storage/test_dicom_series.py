@@ -166,6 +166,10 @@ def _rescale(paths: list[Path]) -> None:
     _change(paths[3], PixelSpacing=[1.4, 1.25])
 
 
+def _other_field(paths: list[Path]) -> None:
+    _change(paths[3], MagneticFieldStrength=1.5)
+
+
 def _crop(paths: list[Path]) -> None:
     _change(paths[3], Rows=6, PixelData=b"\0" * 120)
 
@@ -189,11 +193,18 @@ def _shift(paths: list[Path]) -> None:
         pytest.param(
             _repeat_time, "slice 2 has more than one image at inversion time 100 ms", id="repeated-time"
         ),
-        pytest.param(_lose_slice, "native: 2 slices, expected 3", id="slices"),
+        pytest.param(
+            _lose_slice, r"native: 2 slices, expected 3 \(images from base to apex: 8, 8\)", id="slices"
+        ),
         pytest.param(
             _turn, "native: orientation of upload u-3fa9c1d2e4, file 4 differs from", id="orientation"
         ),
-        pytest.param(_rescale, "native: pixel spacing of upload u-3fa9c1d2e4, file 4 differs", id="spacing"),
+        pytest.param(
+            _rescale,
+            r"native: pixel spacing of upload u-3fa9c1d2e4, file 4 differs .*1\.4 x 1\.25 mm.*1\.5 x 1\.25",
+            id="spacing",
+        ),
+        pytest.param(_other_field, r"native: field strength of .* file 4 differs .*1\.5 T.* 3 T", id="field"),
         pytest.param(_crop, "native: pixel grid of upload u-3fa9c1d2e4, file 4 differs", id="grid"),
         pytest.param(_other_day, r"several study dates \(2026-03-04, 2026-03-11\)", id="dates"),
         pytest.param(_shift, "native: 4 slices, expected 3", id="position"),

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,13 @@ from prefect.logging import disable_run_logger
 
 from storage import Trial, open_trial
 from storage.errors import PlanError
+from storage.quarantine import quarantine_upload
 from storage.tables import publish
 from tasks.matching import matching_digests
 from tasks.plan import Selection, plan_night, stage_digests, summary_digests
 from tasks.publish import Publisher
 from tests.storage.drawn_rows import visit_row
-from tests.storage.drawn_uploads import DEMO_CONFIG, write_visit
+from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, write_series, write_visit
 
 PLAN = """\
 subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,hematocrit_time,site_id
@@ -218,6 +221,7 @@ def test_a_summary_depends_on_baseline_and_visit(trial: Trial) -> None:
 def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> None:
     """Names of folders may be a patient's."""
     write_visit(trial.root / "incoming" / "Jane-Doe_scan")
+    (trial.root / "incoming" / "Jane-Doe_scan" / "notes").write_text("other content")
     (trial.root / "incoming" / "letter of Jane Doe.pdf").write_text("not an upload")
     plan = plan_night(trial, NEW)
     assert len(plan.stray) == 2
@@ -229,6 +233,65 @@ def test_the_same_content_in_two_folders_is_one_upload(trial: Trial) -> None:
     shutil.copytree(trial.root / "incoming" / "S01_a", trial.root / "incoming" / "S01_again")
     (job,) = plan_night(trial, NEW).jobs
     assert len(job.uploads) == 1
+
+
+def test_content_that_a_visit_takes_is_not_stray_under_another_name(trial: Trial) -> None:
+    """The same folder, sent once more under a wrong name, is one upload."""
+    shutil.copytree(trial.root / "incoming" / "S01_a", trial.root / "incoming" / "Jane-Doe")
+    plan = plan_night(trial, NEW)
+    assert (len(plan.jobs), plan.stray) == (1, ())
+
+
+def test_a_zip_file_of_a_folder_is_the_same_upload(trial: Trial) -> None:
+    """Sent as a folder first and packed later: nothing new."""
+    folder = trial.root / "incoming" / "S01_a"
+    publish_done(trial)
+    shutil.make_archive(str(folder.with_name("S01_packed")), "zip", folder.parent, folder.name)
+    shutil.rmtree(folder)
+    assert plan_night(trial, NEW).jobs == ()
+
+
+def test_uploads_come_in_the_order_of_their_arrival(trial: Trial) -> None:
+    """Published ones first, whatever their times: a copy of incoming has new times."""
+    incoming = trial.root / "incoming"
+    time.sleep(0.02)
+    shutil.copytree(incoming / "S01_a", incoming / "S01_b")
+    (incoming / "S01_b" / "more").write_text("x")
+    (job,) = plan_night(trial, NEW).jobs
+    assert [upload.path.name for upload in job.uploads] == ["S01_a", "S01_b"]
+    publish_done(trial)
+    for file in (incoming / "S01_a").iterdir():
+        file.chmod(0o640)
+    assert plan_night(trial, NEW).jobs == ()
+    shutil.copytree(incoming / "S01_b", incoming / "S01_c")
+    (incoming / "S01_c" / "most").write_text("x")
+    (job,) = plan_night(trial, NEW).jobs
+    assert [upload.path.name for upload in job.uploads] == ["S01_a", "S01_b", "S01_c"]
+
+
+def test_a_stray_upload_is_read_once(trial: Trial) -> None:
+    """A terabyte that belongs to nobody is not hashed every night; a new plan looks at it again."""
+    folder = trial.root / "incoming" / "S09_a"
+    write_series(folder, replace(NATIVE, patient_id="S09"))
+    (first,) = plan_night(trial, NEW).stray
+    quarantine_upload(trial.root, first.upload, first.reason, judged_by=first.judged_by)
+    file = next(folder.iterdir())
+    status = file.stat()
+    file.write_bytes(bytes(status.st_size))  # a listing does not show it, so only reading would tell
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    (again,) = plan_night(trial, NEW).stray
+    assert again.is_old
+    assert (again.upload.upload_id, again.reason) == (first.upload.upload_id, first.reason)
+    (trial.root / "subjects.csv").write_text(PLAN + "S09,V1,2026-03-04,7,,,,01\n")
+    assert "S09/V1" in job_labels(trial)
+
+
+def test_an_upload_that_may_still_change_is_waited_for(trial: Trial) -> None:
+    """It makes no job, no stray upload and no refusal."""
+    text = (trial.root / "trial.toml").read_text()
+    (trial.root / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
+    plan = plan_night(open_trial(trial.root), NEW)
+    assert (plan.jobs, plan.stray, plan.n_arriving) == ((), (), 1)
 
 
 def test_two_parts_of_a_visit_are_taken_together(trial: Trial) -> None:

@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
+from cmrcore.quantify import Row, change_from_baseline
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
-from storage.arrays import open_store, store_exists
+from storage.arrays import open_store, read_stack, store_exists
 from storage.errors import AlreadyWrittenError, RefusedError, UploadChangedError
+from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
-from tasks.quantify import quantify
+from tasks.publish import Publisher
+from tasks.quantify import quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
 from tasks.summarise import summarise
+
+SCAN: Row = {"t1_native_ms": 1000.0, "ecv_fraction": 0.4, "manufacturer": "x"}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,45 @@ def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[
     before, after = (stored_ecv(visit, digest) for visit, digest in results)
     assert change["baseline_visit_id"] == "V1"
     assert change["ecv_change_fraction"] == pytest.approx(after - before)
+
+
+def test_another_scanner_than_at_the_baseline_flags_the_visit(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """The change of T1 between scanners is the scanner's."""
+    job = jobs[1]
+    run_stages(trial, job)
+    (row,) = change_from_baseline(
+        [
+            {**SCAN, "visit_id": "V1", "field_strength_t": 1.5, "scanner_model": "A"},
+            {**SCAN, "visit_id": "V2", "field_strength_t": 3.0, "scanner_model": "B"},
+        ],
+        0.1,
+    )
+    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher.result(job, {}, [row], "summary")
+    (visit,) = read_table(trial.root, "visits").to_pylist()
+    assert visit["state"] == "flagged"
+    assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
+    assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
+
+
+def test_what_intake_found_out_about_acquisitions_is_flagged(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """A repeated slice, and a post-contrast series of another scanner."""
+    job = jobs[0]
+    run_stages(trial, job)
+    store = open_store(trial.root, "S01", job.visit.visit_id, job.digests["intake"])
+    native, post = read_stack(store, "native"), read_stack(store, "post")
+    assert stack_flags(native, post) == []
+    repeated = replace(native, repeats=("native: slice 2 is also in series 5",))
+    flags = stack_flags(repeated, replace(post, field_strength_t=0.55, scanner_model="another"))
+    assert [(flag.code, flag.role) for flag in flags] == [
+        ("acquisition_repeated", "native"),
+        ("field_strength_differs", "post"),
+        ("scanner_differs", "post"),
+    ]
 
 
 def stored_ecv(visit: VisitRef, digest: str) -> float:

@@ -1,0 +1,116 @@
+"""What intake would make of incoming/, before a night does."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.intake import BAD_VERDICTS, check_intake, waiting_uploads
+from storage import Trial, open_trial
+from storage.quarantine import quarantine_upload
+from tests.flows.trials import snapshot
+from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, read_upload, write_series, write_visit
+
+PLAN = """\
+subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,site_id
+S01,V1,2026-03-04,7,,,01
+S02,V1,2026-03-04,7,,,01
+"""
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    """Trial with one sound upload."""
+    shutil.copy(DEMO_CONFIG, tmp_path / "trial.toml")
+    (tmp_path / "subjects.csv").write_text(PLAN)
+    write_visit(tmp_path / "incoming" / "S01_a")
+    return open_trial(tmp_path)
+
+
+def test_a_sound_upload_would_be_accepted(trial: Trial) -> None:
+    """With its visit, its series and its number of files."""
+    (checked,) = check_intake(trial)
+    assert (checked.entry, checked.visit, checked.verdict, checked.n_files) == (1, "S01/V1", "accepted", 51)
+    assert checked.found == "native 3 slices x 8 images; post 3 slices x 9 images; no guide"
+    assert (checked.reason, checked.advice) == ("", "")
+
+
+def test_a_file_that_would_be_left_out_is_named_by_its_number(trial: Trial) -> None:
+    """The site looks it up by its place in the folder."""
+    (trial.root / "incoming" / "S01_a" / "0000_broken.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (checked,) = check_intake(trial)
+    assert checked.verdict == "accepted in part"
+    assert checked.reason.startswith("file 1: its header")
+    assert checked.advice == "send again: file 1"
+
+
+def test_refused_stray_and_double_uploads_say_what_to_do(trial: Trial) -> None:
+    """One row for each entry of incoming, none with a name of the site's."""
+    incoming = trial.root / "incoming"
+    write_series(incoming / "S02_a", replace(NATIVE, patient_id="S02", slice_numbers=(0, 1)))
+    shutil.copytree(incoming / "S01_a", incoming / "S01_again")
+    (incoming / "Jane Doe.pdf").write_text("letter")
+    checked = check_intake(trial)
+    assert [(one.entry, one.verdict) for one in checked] == [
+        (1, "no planned visit"),
+        (2, "accepted"),
+        (3, "taken before"),
+        (4, "refused"),
+    ]
+    assert "2 slices, expected 3" in checked[3].reason
+    assert all(one.advice for one in checked if one.verdict in BAD_VERDICTS)
+    assert "Doe" not in repr(checked)
+
+
+def test_an_arriving_upload_says_when_it_is_taken(trial: Trial) -> None:
+    """Nobody needs to do anything."""
+    text = (trial.root / "trial.toml").read_text()
+    (trial.root / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
+    (checked,) = check_intake(open_trial(trial.root))
+    assert checked.verdict == "arriving"
+    assert checked.reason == "it changed 0 minutes ago"
+    assert checked.advice == "nothing: it is taken when unchanged for 10 minutes"
+
+
+def test_stray_uploads_wait_in_sight(trial: Trial) -> None:
+    """Also after the night that named them; one that was mended or removed does not."""
+    (trial.root / "incoming" / "S09_a").mkdir()
+    (trial.root / "incoming" / "S09_a" / "x").write_text("x")
+    upload = read_upload(trial.root, "S09_a")
+    quarantine_upload(trial.root, upload, "no planned subject", judged_by="rules and plan")
+    (waiting,) = waiting_uploads(trial)
+    assert (waiting.upload_id, waiting.verdict, waiting.reason) == (
+        upload.upload_id,
+        "no planned visit",
+        "no planned subject",
+    )
+    shutil.rmtree(trial.root / "incoming" / "S09_a")
+    assert waiting_uploads(trial) == ()
+
+
+def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, tmp_path: Path) -> None:
+    """Exit code 1 where somebody must act; a zip file leaves nothing behind either."""
+    incoming = trial.root / "incoming"
+    shutil.make_archive(str(incoming / "S01_packed"), "zip", incoming, "S01_a")
+    shutil.rmtree(incoming / "S01_a")
+    (incoming / "letter.pdf").write_text("x")
+    (tmp_path / "temporary").mkdir()
+    before = snapshot(trial.root)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("cmrtrials"), "intake", trial.root, "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+    )
+    assert snapshot(trial.root) == before
+    assert list((tmp_path / "temporary").iterdir()) == []
+    heading, accepted, stray = (line.split("\t") for line in done.stdout.splitlines())
+    assert heading[:3] == ["entry", "upload", "visit"]
+    assert accepted[2:3] + accepted[5:6] == ["S01/V1", "accepted"]
+    assert stray[5] == "no planned visit"
+    assert (done.returncode, done.stderr) == (1, "")
