@@ -127,14 +127,10 @@ def read_file_header(
         raise RefusedError(message) from None  # the parser's text may quote the file
 
 
-def keep_source_headers(
-    store: zarr.Group,
-    stacks: Sequence[EchoStack],
-    uploads: Sequence[Upload],
-    privacy: PrivacyConfig,
-    subject_id: str,
-) -> None:
-    """Keep beside a visit's echoes what the trial's rules keep of their headers.
+def read_source_headers(
+    stacks: Sequence[EchoStack], uploads: Sequence[Upload], privacy: PrivacyConfig, subject_id: str
+) -> dict[Role, SourceHeader]:
+    """Read what the trial's rules keep of the headers of a visit's files; nothing where they keep none.
 
     Raises
     ------
@@ -145,10 +141,8 @@ def keep_source_headers(
     """
     key = needed_key(privacy)
     if key is None:
-        return
-    for stack in stacks:
-        source = read_source_header(stack, uploads, privacy, key, subject_id)
-        write_source_header(store, stack.role, source)
+        return {}
+    return {stack.role: read_source_header(stack, uploads, privacy, key, subject_id) for stack in stacks}
 
 
 def write_source_header(store: zarr.Group, role: Role, source: SourceHeader) -> None:

@@ -11,7 +11,7 @@ from storage.errors import RefusedError, RefusedFile, UploadChangedError
 from storage.intake import intake_visit
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_file, quarantine_upload
-from storage.source_headers import keep_source_headers
+from storage.source_headers import read_source_headers, write_source_header
 from storage.upload import Upload, is_unchanged
 from tasks.stage import StageResult, VisitRef, run_stage
 
@@ -57,6 +57,7 @@ def intake(
                 )
                 raise UploadChangedError(message)
         stacks = [stack for stack in (taken.native, taken.post) if stack is not None]
+        headers = read_source_headers(stacks, uploads, privacy, visit.subject_id)
         with write_store(visit.path, visit.subject_id, visit.visit_id, digest) as store:
             store.attrs["intake_digest"] = digest
             store.attrs["refused_files"] = [str(file) for file in taken.refused_files]
@@ -65,7 +66,8 @@ def intake(
                 guide = taken.guides.get(stack.role)
                 if guide is not None:
                     write_array(store, f"{stack.role}/uploaded_guide", guide, "1", "label slice row col")
-            keep_source_headers(store, stacks, uploads, privacy, visit.subject_id)
+            for role, header in headers.items():
+                write_source_header(store, role, header)
         return (
             f"uploads={','.join(upload.upload_id for upload in uploads)} roles={len(stacks)} "
             f"echoes={sum(stack.ti_ms.size for stack in stacks)} other_series={taken.n_other_series} "
