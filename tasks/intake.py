@@ -72,6 +72,7 @@ def intake(
         with write_store(visit.path, visit.subject_id, visit.visit_id, digest) as store:
             store.attrs["intake_digest"] = digest
             store.attrs["refused_files"] = [str(file) for file in taken.refused_files]
+            store.attrs["burned_in_files"] = list(taken.burned_in_files)
             for stack in stacks:
                 write_stack(store, stack)
                 guide = taken.guides.get(stack.role)
