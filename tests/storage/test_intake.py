@@ -22,6 +22,7 @@ from tests.storage.drawn_uploads import (
     demo_config,
     drawn_masks,
     read_instances,
+    read_upload,
     stack_geometry,
     write_series,
     write_visit,
