@@ -17,6 +17,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+audit_app = typer.Typer(help="The record: who published what, when and why.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+
 Root = Annotated[Path, typer.Argument(help="Folder of the trial, with trial.toml and subjects.csv.")]
 
 
@@ -180,14 +183,40 @@ def serve(
         serve_trial(root.resolve(), port)
 
 
+@audit_app.command("verify")
+def audit_verify(root: Root) -> None:
+    """Check that the audit log is whole, and that tables and history are as it says they were published.
+
+    Exit code 1 when anything was edited, removed, added or reordered. The printed head stands for the whole
+    log: noted elsewhere, it proves later that the log was not written anew.
+    """
+    from flows.terminal import fail_clearly
+    from storage.errors import TamperedError
+    from storage.record import verify_record
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        try:
+            found = verify_record(open_trial(root).root)
+        except TamperedError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(code=1) from None
+    typer.echo(f"audit log: {found.head.n_lines} lines, head {found.head.digest}")
+    typer.echo(f"as published: {found.n_visits} visits and {found.n_former} former states of visits")
+    if found.interrupted:
+        typer.echo(f"interrupted by a kill, the next run completes them: {', '.join(found.interrupted)}")
+
+
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.night import NEWS
     from flows.server import prefect_server
     from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
+    from storage.deidentify import needed_key
     from storage.trial import open_trial
 
     with fail_clearly():
         trial = open_trial(root)
+        needed_key(trial.config.privacy)
         with prefect_server(), night_progress():
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)

@@ -14,6 +14,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from storage.arrays import remove_stale_temporaries
+from storage.deidentify import needed_key
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -71,6 +72,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
+    needed_key(trial.config.privacy)  # without it every intake would fail; its workers read their own
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
@@ -114,7 +116,10 @@ class Night:
                 continue
             if not is_quarantined(self._trial.root, stray.upload.upload_id):
                 self._news[f"upload {stray.upload.upload_id}"] = f"refused: {stray.reason}"
-            quarantine_upload(self._trial.root, stray.upload, stray.reason, judged_by=stray.judged_by)
+                self._publisher.stray(stray)
+            quarantine_upload(
+                self._trial.root, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found
+            )
         for waiting in self._plan.waiting:
             self._publisher.waiting(waiting)
         for visit, planned in self._plan.corrected:
@@ -130,6 +135,7 @@ class Night:
                 job.planned,
                 job.uploads,
                 self._trial.config.intake,
+                self._trial.config.privacy,
                 job.digests["intake"],
                 job.force,
             )

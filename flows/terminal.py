@@ -69,23 +69,28 @@ def fail_clearly() -> Iterator[None]:
 
 
 def print_visits(trial: Trial) -> None:
-    """Print every planned visit with its state and reason; one that no night has seen is ``new``."""
+    """Print every planned visit with its state and reason; one that no night has seen is ``new``.
+
+    Visits that have rows but are planned no longer come last; their rows stay until somebody decides.
+    """
     published = {
         (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
     }
     table = _table("visits", ["subject", "visit", "planned", "state", "reason"])
+
+    def add(subject_id: str, visit_id: str, planned: str, state: str, reason: str) -> None:
+        style = STATE_STYLES.get(state, "")
+        styled = f"[{style}]{state}[/{style}]" if style else state
+        table.add_row(subject_id, visit_id, planned, styled, escape(reason))
+
     for line in trial.plan():
-        row = published.get((line.subject_id, line.visit_id))
+        row = published.pop((line.subject_id, line.visit_id), None)
         state = row["state"] if row else "new"
         reason = row["reason"] if row else "no night has run since it was planned"
-        style = STATE_STYLES.get(state, "")
-        table.add_row(
-            line.subject_id,
-            line.visit_id,
-            str(line.visit_date),
-            f"[{style}]{state}[/{style}]" if style else state,
-            escape(reason),
-        )
+        add(line.subject_id, line.visit_id, str(line.visit_date), state, reason)
+    for (subject_id, visit_id), row in published.items():
+        reason = "; ".join(filter(None, ["no longer in subjects.csv, its rows stay", row["reason"]]))
+        add(subject_id, visit_id, "-", row["state"], reason)
     console.print(table)
 
 

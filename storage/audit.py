@@ -1,37 +1,66 @@
-"""audit/log.jsonl: who did what, why and when; append-only, each line chained to the one before it."""
+"""audit/log.jsonl: who did what, why and when; append-only, each line chained to the one before it.
+
+`head.json` beside it says how many lines there are and which is the last, so that lines cut off the end are
+missed too. It is written before and after each addition: what a kill leaves between the two is known from
+what had been announced, and nothing else is taken for it. The chain has no key: whoever rewrites log, head,
+tables and history consistently is found out only by a head that was noted elsewhere, so note it now and then.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.durable import exclusive_lock, fsync_path
-from storage.errors import StorageError
+from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
+from storage.errors import TamperedError
 
 AUDIT_LOG = Path("audit", "log.jsonl")
+HEAD_FILE = "head.json"
 
 _START = "0" * 64
 
 
-def append(root: Path, event: dict[str, Any]) -> None:
-    """Add one event; the time and the digest of the line before it are put in here.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log ends."""
 
-    A line that a kill cut off was never acknowledged and is dropped first.
+    n_lines: int
+    """Lines of the log."""
+    digest: str
+    """SHA-256 of the last line, without its end; zeros where there is none."""
+    announced: tuple[str, ...] = ()
+    """Digests of the lines that are being added."""
+
+
+def append(root: Path, *events: dict[str, Any]) -> None:
+    """Add events; the time and the digest of the line before each are put in here.
+
+    A line that a kill cut off was never acknowledged and is dropped first. A log that does not end where its
+    head says is not mended: the new lines follow from the head, so that `verify` finds the gap for ever.
     """
+    if not events:
+        return
     path = root / AUDIT_LOG
     with exclusive_lock(path.parent):
         is_new = not path.exists()
+        if is_new and _read_head(path.parent) is None:
+            _write_head(path.parent, Head(0, _START))
         with path.open("a+b") as file:
             last = _cut_to_whole_lines(file.fileno())
-            line = {**event, "at": datetime.now(UTC).isoformat(), "previous": _digest(last)}
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            head = _end(root, last)
+            lines = _chained(events, head.digest)
+            digests = tuple(map(_digest, lines))
+            _write_head(path.parent, Head(head.n_lines, head.digest, digests))
+            file.write(b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             fsync_path(path.parent)
+        _write_head(path.parent, Head(head.n_lines + len(lines), digests[-1]))
 
 
 def read_events(root: Path) -> Iterator[dict[str, Any]]:
@@ -40,27 +69,80 @@ def read_events(root: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def verify(root: Path) -> int:
-    """Check the chain and count its lines.
+def verify(root: Path) -> Head:
+    """Check the chain and its end; give where it ends.
 
     Raises
     ------
-    StorageError
-        Naming the first line that does not follow from the one before it.
+    TamperedError
+        Naming the first line that does not follow from the one before it, or what is amiss with the end.
     """
-    previous, number = b"", 0
-    for number, line in enumerate(_lines(root), 1):
+    folder = (root / AUDIT_LOG).parent
+    if not folder.is_dir():
+        return Head(0, _START)
+    with shared_lock(folder):
+        lines, head = _lines(root), _read_head(folder)
+    previous = b""
+    for number, line in enumerate(lines, 1):
         try:
             chained = json.loads(line)["previous"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             chained = None
         if chained != _digest(previous):
             message = (
                 f"{AUDIT_LOG}, line {number} does not follow from the line before it: the log was changed"
             )
-            raise StorageError(message)
+            raise TamperedError(message)
         previous = line
-    return number
+    end = None if head is None else _agreed(lines, head)
+    if end is None:
+        found = "is missing or unreadable" if head is None else f"says otherwise ({head.n_lines} lines)"
+        message = f"{AUDIT_LOG} ends with line {len(lines)}, but {HEAD_FILE} {found}: the log was changed"
+        raise TamperedError(message)
+    return end
+
+
+def _end(root: Path, last: bytes) -> Head:
+    """Give the end that new lines follow from."""
+    head = _read_head((root / AUDIT_LOG).parent) or Head(0, _START)
+    if not head.announced and _digest(last) == head.digest:
+        return head
+    return _agreed(_lines(root), head) or head
+
+
+def _agreed(lines: list[bytes], head: Head) -> Head | None:
+    """Give the log's end where it is the head's, or that plus lines which were announced; else None."""
+    n_more = len(lines) - head.n_lines
+    if not 0 <= n_more <= len(head.announced):
+        return None
+    if _digest(lines[head.n_lines - 1] if head.n_lines else b"") != head.digest:
+        return None
+    if tuple(map(_digest, lines[head.n_lines :])) != head.announced[:n_more]:
+        return None
+    return Head(len(lines), _digest(lines[-1] if lines else b""))
+
+
+def _chained(events: tuple[dict[str, Any], ...], previous: str) -> list[bytes]:
+    lines: list[bytes] = []
+    for event in events:
+        line = {**event, "at": datetime.now(UTC).isoformat(), "previous": previous}
+        lines.append(json.dumps(line, ensure_ascii=False).encode())
+        previous = _digest(lines[-1])
+    return lines
+
+
+def _read_head(folder: Path) -> Head | None:
+    """Read the head; None where there is none that can be read."""
+    try:
+        values = json.loads((folder / HEAD_FILE).read_bytes())
+        return Head(int(values["n_lines"]), str(values["digest"]), tuple(map(str, values["announced"])))
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _write_head(folder: Path, head: Head) -> None:
+    values = {"n_lines": head.n_lines, "digest": head.digest, "announced": head.announced}
+    write_durably(folder / HEAD_FILE, json.dumps(values).encode() + b"\n")
 
 
 def _lines(root: Path) -> list[bytes]:

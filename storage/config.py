@@ -1,7 +1,7 @@
 """trial.toml: everything that changes results, checked when it is read.
 
-Every key must be written: a trial's record hides no default. Only `matching.folder_pattern` may be left out,
-where no folder name is matched.
+Every key must be written: a trial's record hides no default. Only `matching.folder_pattern` and
+`matching.patient_id_pattern` may be left out, where folder or PatientID are not matched.
 """
 
 import math
@@ -87,13 +87,37 @@ class MatchingConfig(_Section):
     """Sources of the subject; all that are named must agree."""
     folder_pattern: Pattern | None = None
     """The whole name of an upload's folder; its group ``subject`` is the subject."""
+    patient_id_pattern: Pattern | None = None
+    """The whole PatientID; its group ``subject`` is the subject."""
 
     @model_validator(mode="after")
-    def _check_folder_pattern(self) -> Self:
-        if "folder" in self.subject_from and "(?P<subject>" not in (self.folder_pattern or ""):
-            message = "folder_pattern needs a group (?P<subject>...) because subject_from names 'folder'"
-            raise ValueError(message)
+    def _check_patterns(self) -> Self:
+        for source in self.subject_from:
+            key = f"{source}_pattern"
+            if "(?P<subject>" not in (getattr(self, key) or ""):
+                message = f"{key} needs a group (?P<subject>...) because subject_from names {source!r}"
+                raise ValueError(message)
         return self
+
+
+class PrivateElement(_Section):
+    """A private element that stays in cleaned headers."""
+
+    creator: Annotated[str, Field(min_length=1, max_length=64)]
+    """Private creator, as the scanner writes it."""
+    element: Annotated[str, Field(pattern=r"^\([0-9a-fA-F]{3}[13579bdfBDF],xx[0-9a-fA-F]{2}\)$")]
+    """Group and element within the creator's block, as in ``(2005,xx72)``."""
+
+
+class PrivacyConfig(_Section):
+    """What of the DICOM headers is kept; what is measured is read before anything is cleaned."""
+
+    headers: Literal["none", "basic"]
+    """``none``: no header is stored; ``basic``: headers cleaned by the basic profile of DICOM PS3.15."""
+    dates: Literal["keep", "shift"]
+    """``shift``: dates of cleaned headers move by one secret number of days a subject."""
+    keep_private: tuple[PrivateElement, ...]
+    """Private elements that stay in cleaned headers; they are not looked into."""
 
 
 class UploadsConfig(_Section):
@@ -284,6 +308,7 @@ class TrialConfig(_Section):
     schema_version: Literal[1]
     trial_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     matching: MatchingConfig
+    privacy: PrivacyConfig
     uploads: UploadsConfig
     intake: IntakeConfig
     segment: SegmentConfig

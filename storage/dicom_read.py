@@ -169,6 +169,8 @@ class Instance:
     """Manufacturer, empty where absent."""
     scanner_model: str
     """ManufacturerModelName, empty where absent."""
+    burned_in_annotation: bool
+    """Whether the file says that text is burned into its pixels."""
 
 
 @contextmanager
@@ -303,6 +305,7 @@ def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_fram
         vendor=vendor,
         manufacturer=manufacturer,
         scanner_model=_text(scopes, "ManufacturerModelName"),
+        burned_in_annotation=_text(scopes, "BurnedInAnnotation").upper() == "YES",
     )
 
 

@@ -65,7 +65,11 @@ class PlanError(StorageError, ValueError):
 
 
 class ConfigError(StorageError, ValueError):
-    """trial.toml has errors; the message names each key, what was found and what was expected."""
+    """trial.toml or the environment has errors; the message names each key and what was expected."""
+
+
+class TamperedError(StorageError, ValueError):
+    """The audit log, or what it speaks of, is not as it was written."""
 
 
 class AlreadyWrittenError(StorageError, FileExistsError):

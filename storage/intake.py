@@ -40,6 +40,8 @@ class VisitIntake:
     """Damaged files whose image came whole in another file; nothing is missing for them."""
     other_files: frozenset[tuple[str, int]]
     """Upload and number of the files that are neither DICOM nor guide: a PDF, a text."""
+    burned_in_files: tuple[str, ...]
+    """Upload and file of each image in a stack that says text is burned into its pixels."""
     n_other_series: int
     """Series, counted per image component, that no rule asks for."""
     study_date: date | None
@@ -94,9 +96,19 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         refused_files=tuple(file for file in refused if file not in made_good),
         made_good_files=made_good,
         other_files=frozenset(read.others),
+        burned_in_files=_burned_in(read.instances, images),
         n_other_series=images.n_other_series,
         study_date=images.study_date,
     )
+
+
+def _burned_in(instances: Sequence[Instance], images: IntakeResult) -> tuple[str, ...]:
+    """Name the files of the stacks that say text is burned into their pixels."""
+    stacks = [stack for stack in (images.native, images.post) if stack is not None]
+    taken = {source for stack in stacks for sources in stack.sources for source in sources}
+    burned_in = {instance.source for instance in instances if instance.burned_in_annotation}
+    ordered = sorted(taken & burned_in, key=lambda source: (source.upload_id, source.file_number))
+    return tuple(f"{source}: BurnedInAnnotation is YES" for source in ordered)
 
 
 def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:

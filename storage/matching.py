@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from storage.config import MatchingConfig
 from storage.errors import RefusedError
 from storage.plan import PlannedVisit
 from storage.upload import Upload, open_upload, reading_error
+
+_TITLES = {"folder": "folder", "patient_id": "PatientID"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,9 @@ class Mismatch:
     """Why an upload belongs to no planned visit."""
 
     reason: str
-    """What was found, without the site's names."""
+    """What disagrees, without the site's names."""
+    found: dict[str, str] = field(repr=False)
+    """Folder, PatientID and StudyDate as the site wrote them; for quarantine/ only."""
 
 
 def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: MatchingConfig) -> Match | Mismatch:
@@ -42,19 +46,26 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
         If the upload has changed since it was read.
     """
     identity = _first_identity(upload, needs_patient_id="patient_id" in matching.subject_from)
+    folder = upload.name
     if identity is None:
-        return Mismatch("no DICOM file with PatientID and StudyDate was found")
+        return Mismatch("no DICOM file with PatientID and StudyDate was found", {"folder": folder})
     patient_id, study_date = identity
-    named: dict[str, str] = {"folder": _folder_subject(upload.name, matching), "patient_id": patient_id}
-    titles = {"folder": "folder", "patient_id": "PatientID"}
+    found = {"folder": folder, "PatientID": patient_id, "StudyDate": str(study_date)}
+    named = {
+        "folder": _subject(folder, matching.folder_pattern),
+        "PatientID": _subject(patient_id, matching.patient_id_pattern),
+    }
+    sources = [_TITLES[source] for source in matching.subject_from]
     planned = {visit.subject_id for visit in plan}
-    unknown = [titles[source] for source in matching.subject_from if named[source] not in planned]
+    unknown = [source for source in sources if named[source] not in planned]
     if unknown:
-        return Mismatch(f"{' and '.join(unknown)}: no planned subject; check subjects.csv and the upload")
-    subjects = {named[source] for source in matching.subject_from}
-    if len(subjects) > 1:
-        return Mismatch("folder gives a planned subject, PatientID gives another one")
-    return _match_visit(subjects.pop(), study_date, plan)
+        reason = f"{' and '.join(unknown)}: no planned subject; check subjects.csv and the upload"
+        return Mismatch(reason, found)
+    if len({named[source] for source in sources}) > 1:
+        # Both are planned pseudonyms, so they may be told.
+        return Mismatch("; ".join(f"{source} gives {named[source]}" for source in sources), found)
+    match = _match_visit(named[sources[0]], study_date, plan)
+    return Mismatch(match, found) if isinstance(match, str) else match
 
 
 def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, date] | None:
@@ -80,19 +91,20 @@ def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, dat
     return None
 
 
-def _folder_subject(name: str, matching: MatchingConfig) -> str:
-    """Give the subject a folder's name holds, empty where it holds none."""
-    found = re.fullmatch(matching.folder_pattern, name) if matching.folder_pattern else None
+def _subject(text: str, pattern: str | None) -> str:
+    """Give the subject that a folder's name or a PatientID holds, empty where it holds none."""
+    found = re.fullmatch(pattern, text) if pattern else None
     return str(found["subject"] or "") if found else ""
 
 
-def _match_visit(subject_id: str, study_date: date, plan: Sequence[PlannedVisit]) -> Match | Mismatch:
+def _match_visit(subject_id: str, study_date: date, plan: Sequence[PlannedVisit]) -> Match | str:
+    """Give the one visit whose window holds the study date, or else the reason why there is none."""
     visits = [visit for visit in plan if visit.subject_id == subject_id]
     covering = [visit for visit in visits if visit.covers(study_date)]
     if len(covering) == 1:
         return Match(subject_id, covering[0].visit_id)
     if covering:
         names = ", ".join(visit.visit_id for visit in covering)
-        return Mismatch(f"study date {study_date} lies in the windows of several visits: {names}")
+        return f"subject {subject_id}: the study date lies in the windows of several visits: {names}"
     windows = ", ".join(f"{visit.visit_id} {visit.visit_date} +- {visit.window_days} d" for visit in visits)
-    return Mismatch(f"study date {study_date} lies in no planned window: {windows}")
+    return f"subject {subject_id}: the study date lies in no planned window: {windows}"

@@ -1,11 +1,20 @@
-"""subjects.csv: every planned subject and visit, with hematocrit and site."""
+"""subjects.csv: every planned subject and visit, with hematocrit and site.
+
+What is wrong is told by row and column, never by the cell's text: a name or a birth date that was typed into
+the plan must not reach a log or a database by way of the message.
+"""
 
 import csv
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from itertools import combinations
 from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from storage.errors import NotStoredError, PlanError
 
@@ -21,9 +30,14 @@ REQUIRED_COLUMNS = (
     "site_id",
 )
 OPTIONAL_COLUMNS = ("hematocrit_time",)
-ID_COLUMNS = ("subject_id", "visit_id", "site_id")
+
+HEMATOCRIT_POSSIBLE = (0.05, 0.8)
+"""Hematocrit outside of this is a typing error; what is implausible in a patient, trial.toml says."""
+
+YEARS_POSSIBLE = (2000, 2100)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,7 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
     NotStoredError
         If there is no subjects.csv.
     PlanError
-        Listing all errors with their row numbers, counted as a spreadsheet does.
+        Listing all errors with row, counted as a spreadsheet does, and column.
     """
     try:
         with (root / PLAN_FILE).open(encoding="utf-8-sig", newline="") as file:
@@ -71,107 +85,162 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
     except FileNotFoundError:
         message = f"{PLAN_FILE} is missing: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
         raise NotStoredError(message) from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        message = f"{PLAN_FILE} is no CSV in UTF-8: byte {error.start} is of another encoding"
+        raise PlanError(message) from None
+    except csv.Error as error:
         message = f"{PLAN_FILE} is no CSV in UTF-8: {error}"
         raise PlanError(message) from None
     _check_header(header)
-    errors: list[str] = []
-    visits: dict[tuple[str, str], PlannedVisit] = {}
+    errors: list[tuple[int, str]] = []
+    visits: list[tuple[int, PlannedVisit]] = []
     for row_number, record in records:
-        visit, wrong = _parse_row(record)
-        if visit is not None:
-            key = (visit.subject_id, visit.visit_id)
-            if key in visits:
-                wrong.append(f"subject {key[0]}, visit {key[1]} is planned twice")
-            visits.setdefault(key, visit)
-        errors += [f"row {row_number}: {text}" for text in wrong]
+        visit = _parse_row(record)
+        if isinstance(visit, PlannedVisit):
+            visits.append((row_number, visit))
+        else:
+            errors += [(row_number, text) for text in visit]
+    errors += _conflicts(visits)
     if errors:
-        raise PlanError(f"{PLAN_FILE}: " + "; ".join(errors))
-    return tuple(visits.values())
+        raise PlanError(f"{PLAN_FILE}: " + "; ".join(f"row {row}: {text}" for row, text in sorted(errors)))
+    return tuple(visit for _, visit in visits)
 
 
-def _check_header(header: list[str]) -> None:
+def _check_header(header: Sequence[str]) -> None:
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     if len(header) == 1 and ";" in header[0]:
         raise PlanError(f"{PLAN_FILE}, row 1: cells are separated by semicolons, expected commas")
     problems = [f"column {name} is missing" for name in REQUIRED_COLUMNS if name not in header]
-    problems += [f"column {name!r} is unknown, remove it" for name in header if name not in known]
+    problems += [
+        f"column {number} ({_letters(number)} in a spreadsheet) has an unknown name, remove it"
+        for number, name in enumerate(header, 1)
+        if name not in known
+    ]
     problems += [f"column {name} is there twice" for name in known if header.count(name) > 1]
     if problems:
         raise PlanError(f"{PLAN_FILE}, row 1: " + "; ".join(problems))
 
 
-def _parse_row(record: Mapping[str, str | None]) -> tuple[PlannedVisit | None, list[str]]:
-    """Give the visit, or None and what is wrong with the row."""
-    if "" in record or None in record.values():
-        return None, ["has another number of cells than the header"]
-    cells = {column: (text or "").strip() for column, text in record.items()}
-    wrong: list[str] = []
-    ids = {column: _parse_id(column, cells[column], wrong) for column in ID_COLUMNS}
-    visit_date = _parse_date("visit_date", cells["visit_date"], wrong)
-    if visit_date is None and not cells["visit_date"]:
-        wrong.append("visit_date is empty, expected YYYY-MM-DD")
-    window_days = _parse_window(cells["window_days"], wrong)
-    fraction = _parse_fraction(cells["hematocrit_fraction"], wrong)
-    sample_date = _parse_date("hematocrit_date", cells["hematocrit_date"], wrong)
-    sample_time = _parse_time(cells.get("hematocrit_time", ""), wrong)
-    if fraction is not None and not cells["hematocrit_date"]:
-        wrong.append("hematocrit_date is empty although hematocrit_fraction is given")
-    if wrong or visit_date is None:
-        return None, wrong
-    return PlannedVisit(
-        **ids,
-        visit_date=visit_date,
-        window_days=window_days,
-        hematocrit_fraction=fraction,
-        hematocrit_date=sample_date,
-        hematocrit_time=sample_time,
-    ), wrong
+def _letters(number: int) -> str:
+    """Name a column as spreadsheets do."""
+    letters = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
 
 
-def _parse_id(column: str, text: str, wrong: list[str]) -> str:
+def _parse_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        wrong.append(f"{column} {text!r}: expected 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit")
+        message = "expected 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+        raise ValueError(message)
     return text
 
 
-def _parse_date(column: str, text: str, wrong: list[str]) -> date | None:
+def _parse_date(text: str) -> date:
+    message = "is no date YYYY-MM-DD"
+    if not _DATE.fullmatch(text):  # date.fromisoformat takes other forms, which a human would not read so
+        raise ValueError(message)
     try:
-        return date.fromisoformat(text) if text else None
+        day = date.fromisoformat(text)
     except ValueError:
-        wrong.append(f"{column} {text!r} is no date YYYY-MM-DD")
-        return None
+        raise ValueError(message) from None
+    first, last = YEARS_POSSIBLE
+    if not first <= day.year <= last:
+        message = f"the year is not between {first} and {last}"
+        raise ValueError(message)
+    return day
 
 
-def _parse_time(text: str, wrong: list[str]) -> time | None:
-    if not text:
-        return None
+def _parse_time(text: str) -> time:
     try:
         return datetime.strptime(text, "%H:%M:%S" if text.count(":") == 2 else "%H:%M").time()
     except ValueError:
-        wrong.append(f"hematocrit_time {text!r} is no time HH:MM")
-        return None
+        message = "is no time HH:MM"
+        raise ValueError(message) from None
 
 
-def _parse_window(text: str, wrong: list[str]) -> int:
+def _parse_window(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 4):
-        wrong.append(f"window_days {text!r} is no whole number of days up to 9999")
-        return 0
+        message = "is no whole number of days up to 9999"
+        raise ValueError(message)
     return int(text)
 
 
-def _parse_fraction(text: str, wrong: list[str]) -> float | None:
-    if not text:
-        return None
+def _parse_fraction(text: str) -> float:
     try:
         fraction = float(text)
     except ValueError:
-        wrong.append(f"hematocrit_fraction {text!r} is no number with a decimal point")
-        return None
+        message = "is no number with a decimal point"
+        raise ValueError(message) from None
+    lowest, highest = HEMATOCRIT_POSSIBLE
     if 1 < fraction <= 100:
-        wrong.append(
-            f"hematocrit_fraction {text} looks like percent, expected a fraction: {fraction / 100:g}"
-        )
-    elif not 0 < fraction <= 1:
-        wrong.append(f"hematocrit_fraction {text} is not between 0 and 1")
+        message = "looks like percent, expected a fraction such as 0.42"
+        raise ValueError(message)
+    if not lowest <= fraction <= highest:
+        message = f"is not between {lowest} and {highest}, so no hematocrit"
+        raise ValueError(message)
     return fraction
+
+
+def _or_empty(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: parse(text) if text else None
+
+
+class _Row(BaseModel):
+    """One row of subjects.csv, cells as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject_id: Annotated[str, BeforeValidator(_parse_id)]
+    visit_id: Annotated[str, BeforeValidator(_parse_id)]
+    site_id: Annotated[str, BeforeValidator(_parse_id)]
+    visit_date: Annotated[date, BeforeValidator(_parse_date)]
+    window_days: Annotated[int, BeforeValidator(_parse_window)]
+    hematocrit_fraction: Annotated[float | None, BeforeValidator(_or_empty(_parse_fraction))]
+    hematocrit_date: Annotated[date | None, BeforeValidator(_or_empty(_parse_date))]
+    hematocrit_time: Annotated[time | None, BeforeValidator(_or_empty(_parse_time))] = None
+
+    @model_validator(mode="after")
+    def _check_sample(self) -> Self:
+        if self.hematocrit_fraction is not None and self.hematocrit_date is None:
+            message = "hematocrit_date is empty although hematocrit_fraction is given"
+            raise ValueError(message)
+        if self.hematocrit_time is not None and self.hematocrit_date is None:
+            message = "hematocrit_date is empty although hematocrit_time is given"
+            raise ValueError(message)
+        return self
+
+
+def _parse_row(record: Mapping[str, str | None]) -> PlannedVisit | list[str]:
+    """Give the visit, or what is wrong with the row."""
+    if "" in record or None in record.values():
+        return ["has another number of cells than the header"]
+    cells = {column: (text or "").strip() for column, text in record.items()}
+    try:
+        row = _Row.model_validate(cells)
+    except ValidationError as error:
+        return [
+            ": ".join([*map(str, detail["loc"]), detail["msg"].removeprefix("Value error, ")])
+            for detail in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+    return PlannedVisit(**{column: getattr(row, column) for column in _Row.model_fields})
+
+
+def _conflicts(visits: Sequence[tuple[int, PlannedVisit]]) -> list[tuple[int, str]]:
+    """Say which rows cannot stand beside an earlier one."""
+    errors: list[tuple[int, str]] = []
+    of_subject: dict[str, list[tuple[int, PlannedVisit]]] = defaultdict(list)
+    for row, visit in visits:
+        of_subject[visit.subject_id.casefold()].append((row, visit))
+    for rows in of_subject.values():
+        for (first_row, first), (row, visit) in combinations(rows, 2):
+            apart_days = abs((visit.visit_date - first.visit_date).days)
+            if first.subject_id != visit.subject_id:
+                errors.append((row, f"subject_id differs from that of row {first_row} by capitals only"))
+            elif first.visit_id.casefold() == visit.visit_id.casefold():
+                errors.append((row, f"subject and visit are planned twice, see row {first_row}"))
+            elif apart_days <= first.window_days + visit.window_days:
+                text = f"its window overlaps that of row {first_row}, and a day in both is of neither visit"
+                errors.append((row, text))
+    return errors

@@ -5,6 +5,7 @@ Here, and only here, the site's own names may be written down: whoever mends an 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,27 +61,36 @@ def is_quarantined(root: Path, upload_id: str) -> bool:
     return (root / QUARANTINE / upload_id / REASON_FILE).exists()
 
 
-def quarantine_upload(root: Path, upload: Upload, reason: str, *, judged_by: str | None = None) -> Path:
+def quarantine_upload(
+    root: Path,
+    upload: Upload,
+    reason: str,
+    *,
+    judged_by: str | None = None,
+    found: Mapping[str, str] | None = None,
+) -> Path:
     """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
 
     Parameters
     ----------
     root
-        Folder of the trial.
+        Root of the trial.
     upload
         The upload.
     reason
-        Why it was refused.
+        Why, without the site's names.
     judged_by
         Digest of what decided that no planned visit takes it; while that and the upload are the same, nobody
         needs to read it again. None where it is another refusal.
+    found
+        What the site wrote and did not agree; it is for the operator and stands nowhere else.
 
     Returns
     -------
         The folder with the reason.json.
     """
     folder = root / QUARANTINE / upload.upload_id
-    facts = {
+    facts: dict[str, Any] = {
         "upload_id": upload.upload_id,
         "reason": reason,
         "site_path": _site_path(root, upload.path),
@@ -89,6 +99,8 @@ def quarantine_upload(root: Path, upload: Upload, reason: str, *, judged_by: str
         "fingerprint": upload.fingerprint,
         "judged_by": judged_by,
     }
+    if found:
+        facts["found"] = {name: _printable(value) for name, value in found.items()}
     _write_reason(folder, facts)
     return folder
 
@@ -130,8 +142,12 @@ def _refused_bytes(refused: RefusedFile) -> bytes | None:
 
 
 def _site_path(root: Path, path: Path) -> str:
+    return _printable(path.relative_to(root / INCOMING).as_posix())
+
+
+def _printable(text: str) -> str:
     # Names that are no UTF-8 reach Python as surrogates, which JSON cannot hold.
-    return path.relative_to(root / INCOMING).as_posix().encode(errors="backslashreplace").decode()
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _write_reason(folder: Path, facts: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ last. Killed before the manifest is whole it never happened; killed after, `reco
 step can be repeated, so a kill during the recovery does no harm either.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ def publish(
             return "unchanged"
         staging = _stage(root, visit_row, contents, who, why)
         manifest = _carry_through(root, staging)
-        audit.append(root, _event(manifest))
+        audit.append(root, *_events(manifest))
         _remove_staging(root)
     return "published"
 
@@ -160,7 +161,7 @@ def _parquet_bytes(table: pa.Table) -> bytes:
 
 def _is_unchanged(root: Path, new: pa.Table) -> bool:
     row = new.to_pylist()[0]
-    current = _table_file(root, "visits", row["subject_id"], row["visit_id"])
+    current = table_file(root, "visits", row["subject_id"], row["visit_id"])
     if not current.exists():
         return False
     former = _read_file(current).to_pylist()[0]
@@ -171,7 +172,8 @@ def _result_part(visit_row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in visit_row.items() if name not in _EXECUTION_COLUMNS}
 
 
-def _table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
+def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
+    """Give the place of a visit's published rows in a table."""
     return root / TABLES_FOLDER / name / subject_id / f"{visit_id}.parquet"
 
 
@@ -181,13 +183,13 @@ def _stage(
     """Write a publication aside; its manifest, written last, makes it count."""
     subject_id, visit_id = str(visit_row["subject_id"]), str(visit_row["visit_id"])
     staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
-    for name, table in contents.items():
-        write_durably(staging / f"{name}.parquet", _parquet_bytes(table))
-    former = [name for name in TABLES if _table_file(root, name, subject_id, visit_id).exists()]
+    files = {name: _parquet_bytes(table) for name, table in contents.items()}
+    former = [name for name in TABLES if table_file(root, name, subject_id, visit_id).exists()]
+    former_row = _read_file(table_file(root, "visits", subject_id, visit_id)).to_pylist()[0] if former else {}
     history = root / HISTORY_FOLDER / subject_id / visit_id
     numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]
     published_at: datetime = visit_row["published_at"]
-    manifest = {
+    manifest: dict[str, Any] = {
         "subject_id": subject_id,
         "visit_id": visit_id,
         "who": who,
@@ -198,15 +200,39 @@ def _stage(
         "new": [name for name in TABLES if name in contents],
         "former": former,
         "history_number": max(numbers, default=0) + 1 if former else None,
+        "settled_uploads": _settled_uploads(visit_row, former_row),
+        "supersedes": {fact: former_row[fact] for fact in ("result_digest", "state")} if former else None,
     }
     if former:
         superseded = {
             **{fact: manifest[fact] for fact in ("who", "why", "when")},
             "superseded_by": {fact: manifest[fact] for fact in ("result_digest", "state")},
         }
-        write_durably(staging / SUPERSEDED_FILE, (json.dumps(superseded, indent=2) + "\n").encode())
+        files[SUPERSEDED_FILE] = (json.dumps(superseded, indent=2) + "\n").encode()
+    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for name, data in files.items():
+        write_durably(staging / (name if name == SUPERSEDED_FILE else f"{name}.parquet"), data)
     write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
     return staging
+
+
+def _settled_uploads(visit_row: Mapping[str, Any], former_row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Give the uploads that a publication accepts or refuses, and the one before did not."""
+
+    def verdicts(row: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+        if row["state"] == "failed" and row["failed_stage"] == "intake":
+            return {}  # nothing was found out about them
+        verdict = "refused" if row["state"] == "refused" else "accepted"
+        pairs = zip(row["upload_ids"], row["upload_digests"], strict=False)
+        return dict.fromkeys(pairs, verdict)
+
+    known = verdicts(former_row) if former_row else {}
+    return [
+        {"verdict": verdict, "upload_id": upload[0], "upload_digest": upload[1]}
+        | ({"reason": visit_row["reason"]} if verdict == "refused" else {})
+        for upload, verdict in verdicts(visit_row).items()
+        if known.get(upload) != verdict
+    ]
 
 
 def _recover(root: Path) -> tuple[Recovery, ...]:
@@ -215,10 +241,9 @@ def _recover(root: Path) -> tuple[Recovery, ...]:
         action: Literal["rolled forward", "removed"] = "removed"
         if (staging / MANIFEST_FILE).exists():
             action = "rolled forward"
-            event = _event(_carry_through(root, staging))
-            logged = {past.get("publication") for past in audit.read_events(root)}
-            if event["publication"] not in logged:
-                audit.append(root, event)
+            events = _events(_carry_through(root, staging))
+            logged = {_identity(past) for past in audit.read_events(root)}
+            audit.append(root, *(event for event in events if _identity(event) not in logged))
         recoveries.append(Recovery(staging.parent.name, staging.name, action))
     _remove_staging(root)
     return tuple(recoveries)
@@ -231,7 +256,7 @@ def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
     if manifest["former"]:
         _keep_former(root, staging, manifest)
     for name in TABLES:  # visits comes last
-        target = _table_file(root, name, subject_id, visit_id)
+        target = table_file(root, name, subject_id, visit_id)
         staged = staging / f"{name}.parquet"
         if name in manifest["new"] and staged.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -251,17 +276,30 @@ def _keep_former(root: Path, staging: Path, manifest: Mapping[str, Any]) -> None
     for name in manifest["former"]:
         kept = folder / f"{name}.parquet"
         if not kept.exists():  # all links are made before the first file is replaced, so this is a former one
-            kept.hardlink_to(_table_file(root, name, subject_id, visit_id))
+            kept.hardlink_to(table_file(root, name, subject_id, visit_id))
     if (staging / SUPERSEDED_FILE).exists():
         (staging / SUPERSEDED_FILE).replace(folder / SUPERSEDED_FILE)
     fsync_path(folder)
 
 
-def _event(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the audit event of a publication; its manifest's digest tells whether it is logged already."""
-    facts = ("who", "why", "subject_id", "visit_id", "state", "result_digest", "history_number")
-    event = {"event": "published", **{fact: manifest[fact] for fact in facts}}
-    return {**event, "publication": canonical_digest(manifest)}
+def _events(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the audit events of a publication; its manifest's digest tells whether they are logged already."""
+    about = {fact: manifest[fact] for fact in ("who", "why", "subject_id", "visit_id")}
+    about["publication"] = canonical_digest(manifest)
+    events = []
+    for upload in manifest["settled_uploads"]:
+        facts = {fact: value for fact, value in upload.items() if fact != "verdict"}
+        events.append({"event": upload["verdict"], **about, **facts})
+    if manifest["former"]:
+        place = {"history_number": manifest["history_number"]}
+        events.append({"event": "superseded", **about, **manifest["supersedes"], **place})
+    facts = {fact: manifest[fact] for fact in ("state", "result_digest", "history_number", "files")}
+    return [*events, {"event": "published", **about, **facts}]
+
+
+def _identity(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give what tells an event from the others of its publication, and from those of other ones."""
+    return (event.get("publication"), event["event"], event.get("upload_digest"))
 
 
 def _remove_staging(root: Path) -> None:

@@ -1,7 +1,7 @@
 """Uploads in incoming, and the planned visits they belong to."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class StrayUpload:
     """The upload; without files where it could not be read as one."""
     reason: str
     """Why no visit takes it."""
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the site wrote and did not agree; for quarantine/ only."""
     judged_by: str | None = None
     """Digest of what decided so; None where it could not be read as an upload."""
     is_old: bool = False
@@ -104,7 +106,7 @@ def match_uploads(
             entry = replace(
                 unread_upload(listing), upload_id=record.upload_id, content_digest=record.content_digest
             )
-            stray[entry.upload_id] = StrayUpload(entry, record.reason, judged_by, is_old=True)
+            stray[entry.upload_id] = StrayUpload(entry, record.reason, judged_by=judged_by, is_old=True)
             continue
         try:
             upload = hash_upload(listing)
@@ -117,7 +119,7 @@ def match_uploads(
             stray[entry.upload_id] = StrayUpload(entry, error.reason)
             continue
         if isinstance(match, Mismatch):
-            stray[upload.upload_id] = StrayUpload(upload, match.reason, judged_by)
+            stray[upload.upload_id] = StrayUpload(upload, match.reason, match.found, judged_by)
             continue
         # The same content in two folders is one upload.
         found = FoundUpload(listing, upload.content_digest, upload)

@@ -203,6 +203,7 @@ def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str
         uploads=contents,
         config=config.intake.model_dump(mode="json"),
         limits=config.uploads.model_dump(mode="json", include={"read_seconds", "read_memory_mib"}),
+        privacy=config.privacy.model_dump(mode="json"),
     )
     segment = digest("segment", echoes=intake, config=config.segment.model_dump(mode="json"))
     hematocrit = [

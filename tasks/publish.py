@@ -15,6 +15,7 @@ from storage.arrays import open_store
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
 from storage.tables import publish
+from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
 from tasks.stage import StageName, StageResult, VisitRef
 
@@ -104,6 +105,12 @@ class Publisher:
     def waiting(self, waiting: Waiting) -> None:
         """Publish that a visit has no upload."""
         self._write(self._visit_row(waiting.visit, waiting.planned, "waiting", waiting.reason), {})
+
+    def stray(self, stray: StrayUpload) -> None:
+        """Log that no planned visit takes an upload."""
+        upload = {"upload_id": stray.upload.upload_id, "upload_digest": stray.upload.content_digest}
+        event = {"event": "refused", "who": self.who, "why": self.why, **upload, "reason": stray.reason}
+        audit.append(self.root, event)
 
     def _stored_rows(
         self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]

@@ -57,8 +57,11 @@ def quantify(
                 units = MAP_UNITS.get(name.rpartition("/")[2], "1")
                 write_array(store, name, values.numpy(), units, "slice row col")
             store.attrs["result_digest"] = digest
-            refused_files: Any = store.attrs["refused_files"]
-            store.attrs["rows"] = table_rows(result, native, refused_files)
+            about_files: dict[str, Any] = {
+                "file_refused": store.attrs["refused_files"],
+                "burned_in_annotation": store.attrs.get("burned_in_files", []),
+            }
+            store.attrs["rows"] = table_rows(result, native, about_files)
         return f"verdict={result.verdict} flags={len(result.flags)} slices={len(result.slices)}"
 
     return run_stage(visit, "quantify", digest, work, force=force)
@@ -123,7 +126,7 @@ def settings_of(config: QuantifyConfig) -> QuantifySettings:
 
 
 def table_rows(
-    result: ScanResult, native: EchoStack, refused_files: list[str]
+    result: ScanResult, native: EchoStack, about_files: dict[str, list[str]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of each table, still without the ids of the visit."""
     scanner = {
@@ -132,7 +135,9 @@ def table_rows(
         "manufacturer": native.manufacturer,
         "scanner_model": native.scanner_model,
     }
-    flags = [*result.flags, *(raise_flag("file_refused", reason) for reason in refused_files)]
+    flags = list(result.flags)
+    for code, messages in about_files.items():
+        flags += [raise_flag(code, message) for message in messages]
     return {
         "scans": [scanner | result.scan],
         "slices": [dict(row) for row in result.slices],

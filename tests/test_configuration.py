@@ -51,7 +51,7 @@ def test_every_value_is_read_somewhere(section: str, name: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         if path.name != "config.py"
     ]
-    reader = re.compile(rf"\b(config|intake|rules?|matching|schedule)\.(\w+\.)*{name}\b")
+    reader = re.compile(rf"\b(config|intake|rules?|matching|schedule|privacy)\.(\w+\.)*{name}\b")
     is_read = any(reader.search(source) for source in sources)
     assert is_read or (section, name) == ("", "schema_version"), f"{section}.{name}"
 

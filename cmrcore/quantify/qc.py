@@ -43,6 +43,7 @@ CHECKS = {
         "native and post-contrast slice are not on the same pixels", "mm", "review"
     ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
+    "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
     "acquisition_repeated": Check(
         "a slice was acquired more than once; one acquisition was taken", None, "review"
     ),

@@ -45,7 +45,9 @@ def test_status_of_a_new_trial_lists_what_is_planned(small_trial: Path, cmrtrial
     assert shown.stdout.count(" new ") == 2
 
 
-@pytest.mark.parametrize("command", [["status"], ["run"], ["query"], ["serve"]], ids=lambda given: given[0])
+@pytest.mark.parametrize(
+    "command", [["status"], ["run"], ["query"], ["serve"], ["audit", "verify"]], ids=lambda given: given[0]
+)
 def test_a_folder_that_is_no_trial_is_refused_in_one_line(
     command: list[str], tmp_path: Path, cmrtrials: Cmrtrials
 ) -> None:
@@ -54,6 +56,14 @@ def test_a_folder_that_is_no_trial_is_refused_in_one_line(
     assert refused.returncode == 2
     assert "trial.toml" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtrials) -> None:
+    """Nothing was published; checking does not make it so."""
+    verified = cmrtrials("audit", "verify", small_trial)
+    assert verified.returncode == 0, verified.stderr
+    assert "audit log: 0 lines" in verified.stdout
+    assert not (small_trial / "audit").exists()
 
 
 def test_simulate_never_writes_over_another_trial(small_trial: Path, cmrtrials: Cmrtrials) -> None:

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from storage import open_trial
-from storage.audit import verify
+from storage.audit import read_events
 from tests.flows.trials import Cmrtrials, DemoNight, mend, published_row, snapshot, states
 
 pytestmark = pytest.mark.slow
@@ -117,7 +117,16 @@ def test_rerun_after_mending_executes_only_what_failed(demo_copy: Path, cmrtrial
     assert {name.split("/", 1)[1] for name in changed} == {"S06/V2.parquet"}
     assert states(demo_copy)["S06/V2"] == "done"
     assert len(list((demo_copy / "history" / "S06" / "V2").rglob("superseded.json"))) == 1
-    assert verify(demo_copy) == 13
+    settled = Counter(event["event"] for event in read_events(demo_copy))
+    assert settled == {"accepted": 12, "refused": 1, "superseded": 1, "published": 13}
+    verified = cmrtrials("audit", "verify", demo_copy)
+    assert verified.returncode == 0, verified.stderr
+    assert "12 visits and 1 former states" in verified.stdout
+    log = demo_copy / "audit" / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"refused", b"Refused", 1))
+    forged = cmrtrials("audit", "verify", demo_copy)
+    assert (forged.returncode, forged.stdout) == (1, "")
+    assert "does not follow" in forged.stderr
 
 
 def test_a_row_that_cannot_be_published_stops_nobody(small_copy: Path, cmrtrials: Cmrtrials) -> None:

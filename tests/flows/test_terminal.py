@@ -3,6 +3,7 @@
 import csv
 import io
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from flows import terminal
 from flows.errors import ServerNotStartedError, SettingsError
 from flows.serve import ui_server
 from flows.site import dask_task_runner
+from storage.plan import REQUIRED_COLUMNS
+from storage.tables import publish
+from storage.trial import open_trial
+from tests.storage.drawn_rows import visit_row
+from tests.storage.drawn_uploads import DEMO_CONFIG
 
 COLUMNS = ["subject_id", "ecv_fraction", "message"]
 ROWS: list[list[Any]] = [["01", 0.4283, "12.5 % of [myocardial] pixels"], ["02", None, ""]]
@@ -62,3 +68,24 @@ def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CMR_WORKERS", "many")
     with pytest.raises(SettingsError, match="CMR_WORKERS"):
         dask_task_runner()
+
+
+def test_a_visit_that_was_removed_from_the_plan_is_still_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows stay in the tables, so the list of visits must not keep quiet about them."""
+    monkeypatch.setattr(terminal, "console", Console(width=200))
+    (tmp_path / "trial.toml").write_bytes(DEMO_CONFIG.read_bytes())
+    (tmp_path / "subjects.csv").write_text(
+        f"{','.join(REQUIRED_COLUMNS)}\nS01,V1,2026-03-01,7,,,01\nS01,V2,2026-09-01,7,,,01\n"
+    )
+    for visit_id in ("V1", "V3"):
+        publish(tmp_path, visit_row(visit_id=visit_id, reason=""), {}, "core lab", "night")
+    terminal.print_visits(open_trial(tmp_path))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("S01")]
+    assert [row[1:4] for row in rows] == [
+        ["V1", "2026-03-01", "done"],
+        ["V2", "2026-09-01", "new"],
+        ["V3", "-", "done"],
+    ]
+    assert "no longer in subjects.csv, its rows stay" in " ".join(rows[2])

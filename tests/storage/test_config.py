@@ -80,6 +80,15 @@ def test_a_scheme_tells_its_number_of_images(scheme: str, count: int) -> None:
             "(?P<subject>[A-Za-z0-9.-]+)", ".*", r"matching: .*needs a group \(\?P<subject>", id="group"
         ),
         pytest.param(
+            "'(?P<subject>.+)'", "'S.+'", r"matching: patient_id_pattern needs a group", id="patient-group"
+        ),
+        pytest.param(
+            "keep_private = []",
+            "keep_private = [{ creator = 'X', element = '(2004,xx72)' }]",
+            r"privacy.keep_private.0.element: found '\(2004,xx72\)'",
+            id="even-group",
+        ),
+        pytest.param(
             "blood_pool = 3", "blood_pool = 2", "nifti_labels: two labels have the same value", id="labels"
         ),
         pytest.param(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from storage.config import IntakeConfig
@@ -21,6 +22,7 @@ from tests.storage.drawn_uploads import (
     demo_config,
     drawn_masks,
     read_instances,
+    read_upload,
     stack_geometry,
     write_series,
     write_visit,
@@ -325,3 +327,15 @@ def test_records_show_no_identifiers(tmp_path: Path, folder: Path) -> None:
     shown = repr((instance, images))
     identifiers = (str(tmp_path), "S01", instance.sop_instance_uid, instance.series_instance_uid)
     assert not [name for name in identifiers if name in shown]
+
+
+def test_an_image_with_text_burned_in_is_named(tmp_path: Path) -> None:
+    """By upload and file; text in an image that no rule asks for is nobody's worry."""
+    paths = write_visit(tmp_path / "incoming" / "S01_a")
+    image = pydicom.dcmread(paths["native"][4])
+    image.BurnedInAnnotation = "YES"
+    image.save_as(paths["native"][4])
+    upload = read_upload(tmp_path)
+    number = next(file.number for file in upload.files if file.path == paths["native"][4])
+    taken = intake_visit([upload], demo_config().intake)
+    assert taken.burned_in_files == (f"upload {upload.upload_id}, file {number}: BurnedInAnnotation is YES",)

@@ -80,7 +80,9 @@ def test_files_that_are_no_dicom_are_passed_over(incoming: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "subject_from", "reason"),
     [
-        pytest.param("S02_a", ("folder", "patient_id"), "PatientID gives another one", id="disagree"),
+        pytest.param(
+            "S02_a", ("folder", "patient_id"), "folder gives S02; PatientID gives S01", id="disagree"
+        ),
         pytest.param("Jane_Doe", ("folder", "patient_id"), "folder: no planned subject", id="folder"),
         pytest.param("S01(copy)", ("folder",), "folder: no planned subject", id="pattern"),
     ],
@@ -93,7 +95,8 @@ def test_disagreement_is_refused_without_names(
     found = _match(incoming, folder, subject_from=subject_from)
     assert isinstance(found, Mismatch)
     assert reason in found.reason
-    assert "Jane" not in found.reason
+    assert "Jane" not in repr(found)
+    assert found.found == {"folder": folder, "PatientID": "S01", "StudyDate": "2026-03-04"}
 
 
 def test_an_unplanned_patient_is_refused_without_the_patients_id(incoming: Path) -> None:
@@ -106,12 +109,14 @@ def test_an_unplanned_patient_is_refused_without_the_patients_id(incoming: Path)
 
 
 def test_a_date_outside_every_window_shows_the_windows(incoming: Path) -> None:
-    """Whoever mends the plan needs both."""
+    """Whoever mends the plan needs both; the date may be that of a patient who is in no trial."""
     shutil.rmtree(incoming / "S01_a")
     write_series(incoming / "S01_a", replace(NATIVE, started_at=NATIVE.started_at.replace(month=5)))
     found = _match(incoming)
     assert isinstance(found, Mismatch)
-    assert "2026-05-04 lies in no planned window: V1 2026-03-01 +- 7 d, V2" in found.reason
+    assert "study date lies in no planned window: V1 2026-03-01 +- 7 d, V2" in found.reason
+    assert "2026-05-04" not in repr(found)
+    assert found.found["StudyDate"] == "2026-05-04"
 
 
 def test_overlapping_windows_are_refused(incoming: Path) -> None:
@@ -144,3 +149,22 @@ def test_matching_needs_only_what_it_is_told(incoming: Path) -> None:
     matching = MatchingConfig(subject_from=("folder",), folder_pattern="(?P<subject>.*)_a")
     upload: Upload = read_upload(incoming.parent)
     assert match_upload(upload, PLAN, matching) == Match("S01", "V1")
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "found"),
+    [
+        pytest.param("TRIAL-S01", Match("S01", "V1"), id="prefix"),
+        pytest.param("S01", None, id="no-prefix"),
+        pytest.param("TRIAL-S01 ", Match("S01", "V1"), id="padding"),
+        pytest.param("xTRIAL-S01", None, id="whole"),
+    ],
+)
+def test_a_pattern_finds_the_subject_in_the_patient_id(
+    incoming: Path, patient_id: str, found: Match | None
+) -> None:
+    """Sites write the trial's name before the pseudonym; the pattern is for the whole PatientID."""
+    shutil.rmtree(incoming / "S01_a")
+    write_series(incoming / "S01_a", replace(NATIVE, patient_id=patient_id))
+    match = _match(incoming, patient_id_pattern="TRIAL-(?P<subject>.+)")
+    assert match == found if found else isinstance(match, Mismatch)

@@ -57,28 +57,39 @@ def test_a_window_covers_both_its_ends(tmp_path: Path, study_date: str, covered:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        pytest.param("S 01,V1,2026-03-01,7,,,,01", "subject_id 'S 01': expected", id="id"),
-        pytest.param("../x,V1,2026-03-01,7,,,,01", "subject_id '../x': expected", id="path"),
-        pytest.param("S01,V1,2026-03-01,7,,,,", "site_id '': expected", id="no-site"),
-        pytest.param("S01,V1,1.3.2026,7,,,,01", "visit_date '1.3.2026' is no date", id="date"),
-        pytest.param("S01,V1,,7,,,,01", "visit_date is empty", id="no-date"),
-        pytest.param("S01,V1,2026-03-01,-1,,,,01", "window_days '-1' is no whole number", id="window"),
+        pytest.param("S 01,V1,2026-03-01,7,,,,01", "subject_id: expected 1 to 64", id="id"),
+        pytest.param("../x,V1,2026-03-01,7,,,,01", "subject_id: expected", id="path"),
+        pytest.param("S01,V1,2026-03-01,7,,,,", "site_id: expected", id="no-site"),
+        pytest.param("S01,V1,1.3.2026,7,,,,01", "visit_date: is no date", id="date"),
+        pytest.param("S01,V1,,7,,,,01", "visit_date: is no date", id="no-date"),
+        pytest.param("S01,V1,2026-03-01,-1,,,,01", "window_days: is no whole number", id="window"),
         pytest.param(
             "S01,V1,2026-03-01,7,42,2026-03-01,,01",
-            "looks like percent, expected a fraction: 0.42",
+            "hematocrit_fraction: looks like percent, expected a fraction",
             id="percent",
         ),
         pytest.param(
             'S01,V1,2026-03-01,7,"0,42",2026-03-01,,01', "no number with a decimal point", id="comma"
         ),
-        pytest.param("S01,V1,2026-03-01,7,-0.4,2026-03-01,,01", "-0.4 is not between 0 and 1", id="negative"),
-        pytest.param("S01,V1,2026-03-01,7,nan,2026-03-01,,01", "nan is not between 0 and 1", id="nan"),
+        pytest.param("S01,V1,2026-03-01,7,-0.4,2026-03-01,,01", "is not between 0.05 and 0.8", id="negative"),
+        pytest.param("S01,V1,2026-03-01,7,nan,2026-03-01,,01", "is not between 0.05 and 0.8", id="nan"),
         pytest.param(
             "S01,V1,2026-03-01,7,0.42,,,01", "hematocrit_date is empty although", id="no-sample-date"
         ),
+        pytest.param("S01,V1,2026-03-01,7,0.42,2026-03-01,9am,01", "hematocrit_time: is no time", id="time"),
         pytest.param(
-            "S01,V1,2026-03-01,7,0.42,2026-03-01,9am,01", "hematocrit_time '9am' is no time", id="time"
+            "S02,V1,2026-03-01,7,0.42,,09:15,01",
+            "hematocrit_date is empty although hematocrit_f",
+            id="no-day",
         ),
+        pytest.param("S02,V1,2026-03-01,7,,,09:15,01", "although hematocrit_time is given", id="only-time"),
+        pytest.param("S02,V1,2026-03-01,7,0.042,2026-03-01,,01", "is not between 0.05 and 0.8", id="decimal"),
+        pytest.param("S02,V1,20260301,7,,,,01", "visit_date: is no date", id="compact-date"),
+        pytest.param("S02,V1,2026-02-30,7,,,,01", "visit_date: is no date", id="no-such-day"),
+        pytest.param("S02,V1,0206-03-01,7,,,,01", "year is not between 2000 and 2100", id="year"),
+        pytest.param("s01,V2,2027-03-01,7,,,,01", "differs from that of row 2 by capitals", id="capitals"),
+        pytest.param("S01,V2,2026-03-15,7,,,,01", "overlaps that of row 2", id="overlap"),
+        pytest.param("S01,V2,2026-02-15,9,,,,01", "overlaps that of row 2", id="overlap-before"),
         pytest.param("S01,V1,2026-03-01,7", "another number of cells", id="short"),
         pytest.param("S01,V1,2026-03-01,7,,,,01,more", "another number of cells", id="long"),
     ],
@@ -102,13 +113,13 @@ def test_semicolons_are_named(tmp_path: Path) -> None:
 
 def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:
     """A plan is mended in one go."""
-    with pytest.raises(PlanError, match=r"row 2: visit_date .*row 2: window_days .*row 4: subject_id"):
+    with pytest.raises(PlanError, match=r"row 2: visit_date: .*row 2: window_days: .*row 4: subject_id: "):
         _plan(tmp_path, "S01,V1,x,y,,,,01", ROW, "?,V1,2026-03-01,7,,,,01")
 
 
 def test_a_visit_is_planned_once(tmp_path: Path) -> None:
     """Two rows of one visit would publish two rows."""
-    with pytest.raises(PlanError, match="row 3: subject S01, visit V1 is planned twice"):
+    with pytest.raises(PlanError, match="row 3: subject and visit are planned twice, see row 2"):
         _plan(tmp_path, ROW, ROW)
 
 
@@ -117,10 +128,14 @@ def test_a_visit_is_planned_once(tmp_path: Path) -> None:
     [
         pytest.param(
             HEADER.replace("site_id", "site"),
-            "column site_id is missing; column 'site' is unknown",
+            r"column site_id is missing; column 8 \(H in",
             id="name",
         ),
-        pytest.param(HEADER + ",treatment_arm", "column 'treatment_arm' is unknown, remove it", id="arm"),
+        pytest.param(
+            HEADER + ",treatment_arm",
+            r"column 9 \(I in a spreadsheet\) has an unknown name, remove it",
+            id="arm",
+        ),
         pytest.param(HEADER + ",site_id", "column site_id is there twice", id="twice"),
     ],
 )
@@ -140,3 +155,27 @@ def test_a_missing_plan_says_what_to_do(tmp_path: Path) -> None:
     """The message names the columns to write."""
     with pytest.raises(NotStoredError, match="subject_id, visit_id, visit_date"):
         read_plan(tmp_path)
+
+
+def test_windows_may_touch_and_subjects_may_share_days(tmp_path: Path) -> None:
+    """Only a day that is in two windows of one subject has two meanings."""
+    rows = ("S01,V2,2026-03-16,7,,,,01", "S02,V1,2026-03-01,7,,,,01")
+    assert len(_plan(tmp_path, ROW, *rows)) == 3
+
+
+@pytest.mark.parametrize("column", range(8))
+def test_no_message_quotes_a_cell(tmp_path: Path, column: int) -> None:
+    """Messages go to logs and to Prefect's database; a wrong cell may hold a name or a birth date."""
+    cells = ROW.split(",")
+    cells[column] = "Jane^Doe 1961-05-23"
+    with pytest.raises(PlanError, match="row 2: ") as refused:
+        _plan(tmp_path, ",".join(cells))
+    assert "Jane" not in str(refused.value)
+    assert "1961" not in str(refused.value)
+
+
+def test_a_plan_without_a_header_quotes_no_row(tmp_path: Path) -> None:
+    """Then the first subject's row is taken for names of columns."""
+    with pytest.raises(PlanError, match=r"column 1 \(A in a spreadsheet\) has an unknown name") as refused:
+        _plan(tmp_path, header="Jane^Doe,V1,1961-05-23,7,,,,01")
+    assert "Jane" not in str(refused.value)

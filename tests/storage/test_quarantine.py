@@ -84,6 +84,15 @@ def test_another_reason_replaces_the_former(tmp_path: Path, upload: Upload) -> N
     assert json.loads((folder / "reason.json").read_text())["reason"] == "cut off"
 
 
+def test_what_did_not_agree_is_told_to_the_operator(tmp_path: Path, upload: Upload) -> None:
+    """Folder, PatientID and study date side by side, in the one place where they may stand."""
+    found = {"folder": "Jane_\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
+    folder = quarantine_upload(tmp_path, upload, "PatientID: no planned subject", found=found)
+    facts = json.loads((folder / "reason.json").read_text())
+    assert facts["found"] == {"folder": "Jane_\\udcff", "PatientID": "H4711", "StudyDate": "2026-03-04"}
+    assert "H4711" not in facts["reason"]
+
+
 def test_a_stray_upload_is_known_again(tmp_path: Path, upload: Upload) -> None:
     """By its name and listing, together with what decided; a visit's refused upload is no stray one."""
     quarantine_upload(tmp_path, upload, "no planned subject", judged_by="digest")

@@ -16,6 +16,7 @@ import pytest
 
 from storage import audit
 from storage.errors import StorageError
+from storage.record import verify_record
 from storage.schema import TABLES
 from storage.tables import Recovery, publish, read_table, recover
 from tests.storage.drawn_rows import row, visit_row
@@ -183,12 +184,47 @@ def test_every_publication_is_logged_once(tmp_path: Path) -> None:
     _publish_first(tmp_path)
     _publish_first(tmp_path)
     _publish_second(tmp_path)
-    events = list(audit.read_events(tmp_path))
+    logged = list(audit.read_events(tmp_path))
+    events = [event for event in logged if event["event"] == "published"]
     assert [(event["who"], event["result_digest"], event["history_number"]) for event in events] == [
         ("core lab", "digest-1", None),
         ("J. Doe", "digest-2", 1),
     ]
-    assert audit.verify(tmp_path) == 2
+    assert [event["event"] for event in logged] == ["accepted", "published", "superseded", "published"]
+    assert (logged[0]["upload_id"], logged[0]["who"]) == ("u-3fa9c1d2e4", "core lab")
+    assert (logged[2]["result_digest"], logged[2]["why"]) == ("digest-1", "rerun")
+    assert audit.verify(tmp_path).n_lines == 4
+
+
+def test_an_upload_is_accepted_or_refused_once(tmp_path: Path) -> None:
+    """A line when it is settled, and one when the verdict changes; a broken intake settles nothing."""
+    uploads = {"upload_ids": ["u-1", "u-2"], "upload_digests": ["1", "2"]}
+    for state, stage, reason, more in (
+        ("failed", "intake", "the worker died", {}),
+        ("refused", "intake", "no native series", {}),
+        ("refused", "intake", "still no native series", {}),
+        ("failed", "quantify", "an error", {}),
+        ("done", None, "", {"upload_ids": ["u-2", "u-3"], "upload_digests": ["2", "3"]}),
+    ):
+        publish(
+            tmp_path,
+            visit_row(state=state, failed_stage=stage, reason=reason, **{**uploads, **more}),
+            {},
+            "core lab",
+            "nightly",
+        )
+    settled = [
+        (event["event"], event["upload_id"], event.get("reason"))
+        for event in audit.read_events(tmp_path)
+        if "upload_id" in event
+    ]
+    assert settled == [
+        ("refused", "u-1", "no native series"),
+        ("refused", "u-2", "no native series"),
+        ("accepted", "u-1", None),
+        ("accepted", "u-2", None),
+        ("accepted", "u-3", None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +272,7 @@ def test_two_nights_at_once_tear_no_row(tmp_path: Path) -> None:
         assert visits.num_rows <= 1
         assert scans.num_rows <= 1
     assert seen
-    assert audit.verify(tmp_path) == 20
+    assert verify_record(tmp_path).n_former == 19
     assert len(_names(tmp_path / "history/S01/V1")) == 19
     assert read_table(tmp_path, "scans")["result_digest"] == read_table(tmp_path, "visits")["result_digest"]
 
@@ -258,11 +294,12 @@ def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
         assert set(read_table(root, "scans")["result_digest"].to_pylist()) <= digests
         _killed(root, recover, 1 + kill_at % 7)
         recover(root)
+        assert verify_record(root).n_visits == 1
         assert _contents(root) in (before, after)
         outcomes.append(_contents(root) == after)
         _publish_second(root)
         assert _contents(root) == after
-        assert audit.verify(root) == 2
+        assert verify_record(root).n_former == 1
     assert outcomes == sorted(outcomes)
     assert {False, True} == set(outcomes)
 

@@ -49,7 +49,9 @@ def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[Stag
     """Run the three stages of a visit in this process."""
     config, digests = trial.config, job.digests
     return [
-        intake.fn(job.visit, job.planned, job.uploads, config.intake, digests["intake"], force),
+        intake.fn(
+            job.visit, job.planned, job.uploads, config.intake, config.privacy, digests["intake"], force
+        ),
         segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
         quantify.fn(job.visit, job.planned, digests["segment"], config.quantify, digests["quantify"], force),
     ]
@@ -108,7 +110,7 @@ def test_a_refused_visit_leaves_no_store_and_a_reason(trial: Trial, jobs: tuple[
     job = jobs[1]
     strict = trial.config.intake.model_copy(update={"slices": 5})
     with pytest.raises(RefusedError, match="3 slices, expected 5"):
-        intake.fn(job.visit, job.planned, job.uploads, strict, "refused", False)
+        intake.fn(job.visit, job.planned, job.uploads, strict, trial.config.privacy, "refused", False)
     assert not store_exists(trial.root, "S01", "V2", "refused")
     reason = trial.root / "quarantine" / job.uploads[0].upload_id / "reason.json"
     assert "3 slices, expected 5" in reason.read_text()
@@ -119,7 +121,9 @@ def test_images_of_another_day_are_refused(trial: Trial, jobs: tuple[VisitJob, .
     job = jobs[0]
     other_day = replace(job.planned, visit_date=job.planned.visit_date.replace(year=2024))
     with pytest.raises(RefusedError, match=r"the images are of 2026-01-.., V1 is planned for 2024-01-12"):
-        intake.fn(job.visit, other_day, job.uploads, trial.config.intake, "other day", False)
+        intake.fn(
+            job.visit, other_day, job.uploads, trial.config.intake, trial.config.privacy, "other day", False
+        )
 
 
 def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
@@ -129,7 +133,9 @@ def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
     job = jobs[0]
     listed = replace(job.uploads[0], fingerprint="as it was when it was planned")
     with pytest.raises(UploadChangedError, match="changed since it was planned"):
-        intake.fn(job.visit, job.planned, (listed,), trial.config.intake, "changed", False)
+        intake.fn(
+            job.visit, job.planned, (listed,), trial.config.intake, trial.config.privacy, "changed", False
+        )
     assert not store_exists(trial.root, "S01", "V1", "changed")
 
 

@@ -1,0 +1,103 @@
+"""Whether the record is as it was published."""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from storage.audit import AUDIT_LOG
+from storage.errors import TamperedError
+from storage.record import verify_record
+from storage.tables import publish
+from tests.storage.drawn_rows import row, visit_row
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Give a trial of two visits, one of them published three times, with one table less each time."""
+    for number in range(3):
+        digest = f"digest-{number}"
+        later = visit_row()["published_at"] + timedelta(days=number)
+        tables = ("scans", "slices", "flags")[: 3 - number]
+        rows = {name: [row(name, result_digest=digest)] for name in tables}
+        publish(tmp_path, visit_row(result_digest=digest, published_at=later), rows, "core lab", "night")
+    publish(tmp_path, visit_row(subject_id="S02"), {}, "core lab", "night")
+    return tmp_path
+
+
+def test_an_untouched_record_is_as_published(root: Path) -> None:
+    """Each current and each former state is compared."""
+    found = verify_record(root)
+    assert (found.n_visits, found.n_former, found.interrupted) == (2, 2, ())
+
+
+def test_a_new_trial_is_as_published(tmp_path: Path) -> None:
+    """Nothing was, and checking creates nothing."""
+    assert verify_record(tmp_path).head.n_lines == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_each_changed_file_is_named(root: Path, change: str) -> None:
+    """Current rows, former rows, and who superseded them."""
+    files = [
+        path
+        for folder in ("tables", "history")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file() and path.name != "columns.parquet"
+    ]
+    assert len(files) == 2 + 1 + 2 * 2 + 3 + 2
+    for path in files:
+        data = path.read_bytes()
+        path.unlink()
+        if change == "edited":
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(TamperedError, match=str(path.relative_to(root))):
+            verify_record(root)
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+    assert verify_record(root).n_visits == 2
+
+
+def test_an_added_file_is_named(root: Path) -> None:
+    """Rows in a table that had none, and rows of a visit that was never published."""
+    shutil.copy(root / "tables/scans/S01/V1.parquet", root / "tables/slices/S01/V1.parquet")
+    with pytest.raises(TamperedError, match=r"tables/slices/S01/V1\.parquet was added"):
+        verify_record(root)
+    (root / "tables/slices/S01/V1.parquet").unlink()
+    shutil.copytree(root / "tables/visits/S01", root / "tables/visits/S03")
+    with pytest.raises(TamperedError, match=r"tables/visits/S03/V1\.parquet: the log knows of no such visit"):
+        verify_record(root)
+
+
+def test_a_log_that_is_gone_is_missed_by_the_tables(root: Path) -> None:
+    """The log cannot say that there was one."""
+    shutil.rmtree(root / "audit")
+    with pytest.raises(TamperedError, match="the log knows of no such visit"):
+        verify_record(root)
+
+
+def test_tables_that_are_gone_are_missed_by_the_log(root: Path) -> None:
+    """All at once, too."""
+    shutil.rmtree(root / "tables")
+    with pytest.raises(TamperedError, match="tables/ is missing"):
+        verify_record(root)
+
+
+def test_a_changed_log_is_found_first(root: Path) -> None:
+    """What it says of the tables counts for nothing then."""
+    log = root / AUDIT_LOG
+    log.write_bytes(log.read_bytes().replace(b"core lab", b"core law", 1))
+    with pytest.raises(TamperedError, match="does not follow"):
+        verify_record(root)
+
+
+def test_a_publication_that_a_kill_interrupted_is_named_not_blamed(root: Path) -> None:
+    """Its files are half former, half new, until the next run."""
+    staging = root / "tables/.staging/S01/V1"
+    staging.mkdir(parents=True)
+    (staging / "manifest.json").write_text("{}")
+    (root / "tables/scans/S01/V1.parquet").unlink()
+    found = verify_record(root)
+    assert (found.n_visits, found.interrupted) == (1, ("S01/V1",))
