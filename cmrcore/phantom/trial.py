@@ -8,16 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.phantom.anatomy import STRUCTURES, Grid, Heart, Level, structure_fractions
-from cmrcore.phantom.bloch import full_recovery_signal, molli_echoes, parse_scheme
+from cmrcore.phantom.bloch import acquire, paint
 from cmrcore.phantom.geometry import SliceGeometry, short_axis_geometry
-from cmrcore.phantom.tissue import (
-    Tissue,
-    blood,
-    myocardium,
-    post_contrast_t1_ms,
-    surroundings,
-)
-from cmrcore.phantom.truth import IdealEchoes, Truth, measure_truth
+from cmrcore.phantom.ideal import phase_restored
+from cmrcore.phantom.readout import MOLLI_READOUT, read_out
+from cmrcore.phantom.scheme import parse_scheme
+from cmrcore.phantom.tissue import Tissue, post_contrast, tissues
+from cmrcore.phantom.truth import IdealEchoes, Truth, majority_map, measure_truth
 from cmrcore.segmentation import LABELS
 
 LEVELS: tuple[Level, ...] = ("basal", "mid", "apical")
@@ -122,18 +119,15 @@ def simulate_scan(
     labels = torch.stack([fractions[:, STRUCTURES.index(name)] > 0.5 for name in LABELS])
     ecv_by_slice = [ecv * _ECV_BY_LEVEL[level] for level in LEVELS]
     field = subject.field_strength_t
-    tissues = [_tissues(slice_ecv, hematocrit, field) for slice_ecv in ecv_by_slice]
-    sigma = _noise_sigma(tissues[LEVELS.index("mid")]["myocardium"])
-
-    native_t1_ms = [{name: tissue.t1_ms for name, tissue in of_slice.items()} for of_slice in tissues]
-    post_t1_ms = [
-        {name: post_contrast_t1_ms(tissue, plasma_mmol_per_l, field) for name, tissue in of_slice.items()}
-        for of_slice in tissues
+    native_tissues = [_tissues(slice_ecv, hematocrit, field) for slice_ecv in ecv_by_slice]
+    post_tissues = [
+        {name: post_contrast(tissue, plasma_mmol_per_l, field) for name, tissue in of_slice.items()}
+        for of_slice in native_tissues
     ]
-    native, native_ideal = _scan_role(
-        fractions, tissues, native_t1_ms, scheme_native, rr_native_ms, sigma, rng
-    )
-    post, post_ideal = _scan_role(fractions, tissues, post_t1_ms, scheme_post, rr_post_ms, sigma, rng)
+    sigma = _noise_sigma(native_tissues[LEVELS.index("mid")]["myocardium"])
+    native, native_ideal = _scan_role(fractions, native_tissues, scheme_native, rr_native_ms, sigma, rng)
+    post, post_ideal = _scan_role(fractions, post_tissues, scheme_post, rr_post_ms, sigma, rng)
+    ecv_map = torch.tensor(ecv_by_slice, dtype=torch.float64)[:, None, None].expand(labels.shape[1:])
     return SimulatedScan(
         native=native,
         post=post,
@@ -143,7 +137,7 @@ def simulate_scan(
         field_strength_t=field,
         hematocrit_fraction=hematocrit,
         truth=measure_truth(
-            native_ideal, post_ideal, labels, ecv_by_slice, hematocrit, geometry.pixel_spacing_mm, LEVELS
+            native_ideal, post_ideal, labels, ecv_map, hematocrit, geometry.pixel_spacing_mm, LEVELS
         ),
     )
 
@@ -176,47 +170,68 @@ def _reposition(heart: Heart, rng: np.random.Generator) -> Heart:
 
 def _tissues(ecv_fraction: float, hematocrit_fraction: float, field: float) -> dict[str, Tissue]:
     """Tissue that fills each of `STRUCTURES` in a slice."""
-    muscle, pool = myocardium(ecv_fraction, field), blood(hematocrit_fraction, field)
-    heart = {"rv_wall": muscle, "rv": pool, "myocardium": muscle, "blood_pool": pool}
-    return {**surroundings(field), **heart}
+    named = tissues(field, hematocrit_fraction, ecv_fraction)
+    named["fat"] = named["subcutaneous_fat"]
+    return {name: named[name] for name in STRUCTURES}
 
 
 def _noise_sigma(tissue: Tissue) -> float:
     """Noise of each receiver channel [a.u.] that gives myocardium `SNR`."""
+    return _RECEIVER_GAIN * tissue.proton_density * full_recovery_signal(tissue) / SNR
+
+
+def full_recovery_signal(tissue: Tissue) -> float:
+    """Signal at k-space center of a MOLLI read-out that starts from equilibrium [fraction of M0]."""
     t1_ms, t2_ms = (torch.tensor([time], dtype=torch.float64) for time in (tissue.t1_ms, tissue.t2_ms))
-    return _RECEIVER_GAIN * tissue.proton_density * full_recovery_signal(t1_ms, t2_ms).item() / SNR
+    image = read_out(MOLLI_READOUT, t1_ms, t2_ms, torch.zeros(1, 1, dtype=torch.float64))
+    return (image.signal_offset + image.signal_slope).abs().item()
 
 
 def _scan_role(
     fractions: Float[Tensor, "slice structure row col"],
-    tissues: list[dict[str, Tissue]],
-    t1_ms: list[dict[str, float]],
+    tissues_of: list[dict[str, Tissue]],
     scheme: str,
     rr_ms: float,
     sigma: float,
     rng: np.random.Generator,
 ) -> tuple[RoleEchoes, IdealEchoes]:
     """Images of one role with noise, and the signed images without."""
-    parsed = parse_scheme(scheme)
+    grid_hz = torch.tensor([-10.0, 10.0], dtype=torch.float64)
     times, images = [], []
-    for of_slice, tissue, t1_of in zip(fractions, tissues, t1_ms, strict=True):
-        beats_ms = rr_ms * (1 + rng.normal(0, _BEAT_JITTER, size=parsed.n_beats))
-        ti_ms, signal = molli_echoes(
-            torch.tensor([t1_of[name] for name in STRUCTURES], dtype=torch.float64),
-            torch.tensor([tissue[name].t2_ms for name in STRUCTURES], dtype=torch.float64),
-            parsed,
+    for of_slice, tissue in zip(fractions, tissues_of, strict=True):
+        beats_ms = rr_ms * (1 + rng.normal(0, _BEAT_JITTER, size=2 + parse_scheme(scheme).n_beats(rr_ms)))
+        t1_ms, t2_ms, density, shift_hz, bound_fraction = torch.tensor(
+            [
+                (one.t1_ms, one.t2_ms, one.proton_density, one.off_resonance_hz, one.bound_fraction)
+                for one in tissue.values()
+            ],
+            dtype=torch.float64,
+        ).unbind(1)
+        read = acquire(
+            scheme,
+            t1_ms,
+            t2_ms,
             beats_ms.tolist(),
+            off_resonance_hz=shift_hz[:, None] + grid_hz,
+            bound_fraction=bound_fraction,
         )
-        density = torch.tensor([tissue[name].proton_density for name in STRUCTURES], dtype=torch.float64)
-        times.append(ti_ms)
-        images.append(torch.tensordot(_RECEIVER_GAIN * signal * density, of_slice, dims=1))
-    signed, all_ti_ms = torch.stack(images), torch.stack(times)
-    noise = torch.from_numpy(rng.normal(0, sigma, size=(2, *signed.shape)))
-    magnitude = torch.hypot(signed + noise[0], noise[1]).to(torch.float32)
+        field_map_hz = torch.zeros(1, *of_slice.shape[-2:])
+        painted = paint(read.signal, _RECEIVER_GAIN * density, of_slice[None], field_map_hz, grid_hz)
+        times.append(read.times_ms)
+        images.append(painted)
+    all_ti_ms, complex_images = torch.stack(times), torch.stack(images)
+    noise = torch.from_numpy(rng.normal(0, sigma, size=(2, *complex_images.shape)))
+    magnitude = torch.hypot(complex_images.real + noise[0], complex_images.imag + noise[1]).to(torch.float32)
+    t1_by_slice = torch.tensor(
+        [[one.t1_ms for one in tissue.values()] for tissue in tissues_of], dtype=torch.float64
+    )
     ideal = IdealEchoes(
-        signed=signed,
+        scheme=scheme,
+        signed=torch.stack(
+            [phase_restored(of_slice, ti_ms) for of_slice, ti_ms in zip(images, times, strict=True)]
+        ),
         ti_ms=all_ti_ms,
-        myocardium_t1_ms=[of_slice["myocardium"] for of_slice in t1_ms],
-        blood_t1_ms=[of_slice["blood_pool"] for of_slice in t1_ms],
+        t1_ms=majority_map(t1_by_slice, fractions),
+        blood_t1_ms=[tissue["blood_pool"].t1_ms for tissue in tissues_of],
     )
     return RoleEchoes(scheme=scheme, echoes=magnitude, ti_ms=all_ti_ms), ideal

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cmrcore.phantom import SimulatedScan, molli_echoes, parse_scheme, simulate_scan
-from cmrcore.phantom.bloch import full_recovery_signal
+from cmrcore.phantom import SimulatedScan, acquire, simulate_scan
 from cmrcore.phantom.tissue import myocardium
+from cmrcore.phantom.trial import full_recovery_signal
 
 SCHEMES = {"scheme_native": "5(3)3", "scheme_post": "4(1)3(1)2"}
 
@@ -48,10 +48,12 @@ def test_noise_has_the_promised_level(scan: SimulatedScan) -> None:
     sigma = scan.native.echoes[:, :, :15, :15].mean().item() / (torch.pi / 2) ** 0.5
     late = scan.native.echoes[1, 4][scan.labels[0, 1]].mean().item()
     tissue = myocardium(float(scan.truth.slices[1]["ecv_fraction_true"]), scan.field_strength_t)
-    t1_ms, t2_ms = (torch.tensor([time], dtype=torch.float64) for time in (tissue.t1_ms, tissue.t2_ms))
+    t1_ms, t2_ms, bound_fraction = torch.tensor(
+        [[tissue.t1_ms], [tissue.t2_ms], [tissue.bound_fraction]], dtype=torch.float64
+    )
     rr_ms = [*scan.native.ti_ms[1, :5].diff().tolist(), 900.0]
-    _, signal = molli_echoes(t1_ms, t2_ms, parse_scheme("5"), rr_ms)
-    recovered = (signal[-1] / full_recovery_signal(t1_ms, t2_ms)).item()
+    signal = acquire("5", t1_ms, t2_ms, rr_ms, bound_fraction=bound_fraction).signal
+    recovered = signal[-1].abs().item() / full_recovery_signal(tissue)
     assert late / sigma / recovered == pytest.approx(40, rel=0.03)
 
 
