@@ -150,14 +150,14 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
             visit.visit_index,
             scheme_native=visit.scheme_native,
             scheme_post=SCHEME_POST,
+            difficulty="clean",
         )
         _write_upload(root, visit, scan, recipe.seed)
         plan.append(_plan_line(visit, scan))
         ids = {"subject_id": visit.subject_id, "visit_id": visit.visit_id}
-        scans.append({**ids, "level": "global", **scan.truth.scan})
+        scans.append({**ids, "level": "global", **scan.truth.scan, **scan.longitudinal})
         slices += [{**ids, **row} for row in scan.truth.slices]
-        maps = {name: values.numpy() for name, values in scan.truth.maps.items()}
-        write_truth_arrays(root, visit.subject_id, visit.visit_id, scan.labels.numpy(), maps)
+        write_truth_arrays(root, visit.subject_id, visit.visit_id, scan.truth_arrays())
         on_visit(f"{visit.subject_id}/{visit.visit_id}")
     write_truth_tables(root, scans, slices)
     with (root / PLAN_FILE).open("w", newline="") as file:
@@ -279,6 +279,7 @@ def _write_guides(
         write_guide_nifti(folder / "guide.nii.gz", masks, geometry, values)
         return
     for role, images in first_images.items():
+        masks = {"native": scan.native, "post": scan.post}[role].labels[:, :, 0].numpy()
         write_guide_seg(folder / f"guide_{role}.dcm", masks, images, f"{visit.folder}/guide/{role}")
 
 

@@ -1,8 +1,9 @@
 """How hard a scan is to read: strengths of all imperfections, in three steps.
 
-``clean`` has noise and nothing else. ``typical`` is a series as a trial's sites send it; ``hard`` one that a
-core lab would argue about. Strengths of a scan are drawn around these (`draw_strengths`), so that scans
-differ.
+``clean`` has noise and nothing else; it tests arithmetic. In it fat is on resonance and the cavity holds
+blood only: either changes what the mean over a correct mask reads, even without noise. ``typical`` is a
+series as a trial's sites send it; ``hard`` one that a core lab would argue about. Strengths of a scan are
+drawn around these (`draw_strengths`), so that scans differ.
 
 Sources
 -------
@@ -41,6 +42,10 @@ class Imperfections:
     """How much of that shading the scanner takes out, noise with it, 0-1."""
     off_resonance_ppm: float = 0.0
     """Range of the resonance frequency across the heart [ppm]."""
+    fat_shift_fraction: float = 0.0
+    """How much of its chemical shift fat has, 0-1; with 1 its signal is turned over against muscle's."""
+    papillary_fraction: float = 0.0
+    """How much of the papillary muscles and trabeculae there is, 0-1; blood fills the rest."""
     wrap_mm: float = 0.0
     """How much of the body folds in at each end of the phase-encoding direction [mm]."""
     ghost_fraction: float = 0.0
@@ -72,6 +77,8 @@ DIFFICULTIES: dict[Difficulty, Imperfections] = {
         sensitivity_ratio=4.0,
         evened_fraction=0.7,
         off_resonance_ppm=0.98,
+        fat_shift_fraction=1.0,
+        papillary_fraction=1.0,
         wrap_mm=8.0,
         ghost_fraction=0.02,
         resolution_fraction=0.8,
@@ -94,6 +101,8 @@ DIFFICULTIES: dict[Difficulty, Imperfections] = {
         sensitivity_ratio=10.0,
         evened_fraction=0.5,
         off_resonance_ppm=1.5,
+        fat_shift_fraction=1.0,
+        papillary_fraction=1.0,
         wrap_mm=25.0,
         ghost_fraction=0.06,
         resolution_fraction=0.6,

@@ -1,7 +1,7 @@
 """What lies between the magnetization and the image: coils, field, folding, ghosts, resolution, noise.
 
 Every function leaves the image as it is at strength zero, works on batches, and takes its strength with a
-unit. Images are signed until `magnitude_image`.
+unit. Images are signed or complex until `magnitude_image`.
 
 Sources
 -------
@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from cmrcore.phantom.anatomy import Grid
@@ -97,7 +97,7 @@ def hertz(parts_per_million: float, field_strength_t: float) -> float:
     return parts_per_million * field_strength_t * _PROTON_HZ_PER_T_PPM
 
 
-def fold(image: Float[Tensor, "*batch tall col"], margin: int) -> Float[Tensor, "*batch row col"]:
+def fold(image: Inexact[Tensor, "*batch tall col"], margin: int) -> Inexact[Tensor, "*batch row col"]:
     """Wrap what lies beyond the field of view along the columns: ``margin`` rows above and as many below."""
     if margin == 0:
         return image
@@ -108,11 +108,11 @@ def fold(image: Float[Tensor, "*batch tall col"], margin: int) -> Float[Tensor, 
 
 
 def add_ghosts(
-    image: Float[Tensor, "*batch row col"],
-    pulsating: Float[Tensor, "*batch row col"],
+    image: Inexact[Tensor, "*batch row col"],
+    pulsating: Inexact[Tensor, "*batch row col"],
     fraction: Share,
     shift: int,
-) -> Float[Tensor, "*batch row col"]:
+) -> Inexact[Tensor, "*batch row col"]:
     """Repeat what pulsates along the columns, ``shift`` rows up and down (folded), with opposite signs.
 
     Parameters
@@ -131,7 +131,7 @@ def add_ghosts(
 
 
 def magnitude_image(
-    signed: Float[Tensor, "*batch row col"],
+    signed: Inexact[Tensor, "*batch row col"],
     sigma: Share,
     generator: torch.Generator,
     *,
@@ -144,7 +144,7 @@ def magnitude_image(
     Parameters
     ----------
     signed
-        Signal before reception.
+        Signal before reception, signed or complex.
     sigma
         Standard deviation of the noise in each of the two receiver channels at the heart, where sensitivity
         is 1, in the delivered image; at every resolution.
@@ -158,39 +158,41 @@ def magnitude_image(
         Acquired share of k-space along columns (phase encoding) and rows (read-out); the rest is filled with
         zeros, which blurs and rings.
     """
-    noise = torch.randn((2, *signed.shape), generator=generator, dtype=signed.dtype, device=signed.device)
+    noise = torch.randn((2, *signed.shape), generator=generator, device=signed.device)
     received = signed if sensitivity is None else signed * sensitivity
+    real, imaginary = (received.real, received.imag) if received.is_complex() else (received, 0.0)
     keep = _windows(signed, resolution)
     if keep is None:
-        image = torch.hypot(received + sigma * noise[0], sigma * noise[1])
+        image = torch.hypot(real + sigma * noise[0], imaginary + sigma * noise[1])
     else:
         # Fewer samples carry less noise; sigma is that of the image.
         raised = sigma / keep.square().mean(dim=(-2, -1), keepdim=True).sqrt()
-        spectrum = torch.fft.fft2(torch.complex(received + raised * noise[0], raised * noise[1]))
-        image = torch.fft.ifft2(spectrum * keep).abs()
+        noisy = torch.complex(real + raised * noise[0], imaginary + raised * noise[1])
+        image = torch.fft.ifft2(torch.fft.fft2(noisy) * keep).abs()
     if sensitivity is not None and evened_fraction > 0:
         image = image * torch.pow(sensitivity, -evened_fraction)
     return image
 
 
 def limit_resolution(
-    image: Float[Tensor, "*batch row col"], resolution: tuple[Share, Share]
-) -> Float[Tensor, "*batch row col"]:
+    image: Inexact[Tensor, "*batch row col"], resolution: tuple[Share, Share]
+) -> Inexact[Tensor, "*batch row col"]:
     """Signed image from the inner share of k-space along columns and rows."""
     keep = _windows(image, resolution)
     if keep is None:
         return image
-    return torch.fft.ifft2(torch.fft.fft2(image) * keep).real
+    limited: Tensor = torch.fft.ifft2(torch.fft.fft2(image) * keep)
+    return limited if image.is_complex() else limited.real
 
 
 def _windows(
-    image: Float[Tensor, "*batch row col"], resolution: tuple[Share, Share]
+    image: Inexact[Tensor, "*batch row col"], resolution: tuple[Share, Share]
 ) -> Float[Tensor, "*#batch row col"] | None:
     """Weight of each place in k-space, in the order of the FFT; None where all of it is acquired.
 
     A fifth of the kept share is tapered, as scanners do.
     """
-    if resolution == (1.0, 1.0):
+    if all(isinstance(share, float) and share >= 1 for share in resolution):
         return None
     weights = []
     for n, share, shape in (

@@ -78,6 +78,12 @@ class SeriesMotion:
     breathes: bool
     """Whether the breath was not held to the end."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether any image differs from the first."""
+        changes = any(self.through_plane_mm) or any(self.phase_fraction)
+        return changes or bool(self.displacement_mm.any())
+
 
 @dataclass(frozen=True, slots=True)
 class Reposition:
@@ -128,7 +134,7 @@ def draw_motion(
     wrong, phase = rng.random(n), rng.uniform(*_WRONG_PHASE, size=n)
     wrong[0] = 1.0
 
-    shape = (2, _n_knots(grid.n_rows, grid.pixel_mm), _n_knots(grid.n_cols, grid.pixel_mm))
+    shape = (2, *knots_shape(grid))
     carried = _carried(grid, heart_mm)
     bending = strength.bend_fraction * rng.normal(size=shape)
     beats_mm = strength.beat_mm * rng.normal(size=(n, 2))
@@ -151,7 +157,7 @@ def draw_reposition(
     rng: np.random.Generator, strength: MotionStrength, grid: Grid, heart_mm: tuple[float, float]
 ) -> Reposition:
     """Place of the heart in a later series: shifted, turned and bent, and not quite in the same plane."""
-    shape = (2, _n_knots(grid.n_rows, grid.pixel_mm), _n_knots(grid.n_cols, grid.pixel_mm))
+    shape = (2, *knots_shape(grid))
     shift_mm = strength.between_series_mm * rng.normal(size=2)
     through_mm = strength.between_series_mm * rng.normal()
     turn = math.radians(strength.between_series_deg * rng.normal())
@@ -182,9 +188,14 @@ def spline_field(coefficients_mm: Float[Tensor, "n 2 i j"], grid: Grid) -> Float
     largest = coefficients_mm.abs().amax(dim=(1, 2, 3), keepdim=True)
     # One percent under the bound keeps rounding to float32 away from it.
     allowed = (0.99 * INVERTIBLE_MM / largest.clamp_min(1e-9)).clamp_max(1.0)
-    along_rows = _basis(grid.n_rows, grid.pixel_mm, coefficients_mm.device)
-    along_cols = _basis(grid.n_cols, grid.pixel_mm, coefficients_mm.device)
-    return along_rows @ (allowed * coefficients_mm).to(torch.float32) @ along_cols.T
+    return smooth_maps(allowed * coefficients_mm, grid)
+
+
+def smooth_maps(coefficients: Float[Tensor, "*n i j"], grid: Grid) -> Float[Tensor, "*n row col"]:
+    """Cubic B-spline surfaces over the grid from their coefficients at the knots (`knots_shape`)."""
+    along_rows = _basis(grid.n_rows, grid.pixel_mm, coefficients.device)
+    along_cols = _basis(grid.n_cols, grid.pixel_mm, coefficients.device)
+    return along_rows @ coefficients.to(torch.float32) @ along_cols.T
 
 
 def knots_shape(grid: Grid) -> tuple[int, int]:
