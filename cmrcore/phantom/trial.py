@@ -196,7 +196,7 @@ def _scan_role(
     rng: np.random.Generator,
 ) -> tuple[RoleEchoes, IdealEchoes]:
     """Images of one role with noise, and the signed images without."""
-    grid_hz = torch.tensor([-10.0, 10.0], dtype=torch.float64)
+    grid_hz = torch.tensor([-10.0, 0.0, 10.0], dtype=torch.float64)
     times, images = [], []
     for of_slice, tissue in zip(fractions, tissues_of, strict=True):
         beats_ms = rr_ms * (1 + rng.normal(0, _BEAT_JITTER, size=2 + parse_scheme(scheme).n_beats(rr_ms)))
