@@ -15,6 +15,8 @@ from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 from torch import Tensor
 
+from cmrcore.phantom.scheme import SASHA, SHMOLLI
+
 IdealModel = Literal["molli", "shmolli", "saturation"]
 """How the scanner turns a series into T1."""
 
@@ -27,7 +29,7 @@ _SHMOLLI_SHORT_FRACTION = 0.4
 
 def ideal_model(scheme: str) -> IdealModel:
     """Say which fit the scheme is evaluated with."""
-    models: dict[str, IdealModel] = {"SASHA": "saturation", "5(1)1(1)1": "shmolli"}
+    models: dict[str, IdealModel] = {SASHA: "saturation", SHMOLLI: "shmolli"}
     return models.get(scheme, "molli")
 
 

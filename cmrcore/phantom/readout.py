@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cmrcore.phantom.scheme import SASHA, Scheme
+from cmrcore.phantom.scheme import SASHA, SHMOLLI, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,14 @@ class Readout:
         return (self.n_lines - self.center_line) * self.tr_ms
 
 
-MOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.8, n_lines=64, center_line=32, n_catalyzation=10)
+MOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.7, n_lines=56, center_line=24, n_catalyzation=5)
 SHMOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.1, n_lines=76, center_line=38, n_catalyzation=8)
 SASHA_READOUT = Readout(flip_deg=70.0, tr_ms=2.6, n_lines=64, center_line=24, n_catalyzation=5)
 
 
 def usual_readout(scheme: Scheme) -> Readout:
-    """Read-out with which the scheme is run: its k-space center must come before its first image time."""
-    if scheme == SASHA:
-        return SASHA_READOUT
-    return SHMOLLI_READOUT if scheme.first_ms < MOLLI_READOUT.before_ms else MOLLI_READOUT
+    """Read-out with which the scheme is run."""
+    return {SASHA: SASHA_READOUT, SHMOLLI: SHMOLLI_READOUT}.get(scheme.name, MOLLI_READOUT)
 
 
 @dataclass(frozen=True, slots=True)
