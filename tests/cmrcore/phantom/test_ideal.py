@@ -54,7 +54,7 @@ def test_fit_agrees_with_scipy() -> None:
         samples = signed[:, pixel].numpy()
 
         def residual(x: np.ndarray, samples: np.ndarray = samples) -> np.ndarray:
-            return x[0] - x[1] * np.exp(-times / np.exp(x[2])) - samples
+            return np.asarray(x[0] - x[1] * np.exp(-times / np.exp(x[2])) - samples)
 
         fits = [least_squares(residual, (0.3, 0.6, np.log(start)), xtol=1e-14) for start in (200, 800, 2000)]
         a, b, log_time = min(fits, key=lambda fit: fit.cost).x
