@@ -36,8 +36,8 @@ _T1_PER_ECV = 0.46
 _T2_PER_ECV = 0.37
 """Relative rise of myocardial T2 per unit of ECV: 11 % from healthy to ATTR, likewise."""
 _BOUND_FRACTION = 0.04
-"""Bound protons of myocardium and muscle, such that ShMOLLI reads healthy native T1 some 16 % and MOLLI 12 %
-low; against SASHA of the same 94 volunteers they read 16.3 % and 10.4 % low (Rosmini et al. 2018,
+"""Bound protons of myocardium and muscle, such that ShMOLLI reads healthy native T1 15 % and MOLLI 13 % low;
+against SASHA of the same 94 volunteers they read 16.3 % and 10.4 % low (Rosmini et al. 2018,
 doi:10.1093/ehjci/jey034)."""
 
 _FAT_SHIFT_HZ_PER_T = -3.4 * 42.577
