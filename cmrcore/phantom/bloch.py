@@ -146,7 +146,7 @@ def paint(
     off_resonance_hz
         Field map [Hz], likewise; what lies beyond the grid takes its end.
     grid_hz
-        Evenly spaced, rising; at least two values.
+        Evenly spaced, rising; at least two values. Steps of 5 Hz keep myocardial T1 within 2 ms.
     """
     n_images, (rows, cols) = len(signal), fractions.shape[-2:]
     table = (signal * proton_density[:, None]).to(torch.complex64)

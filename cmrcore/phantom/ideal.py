@@ -15,6 +15,8 @@ from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 from torch import Tensor
 
+from cmrcore.phantom.scheme import SASHA, SHMOLLI
+
 IdealModel = Literal["molli", "shmolli", "saturation"]
 """How the scanner turns a series into T1."""
 
@@ -27,7 +29,7 @@ _SHMOLLI_SHORT_FRACTION = 0.4
 
 def ideal_model(scheme: str) -> IdealModel:
     """Say which fit the scheme is evaluated with."""
-    models: dict[str, IdealModel] = {"SASHA": "saturation", "5(1)1(1)1": "shmolli"}
+    models: dict[str, IdealModel] = {SASHA: "saturation", SHMOLLI: "shmolli"}
     return models.get(scheme, "molli")
 
 
@@ -51,10 +53,12 @@ def ideal_t1_ms(
     times_ms
         Inversion or saturation times [ms].
     model
-        ``"molli"``: T1 = T (B / A - 1); ``"shmolli"``: the same of 5, 6 or 7 samples; ``"saturation"``: T1
-        = T.
+        ``"molli"``: T1 = T (B / A - 1); ``"shmolli"``: the same of 5, 6 or 7 samples;
+        ``"saturation"``: T1 = T.
 
-    References ---------- Messroghli et al. 2004, doi:10.1002/mrm.20110; Piechnik et al. 2010,
+    References
+    ----------
+    Messroghli et al. 2004, doi:10.1002/mrm.20110; Piechnik et al. 2010,
     doi:10.1186/1532-429X-12-69; Chow et al. 2014, doi:10.1002/mrm.24878
     """
     times = torch.as_tensor(times_ms, dtype=torch.float64)
@@ -151,7 +155,7 @@ def _shmolli(curves: Float[Tensor, "ti pixel"], times_ms: Float[Tensor, " ti"]) 
     Five samples where their T1 exceeds the heart beat; the sixth, then the seventh where T1 is below it and
     below 0.4 of it, and the further sample fits about as well as the others.
     """
-    beat_ms = float(times_ms[1:5].diff().mean())
+    beat_ms = float(times_ms[:5].diff().mean())
     fits: dict[int, tuple[Tensor, Tensor]] = {}
     for n_samples in (5, 6, 7):
         t1_ms, residual = _fit(curves[:n_samples], times_ms[:n_samples], has_read_out_correction=True)

@@ -40,8 +40,7 @@ def adiabatic_inversion(
     macromolecules the pulse also saturates their protons, the share `bound_fraction` of all that exchange
     with water; once both pools agree, well before the first image, what is left of -Mz is smaller by that
     share. This fast-exchange picture of magnetization transfer is a simplification (Robson et al. 2013,
-    doi:10.1002/mrm.24867, show the effect); together they give the 0.91 measured in vivo (Chow et al. 2012,
-    Proc ISMRM 395).
+    doi:10.1002/mrm.24867, show the effect). Chow et al. measured 0.91 in vivo (2012, Proc ISMRM 395).
 
     Parameters
     ----------

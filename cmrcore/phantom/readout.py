@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cmrcore.phantom.scheme import SASHA, Scheme
+from cmrcore.phantom.scheme import SASHA, SHMOLLI, Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Readout:
     """Which of them is the center of k-space, from 0; less than half with partial Fourier."""
     n_catalyzation: int
     """Start-up pulses; 1 for a half-alpha pulse."""
+    n_central: int = 8
+    """Lines around the center whose mean is the image's signal: structures of the heart's size live there,
+    and the flicker of off-resonant spins from line to line cancels, as it does in images."""
     catalyzation: Literal["ramp", "half-alpha"] = "ramp"
     """Flip angles rise linearly over `n_catalyzation` pulses (Deshpande et al. 2003,
     doi:10.1002/mrm.10311), or half the flip angle half a TR ahead (Deimling and Heid 1994)."""
@@ -41,16 +44,14 @@ class Readout:
         return (self.n_lines - self.center_line) * self.tr_ms
 
 
-MOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.8, n_lines=64, center_line=32, n_catalyzation=10)
+MOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.7, n_lines=56, center_line=24, n_catalyzation=5)
 SHMOLLI_READOUT = Readout(flip_deg=35.0, tr_ms=2.1, n_lines=76, center_line=38, n_catalyzation=8)
 SASHA_READOUT = Readout(flip_deg=70.0, tr_ms=2.6, n_lines=64, center_line=24, n_catalyzation=5)
 
 
 def usual_readout(scheme: Scheme) -> Readout:
-    """Read-out with which the scheme is run: its k-space center must come before its first image time."""
-    if scheme == SASHA:
-        return SASHA_READOUT
-    return SHMOLLI_READOUT if scheme.first_ms < MOLLI_READOUT.before_ms else MOLLI_READOUT
+    """Read-out with which the scheme is run."""
+    return {SASHA: SASHA_READOUT, SHMOLLI: SHMOLLI_READOUT}.get(scheme.name, MOLLI_READOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,15 @@ def read_out(
     signal = torch.zeros(start.shape, dtype=torch.complex128, device=start.device)
     sign = 1.0
     center = readout.n_catalyzation + readout.center_line
+    central = range(center - readout.n_central // 2, center - readout.n_central // 2 + readout.n_central)
     for pulse in range(readout.n_catalyzation + readout.n_lines):
         share = min(1.0, (pulse + 1) / (readout.n_catalyzation + 1))
         is_half = readout.catalyzation == "half-alpha" and pulse == 0
         flip = sign * math.radians(readout.flip_deg) * b1_scale * share
         my, mz = my * math.cos(flip) + mz * math.sin(flip), mz * math.cos(flip) - my * math.sin(flip)
-        if pulse == center:
+        if pulse in central:
             at_echo = _evolve(mx, my, mz, half)
-            signal = sign * torch.complex(at_echo[1], -at_echo[0])
+            signal += sign / readout.n_central * torch.complex(at_echo[1], -at_echo[0])
         mx, my, mz = _evolve(mx, my, mz, half if is_half else full)
         sign = -sign
     return ReadoutMap(

@@ -49,7 +49,8 @@ class Scheme:
     name: str
     """As on the protocol."""
     preparation: Preparation
-    """Once before each set (inversion), or before each image but the first (saturation)."""
+    """Once before each set (inversion), or before each image but the first (saturation), whose time is
+    recorded as `UNSATURATED_MS`."""
     sets: tuple[Span, ...]
     """Images of each set, one a beat."""
     pauses: tuple[Span, ...]
@@ -71,20 +72,11 @@ class Scheme:
         return (*self.sets, *self.pauses)
 
 
-SASHA = Scheme(
-    name="SASHA",
-    preparation="saturation",
-    sets=(Span(11, "beats"),),
-    pauses=(),
-    first_ms=83.0,
-    increment_ms=0.0,
-)
-"""The first image is not saturated; its time is recorded as `UNSATURATED_MS`."""
+SASHA, SHMOLLI = "SASHA", "5(1)1(1)1"
+"""Schemes with a read-out and a fit of their own."""
 
 UNSATURATED_MS = 10_000.0
 """What the scanner writes for an image without saturation [ms]."""
-
-_SHMOLLI = "5(1)1(1)1"
 
 
 def parse_scheme(scheme: str) -> Scheme:
@@ -92,8 +84,8 @@ def parse_scheme(scheme: str) -> Scheme:
 
     MOLLI inverts 120, 200, 280 ms before the first image of its sets, ShMOLLI 100, 180, 260 ms.
     """
-    if scheme == SASHA.name:
-        return SASHA
+    if scheme == SASHA:
+        return Scheme(SASHA, "saturation", (Span(11, "beats"),), (), first_ms=83.0, increment_ms=0.0)
     if not _SCHEME.fullmatch(scheme):
         raise InvalidInputError(
             f"scheme {scheme!r}: expected images(pause)images, as in '5(3)3' or '5s(3s)3s', or 'SASHA'"
@@ -107,6 +99,6 @@ def parse_scheme(scheme: str) -> Scheme:
         preparation="inversion",
         sets=tuple(spans[::2]),
         pauses=tuple(spans[1::2]),
-        first_ms=100.0 if scheme == _SHMOLLI else 120.0,
+        first_ms=100.0 if scheme == SHMOLLI else 120.0,
         increment_ms=80.0,
     )

@@ -75,7 +75,9 @@ def test_sasha_does_not_remember() -> None:
 @pytest.mark.parametrize("scheme", ["5(3)3", "5(1)1(1)1"])
 def test_without_read_outs_the_recovery_is_the_analytic_one(scheme: str) -> None:
     """With a vanishing flip angle and ideal inversions, the first set is 1 - 2 exp(-TI / T1)."""
-    readout = replace(MOLLI_READOUT, flip_deg=0.001, n_catalyzation=0, center_line=0, n_lines=1, tr_ms=0.01)
+    readout = replace(
+        MOLLI_READOUT, flip_deg=0.001, n_catalyzation=0, center_line=0, n_lines=1, n_central=1, tr_ms=0.01
+    )
     read = acquire(scheme, T1_MS, T2_MS, [800.0] * 11, readout, pulses=IDEAL)
     unit = math.sin(math.radians(0.001))
     expected = 1 - 2 * torch.exp(-read.times_ms[:5, None] / T1_MS)
@@ -85,7 +87,7 @@ def test_without_read_outs_the_recovery_is_the_analytic_one(scheme: str) -> None
 def test_first_sample_nulls_at_t1_ln_2() -> None:
     """An ideal inversion crosses zero at TI = T1 ln 2, whatever the read-out, as Mz = 0 has little signal."""
     times_ms = torch.tensor([120 / math.log(2)], dtype=torch.float64)
-    readout = replace(TINY_FLIP, tr_ms=0.01, n_lines=2, center_line=1, n_catalyzation=1)
+    readout = replace(TINY_FLIP, tr_ms=0.01, n_lines=2, center_line=1, n_central=1, n_catalyzation=1)
     at_null = acquire("5(3)3", times_ms, T2_MS[:1], [900.0] * 11, readout, pulses=IDEAL)
     full = at_null.signal[4, 0, 0].abs()
     assert (at_null.signal[0, 0, 0].abs() / full).item() < 1e-3

@@ -40,5 +40,5 @@ def test_unreadable_scheme_is_refused(scheme: str) -> None:
 
 def test_sasha_is_a_saturation() -> None:
     """It has a name, not counts: pulses come before every image but the first."""
-    assert parse_scheme("SASHA") is SASHA
-    assert SASHA.preparation == "saturation"
+    assert parse_scheme(SASHA).preparation == "saturation"
+    assert parse_scheme("5(3)3").preparation == "inversion"
