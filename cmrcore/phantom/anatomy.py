@@ -1,7 +1,7 @@
-"""Short-axis anatomy of the digital trial: smooth shapes with partial volume, contiguous along the long axis.
+"""Short-axis anatomy of the digital trial: smooth shapes with partial volume, contiguous along the heart.
 
-Every shape is a function of the level along the left ventricle (LV), the moment of the beat and the place in the
-plane, so that slices, visits and motion show one and the same subject.
+Every shape is a function of the level along the left ventricle (LV), the moment of the beat and the place in
+the plane, so that slices, visits and motion show one and the same subject.
 """
 
 import math
@@ -120,8 +120,8 @@ def structure_fractions(
     grid
         Pixels, the same in all images.
     displacement_mm
-        Where the tissue that a pixel shows lies in the image without motion, relative to the pixel (down, right)
-        [mm]; shapes are evaluated there, nothing is resampled.
+        Where the tissue that a pixel shows lies in the image without motion, relative to the pixel (down,
+        right) [mm]; shapes are evaluated there, nothing is resampled.
     """
     fractions = torch.empty(len(views), len(STRUCTURES), grid.n_rows, grid.n_cols, dtype=torch.float32)
     for start in range(0, len(views), _CHUNK):
@@ -157,8 +157,8 @@ def labels(fractions: Float[Tensor, "batch structure row col"]) -> Bool[Tensor, 
 def landmarks(anatomies: Sequence[Anatomy], views: Sequence[View], grid: Grid) -> Float[Tensor, "batch 3 2"]:
     """Anterior and inferior RV insertion on the LV's epicardium, and LV center, as (row, col) [pixel].
 
-    An insertion is where the outer contour of the LV leaves the RV cavity; NaN where the RV does not reach the
-    LV.
+    An insertion is where the outer contour of the LV leaves the RV cavity; NaN where the RV does not reach
+    the LV.
     """
     along, phase = _levels(views)
     hearts = [one.heart for one in anatomies]

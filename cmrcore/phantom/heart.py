@@ -1,7 +1,7 @@
 """The heart across its long axis: outlines of both ventricles at any level and moment of the beat.
 
-Distances are in mm, positive outside. The origin is the center of the left ventricle (LV); angles run clockwise
-from image right, so that the septum faces 180 degrees.
+Distances are in mm, positive outside. The origin is the center of the left ventricle (LV); angles run
+clockwise from image right, so that the septum faces 180 degrees.
 """
 
 import math
@@ -25,11 +25,11 @@ _N_TRABECULAE = 5
 _N_MODES = 6
 
 _CAVITY_MM: dict[HeartKind, tuple[float, float]] = {
-    "normal": (21.0, 26.0),
-    "hypertrophied": (17.0, 23.0),
-    "amyloid": (17.0, 24.0),
-    "dilated": (27.0, 36.0),
-    "thin_apex": (21.0, 27.0),
+    "normal": (23.0, 28.0),
+    "hypertrophied": (19.0, 25.0),
+    "amyloid": (19.0, 26.0),
+    "dilated": (31.0, 38.0),
+    "thin_apex": (22.0, 28.0),
     "small_thick": (11.0, 17.0),
 }
 """Radius of the LV cavity at end-diastole near the base, men."""
@@ -41,7 +41,7 @@ _WALL_MM: dict[HeartKind, tuple[float, float]] = {
     "thin_apex": (7.0, 10.0),
     "small_thick": (12.0, 19.0),
 }
-_FEMALE = 0.9
+_FEMALE = 0.92
 """Women's cavities and walls relative to men's."""
 
 
@@ -128,33 +128,33 @@ def draw_heart(rng: np.random.Generator, kind: HeartKind, sex: Sex) -> Heart:
     is_asymmetric = kind == "hypertrophied" and rng.random() < 0.5
     inner, outer = sorted((between(-0.2, 0.6), between(0.4, 1.2)))
     return Heart(
-        length_mm=size * between(80, 100),
+        length_mm=size * between(80.0, 100.0),
         cavity_mm=size * between(*_CAVITY_MM[kind]),
         wall_mm=wall_mm,
         septal_excess_fraction=between(-0.02, 0.15),
         bulge_fraction=between(0.3, 0.7) if is_asymmetric else 0.0,
-        bulge_deg=between(-50, 50),
+        bulge_deg=between(-50.0, 50.0),
         apical_wall_fraction=between(0.3, 0.5) if kind == "thin_apex" else between(0.6, 0.9),
         contraction_fraction=between(0.1, 0.2) if kind == "dilated" else between(0.28, 0.45),
-        septum_deg=180 + between(-25, 25),
+        septum_deg=180 + between(-25.0, 25.0),
         cavity_modes=modes(0.035),
         wall_modes=modes(0.06),
-        twist_deg=between(-25, 25),
+        twist_deg=between(-25.0, 25.0),
         papillary_mm=(between(3.0, 5.5), between(3.0, 5.5)),
-        papillary_shift_deg=(between(-15, 15), between(-15, 15)),
+        papillary_shift_deg=(between(-15.0, 15.0), between(-15.0, 15.0)),
         trabeculae_deg=tuple(float(angle) for angle in rng.uniform(-180, 180, _N_TRABECULAE)),
         trabecula_mm=between(0.8, 2.0),
-        outflow_deg=between(35, 65),
+        outflow_deg=between(35.0, 65.0),
         outflow_reach_fraction=between(0.05, 0.16),
-        rv_reach_mm=size * between(15, 36),
-        rv_insertion_deg=between(55, 80),
+        rv_reach_mm=size * between(15.0, 36.0),
+        rv_insertion_deg=between(55.0, 80.0),
         rv_shift_fraction=between(-0.08, 0.15),
         rv_floor_fraction=between(0.8, 1.05),
         rv_modes=modes(0.05),
         fat_mm=between(1.5, 7.0),
         groove_mm=between(1.0, 5.0),
-        lesion_deg=between(-180, 180),
-        lesion_half_width_deg=between(15, 60),
+        lesion_deg=between(-180.0, 180.0),
+        lesion_half_width_deg=between(15.0, 60.0),
         lesion_along_fraction=between(0.1, 0.8),
         lesion_depth=(inner, max(outer, inner + 0.35)),
     )

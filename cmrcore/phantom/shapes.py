@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -48,7 +48,7 @@ class Polar:
     """Rows, columns."""
 
     @classmethod
-    def of(cls, frame: Frame) -> Self:
+    def of(cls, frame: Frame) -> "Polar":
         """Find the angles of a frame's pixels."""
         place = (torch.atan2(frame.down, frame.right) + math.pi) * (cls.N_ANGLES / (2 * math.pi))
         place = place.flatten(1)
@@ -58,7 +58,7 @@ class Polar:
     def look_up(self, table: Float[Tensor, "batch angle"]) -> _Map:
         """Interpolate a table at every pixel's angle."""
         below, above = table.gather(1, self.lower), table.gather(1, self.lower + 1)
-        return torch.lerp(below, above, self.weight).unflatten(1, self.shape)
+        return torch.lerp(below, above, self.weight).reshape(-1, *self.shape)
 
 
 def column(records: Sequence[object], name: str, index: int | None = None) -> Float[Tensor, "batch 1 1"]:
@@ -72,7 +72,7 @@ def column(records: Sequence[object], name: str, index: int | None = None) -> Fl
 def harmonics(
     records: Sequence[object], name: str, cosine: Float[Tensor, "batch *at"], sine: Float[Tensor, "batch *at"]
 ) -> Float[Tensor, "batch *at"]:
-    """Sum of the harmonics 2, 3, 4 of an angle given by its cosine and sine; amplitudes as cosine, sine pairs."""
+    """Sum of the harmonics 2, 3, 4 of an angle given by its cosine and sine; amplitudes come in pairs."""
     amplitudes = torch.tensor([getattr(record, name) for record in records], dtype=torch.float32)
     amplitudes = amplitudes.reshape(*amplitudes.shape, *[1] * (cosine.ndim - 1))
     total = torch.zeros_like(cosine)
