@@ -28,7 +28,7 @@ _CAVITY_MM: dict[HeartKind, tuple[float, float]] = {
     "normal": (23.0, 28.0),
     "hypertrophied": (19.0, 25.0),
     "amyloid": (19.0, 26.0),
-    "dilated": (31.0, 38.0),
+    "dilated": (33.0, 40.0),
     "thin_apex": (22.0, 28.0),
     "small_thick": (11.0, 17.0),
 }
@@ -128,7 +128,7 @@ def draw_heart(rng: np.random.Generator, kind: HeartKind, sex: Sex) -> Heart:
     is_asymmetric = kind == "hypertrophied" and rng.random() < 0.5
     inner, outer = sorted((between(-0.2, 0.6), between(0.4, 1.2)))
     return Heart(
-        length_mm=size * between(80.0, 100.0),
+        length_mm=size * between(88.0, 105.0),
         cavity_mm=size * between(*_CAVITY_MM[kind]),
         wall_mm=wall_mm,
         septal_excess_fraction=between(-0.02, 0.15),

@@ -183,8 +183,8 @@ def test_insertions_lie_where_the_right_ventricle_meets_the_left(kind: HeartKind
 @pytest.mark.parametrize(
     ("kind", "volume_ml", "mass_g"),
     [
-        ("normal", (100, 190), (70, 160)),
-        ("amyloid", (60, 160), (130, 330)),
+        ("normal", (85, 210), (65, 165)),
+        ("amyloid", (60, 175), (120, 330)),
         ("dilated", (180, 400), (80, 230)),
     ],
 )
