@@ -88,8 +88,8 @@ def draw_off_resonance(
     )
     heart = shape[torch.hypot(down, right) < _HEART_MM]
     low, high = float(heart.min()), float(heart.max())
-    # Far from the heart nobody shims: what the polynomial says there is cut off at three times the range.
-    return range_hz * (((shape - (low + high) / 2) / (high - low)).clamp(-3, 3) + offset)
+    # Far from the heart nobody shims: what the polynomial says there is cut off.
+    return range_hz * (((shape - (low + high) / 2) / (high - low)).clamp(-1.5, 1.5) + offset)
 
 
 def hertz(parts_per_million: float, field_strength_t: float) -> float:

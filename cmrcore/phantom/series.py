@@ -24,7 +24,7 @@ _BLOOD, _PAPILLARY = STRUCTURES.index("blood_pool"), STRUCTURES.index("papillary
 _N_BEATS = 64
 _BEAT_JITTER = 0.015
 """Standard deviation of single heart beats, relative."""
-_STEP_HZ = 12.0
+_STEP_HZ = 5.0
 _MAX_TRIES = 50
 
 

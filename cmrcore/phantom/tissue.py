@@ -183,7 +183,7 @@ def draw_ecv_fractions(rng: np.random.Generator, group: Group) -> tuple[float, f
     else healthy myocardium.
     """
     if group == "attr":
-        ecv = float(rng.uniform(0.35, 0.65))
+        ecv = float(rng.triangular(0.35, 0.47, 0.65))
         denser, has_lesion = float(rng.uniform(0.05, 0.15)), bool(rng.random() < 0.5)
         return ecv, min(ecv + denser, 0.75) if has_lesion else None
     ecv, scar = float(rng.uniform(0.22, 0.30)), float(rng.uniform(0.45, 0.7))

@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_batch(contrast: Literal["random", "physics
 
 
 def test_masks_do_not_overlap_and_most_slices_show_the_heart() -> None:
-    """A pixel belongs to what fills more than half of it; only planes beyond the apex or the image lack some."""
+    """A pixel belongs to what fills most of it; only planes beyond the apex or the image lack some."""
     masks = batch("random", n=16).masks
     assert masks.sum(2).max() == 1
     assert masks[:, :, 0].any(dim=(2, 3)).float().mean() > 0.9
