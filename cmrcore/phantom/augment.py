@@ -39,11 +39,13 @@ class Augmentation:
     """Standard deviation of the logarithm of the exponent that bends brightness."""
     mask_share: float = 0.15
     """Share of images with a rectangle masked out, 0-1."""
+    crop_share: float = 0.2
+    """Share of images that are black outside a circle, as after distortion correction, 0-1."""
 
 
 AUGMENTATION = Augmentation()
 """All of S3's."""
-NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def draw_geometry(
@@ -82,7 +84,7 @@ def shade(
 def spoil(
     image: Float[Tensor, "n row col"], rng: np.random.Generator, augmentation: Augmentation
 ) -> Float[Tensor, "n row col"]:
-    """Bend the brightness of finished magnitudes and mask rectangles out."""
+    """Bend the brightness of finished magnitudes; mask rectangles and corners out."""
     n, rows, cols = image.shape
     gamma = torch.from_numpy(np.exp(augmentation.gamma * rng.normal(size=n))).to(image)[:, None, None]
     brightest = image.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
@@ -93,4 +95,10 @@ def spoil(
     for index in np.flatnonzero(masked).tolist():
         (top, left), (height, width) = (values[:, index].astype(int).tolist() for values in (corner, size))
         image[index, top : top + height, left : left + width] = 0
-    return image
+    cropped = rng.random(n) < augmentation.crop_share
+    reach = np.where(cropped, rng.uniform(0.85, 1.2, size=n), np.inf) * min(rows, cols) / 2
+    center = rng.normal(0, 0.05, size=(2, n)) * [[rows], [cols]]
+    limit, down, right = (torch.from_numpy(values).to(image)[:, None, None] for values in (reach, *center))
+    row = torch.arange(rows).to(image)[:, None] - (rows - 1) / 2
+    col = torch.arange(cols).to(image) - (cols - 1) / 2
+    return image * (torch.hypot(row - down, col - right) < limit)

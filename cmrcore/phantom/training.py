@@ -14,7 +14,14 @@ from cmrcore.phantom.augment import AUGMENTATION, Augmentation, draw_geometry, s
 from cmrcore.phantom.bloch import paint
 from cmrcore.phantom.contrast import draw_contrast, fill
 from cmrcore.phantom.difficulty import DIFFICULTIES, Difficulty, Imperfections, draw_strengths
-from cmrcore.phantom.imperfections import add_ghosts, draw_off_resonance, fold, hertz, magnitude_image
+from cmrcore.phantom.imperfections import (
+    add_ghosts,
+    draw_off_resonance,
+    draw_sensitivity,
+    fold,
+    hertz,
+    magnitude_image,
+)
 from cmrcore.phantom.motion import draw_motion, knots_shape, position_mm, smooth_maps
 from cmrcore.phantom.series import PULSATING, draw_beats, moved_view, run_sequence, tissue_table
 from cmrcore.phantom.tissue import FIELD_STRENGTHS_T, Group, draw_ecv_fractions, post_contrast, tissues
@@ -194,10 +201,23 @@ def _deliver(
         beyond = torch.cat([above, signed, below], dim=1)
         wraps = torch.from_numpy(rng.random(n) < _WRAP_SHARE)[:, None, None]
         signed = torch.where(wraps, fold(beyond, margin), signed)
+    if preset.sensitivity_ratio > 1:
+        signed = signed * torch.stack([_coil(rng, one.sensitivity_ratio, grid) for one in strengths])
     signed = shade(signed, rng, augmentation, grid)
     sigma = _column([_BRIGHT / one.snr * rng.lognormal(0, 0.5) for one in strengths])
     image = magnitude_image(signed, sigma, generator, resolution=(share, share.clamp_min(0.7)))
     return spoil(image, rng, augmentation)
+
+
+def _coil(rng: np.random.Generator, ratio: float, grid: Grid) -> Float[Tensor, "row col"]:
+    """Shading by a coil on any side, mostly left in the image, at times twice as strong."""
+    shading = draw_sensitivity(rng, ratio ** float(rng.uniform(0.3, 2.0)), grid, (0.0, 0.0))
+    if rng.random() < 0.5:
+        shading = shading.flip(0)
+    if grid.n_rows == grid.n_cols and rng.random() < 0.5:
+        shading = shading.T
+    # Bright fat under the coil must not push the heart into the noise.
+    return shading.clamp_max(8.0)
 
 
 def _bands(rng: np.random.Generator, n: int, grid: Grid) -> Float[Tensor, "image row col"]:

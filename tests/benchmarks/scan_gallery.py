@@ -61,7 +61,7 @@ def main() -> None:
         row[0].set_title(title, fontsize=7, loc="left")
         for axis, (image, masks) in zip(row, images, strict=True):
             _show(axis, image, masks)
-    figure.savefig(Path(sys.argv[1]), dpi=110, pil_kwargs={"optimize": True})
+    figure.savefig(Path(sys.argv[1]), dpi=70, pil_kwargs={"optimize": True})
 
 
 def _slice_of(role: RoleEchoes, index: int) -> list[tuple[Tensor, Tensor]]:

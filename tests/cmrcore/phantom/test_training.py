@@ -155,6 +155,14 @@ def test_bending_augmentations_move_pixels_without_folding(switch: dict[str, flo
     assert determinant.min() > 0
 
 
+def test_cropping_blacks_out_the_corners() -> None:
+    """As scanners do after correcting gradient distortion."""
+    image = torch.full((8, 96, 112), 0.5)
+    cropped = spoil(image.clone(), np.random.default_rng(0), replace(NO_AUGMENTATION, crop_share=1.0))
+    assert not cropped[:, 0, 0].any()
+    assert (cropped[:, 48, 56] == 0.5).all()
+
+
 def test_masking_out_blanks_rectangles_only() -> None:
     """The rest of the image stays as it is."""
     image = torch.full((8, 96, 112), 0.5)
