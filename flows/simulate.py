@@ -1,7 +1,6 @@
 """A digital trial on disk: uploads as sites send them, the plan, the configuration, and the truth."""
 
 import csv
-import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cmrcore.phantom import SimulatedScan, simulate_scan
+from cmrcore.phantom import Difficulty, SimulatedScan, simulate_scan, site_scanner
 from flows.errors import FlowError
 from flows.simulated_upload import write_upload
 from flows.simulated_visit import Fault, SimulatedVisit
@@ -22,7 +21,6 @@ from storage.truth import TRUTH, write_truth_arrays, write_truth_tables
 from storage.vendor_write import Flavor, Syntax
 
 Vendor = Literal["phantom", "siemens", "philips", "ge", "mixed"]
-Difficulty = Literal["clean", "typical", "hard"]
 
 FIRST_VISIT = date(2026, 1, 12)
 VISIT_INTERVAL = timedelta(days=182)
@@ -169,10 +167,9 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
         write_upload(root, visit, scan, recipe.seed)
         plan.append(_plan_line(visit, scan))
         ids = {"subject_id": visit.subject_id, "visit_id": visit.visit_id}
-        scans.append({**ids, "level": "global", **scan.truth.scan})
+        scans.append({**ids, "level": "global", **scan.truth.scan, **scan.longitudinal})
         slices += [{**ids, **row} for row in scan.truth.slices]
-        maps = {name: values.numpy() for name, values in scan.truth.maps.items()}
-        write_truth_arrays(root, visit.subject_id, visit.visit_id, scan.labels.numpy(), maps)
+        write_truth_arrays(root, visit.subject_id, visit.visit_id, scan.truth_arrays())
         on_visit(f"{visit.subject_id}/{visit.visit_id}")
     write_truth_tables(root, scans, slices)
     _write_plan(root, plan)
@@ -180,11 +177,17 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
 
 
 def _simulate(recipe: Recipe, visit: SimulatedVisit) -> SimulatedScan:
-    """Simulate a visit's scan; the one place that knows which difficulties the simulator has."""
-    options: dict[str, Any] = {"scheme_native": visit.scheme_native, "scheme_post": visit.scheme_post}
-    if "difficulty" in inspect.signature(simulate_scan).parameters:
-        options["difficulty"] = recipe.difficulty
-    return simulate_scan(recipe.seed, visit.subject_index, visit.visit_index, **options)
+    """Simulate a visit's scan on the scanner that its site has by then."""
+    changes_at_visit = 1 if "scanner_change" in visit.faults else None
+    return simulate_scan(
+        recipe.seed,
+        visit.subject_index,
+        visit.visit_index,
+        scheme_native=visit.scheme_native,
+        scheme_post=visit.scheme_post,
+        difficulty=recipe.difficulty,
+        scanner=site_scanner(recipe.seed, visit.site_index, visit.visit_index, changes_at_visit),
+    )
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:

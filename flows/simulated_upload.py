@@ -200,12 +200,13 @@ def _write_guides(
 ) -> None:
     """Write a reader's masks of the first echo: a DICOM SEG for each role, or one NIfTI file for both."""
     folder = root / visit.folder
-    masks = scan.labels.numpy()
     if visit.guide_format == "nifti" or visit.flavor in _NO_SEG:
         values = load_config(root / CONFIG_FILE).intake.guide.nifti_labels.model_dump()
-        write_guide_nifti(folder / "guide.nii.gz", masks, geometry, values)
+        write_guide_nifti(folder / "guide.nii.gz", scan.labels.numpy(), geometry, values)
         return
+    first_labels = {"native": scan.native.labels[:, :, 0].numpy(), "post": scan.post.labels[:, :, 0].numpy()}
     for role, images in first_images.items():
+        masks = first_labels[role]
         if visit.flavor == "siemens-ve":  # a series a slice, so a segmentation a slice
             for index, image in enumerate(images):
                 name = f"guide_{role}_{index + 1}"

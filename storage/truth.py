@@ -26,25 +26,21 @@ def write_truth_arrays(
     root: Path,
     subject_id: str,
     visit_id: str,
-    labels: np.ndarray[Any, Any],
-    maps: Mapping[str, np.ndarray[Any, Any]],
+    arrays: Mapping[str, tuple[np.ndarray[Any, Any], str, str]],
 ) -> None:
-    """Add a scan's label masks and maps to ``truth/arrays.zarr``.
+    """Add what is known of each pixel of a scan to ``truth/arrays.zarr``.
 
     Parameters
     ----------
     root, subject_id, visit_id
         Whose scan it is.
-    labels
-        Axes ``label slice row col``.
-    maps
-        Axes ``slice row col``; their names end in ``_true`` or ``_ideal`` and say the unit.
+    arrays
+        Values, unit and axes (such as ``slice row col``) by name.
     """
     import zarr
 
     from storage.arrays import write_array
 
     group = zarr.open_group(root / TRUTH / "arrays.zarr", mode="a").require_group(f"{subject_id}/{visit_id}")
-    write_array(group, "labels", labels, "1", "label slice row col")
-    for name, values in maps.items():
-        write_array(group, name, values, "ms" if "_ms_" in name else "1", "slice row col")
+    for name, (values, unit, axes) in arrays.items():
+        write_array(group, name, values, unit, axes)

@@ -12,9 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cmrcore.quantify.blood import blood_t1, erode_mask
-from cmrcore.quantify.ecv import ecv_map
-from cmrcore.relaxation import fit_t1
+from cmrcore.phantom.ideal import ideal_blood_t1_ms, ideal_ecv_fraction, ideal_model, ideal_t1_ms
 
 BLOOD_EROSION_MM = 3.0
 """How far the ideal blood signal stays away from the cavity's edge [mm]."""
@@ -22,16 +20,18 @@ BLOOD_EROSION_MM = 3.0
 
 @dataclass(frozen=True, slots=True)
 class IdealEchoes:
-    """Images of one role before magnitude and noise, and the tissue behind them."""
+    """Images of one role before motion, magnitude and noise, and the tissue behind them."""
 
+    scheme: str
+    """Acquisition scheme, such as ``"5(3)3"``; it decides how the images are fitted."""
     signed: Float[Tensor, "slice ti row col"]
-    """Signed signal [a.u.]."""
+    """Signed signal [a.u.]; `phase_restored` makes it of complex images."""
     ti_ms: Float[Tensor, "slice ti"]
-    """Inversion times [ms]."""
-    myocardium_t1_ms: Sequence[float]
-    """True myocardial T1 of each slice [ms]."""
+    """Inversion or saturation times [ms]."""
+    t1_ms: Float[Tensor, "slice row col"]
+    """True T1 of the tissue that fills most of each pixel of the heart [ms]; see `majority_map`."""
     blood_t1_ms: Sequence[float]
-    """True blood T1 of each slice [ms]."""
+    """True T1 of the LV's blood in each slice [ms]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,84 +46,94 @@ class Truth:
     """``native/t1_ms``, ``post/t1_ms`` (heart), ``ecv_fraction`` (myocardium), each twice; NaN elsewhere."""
 
 
+def majority_map(
+    values: Float[Tensor, "slice structure"], fractions: Float[Tensor, "slice structure row col"]
+) -> Float[Tensor, "slice row col"]:
+    """Value of the structure that fills most of each pixel."""
+    winner = fractions.argmax(1)
+    return values.gather(1, winner.flatten(1)).reshape(winner.shape)
+
+
 def measure_truth(
     native: IdealEchoes,
     post: IdealEchoes,
     labels: Bool[Tensor, "label slice row col"],
-    ecv_fraction: Sequence[float],
+    ecv_fraction: Float[Tensor, "slice row col"],
     hematocrit_fraction: float,
     pixel_spacing_mm: tuple[float, float],
     levels: Sequence[str],
 ) -> Truth:
-    """Truth of a scan within its true labels (myocardium, blood pool, RV)."""
-    myocardium, blood_pool = labels[0], labels[1]
+    """Truth of a scan within its true labels (myocardium, blood pool, RV).
+
+    Parameters
+    ----------
+    native, post
+        Images of both roles.
+    labels
+        True labels.
+    ecv_fraction
+        True ECV of the tissue that fills most of each pixel, 0-1; used within the myocardium.
+    hematocrit_fraction
+        0-1.
+    pixel_spacing_mm
+        Distance of rows, then of columns [mm].
+    levels
+        Level of each slice.
+    """
+    myocardium, blood_pool, heart = labels[0], labels[1], labels.any(0)
+    roles = {"native": native, "post": post}
     ideal_blood = {
         role: [
-            _ideal_blood_t1_ms(signed, ti_ms, erode_mask(pool, BLOOD_EROSION_MM, pixel_spacing_mm))
+            ideal_blood_t1_ms(
+                signed,
+                ti_ms,
+                pool,
+                model=ideal_model(echoes.scheme),
+                erosion_mm=BLOOD_EROSION_MM,
+                pixel_spacing_mm=pixel_spacing_mm,
+            )
             for signed, ti_ms, pool in zip(echoes.signed, echoes.ti_ms, blood_pool, strict=True)
         ]
-        for role, echoes in (("native", native), ("post", post))
+        for role, echoes in roles.items()
     }
     maps: dict[str, Tensor] = {}
-    for role, echoes in (("native", native), ("post", post)):
-        maps[f"{role}/t1_ms_true"] = _true_t1_map(echoes, labels)
-        maps[f"{role}/t1_ms_ideal"] = torch.stack(
-            [
-                fit_t1(signed, ti_ms, model="molli-signed", mask=heart).t1_ms
-                for signed, ti_ms, heart in zip(echoes.signed, echoes.ti_ms, labels.any(0), strict=True)
-            ]
+    for role, echoes in roles.items():
+        maps[f"{role}/t1_ms_true"] = torch.where(heart, echoes.t1_ms, torch.nan)
+        maps[f"{role}/t1_ms_ideal"] = _ideal_maps(echoes, heart)
+    maps["ecv_fraction_true"] = torch.where(myocardium, ecv_fraction, torch.nan)
+    ideal_ecv = [
+        ideal_ecv_fraction(t1_native, t1_post, blood_native, blood_post, hematocrit_fraction)
+        for t1_native, t1_post, blood_native, blood_post in zip(
+            maps["native/t1_ms_ideal"],
+            maps["post/t1_ms_ideal"],
+            ideal_blood["native"],
+            ideal_blood["post"],
+            strict=True,
         )
-    ecv_by_slice = torch.tensor(list(ecv_fraction), dtype=torch.float64)[:, None, None]
-    maps["ecv_fraction_true"] = torch.where(myocardium, ecv_by_slice, torch.nan)
-    maps["ecv_fraction_ideal"] = torch.stack(
-        [
-            torch.where(
-                within, ecv_map(t1_native, t1_post, blood_native, blood_post, hematocrit_fraction), torch.nan
-            )
-            for within, t1_native, t1_post, blood_native, blood_post in zip(
-                myocardium,
-                maps["native/t1_ms_ideal"],
-                maps["post/t1_ms_ideal"],
-                ideal_blood["native"],
-                ideal_blood["post"],
-                strict=True,
-            )
-        ]
-    )
+    ]
+    maps["ecv_fraction_ideal"] = torch.where(myocardium, torch.stack(ideal_ecv), torch.nan)
 
     slices: list[dict[str, float | int | str]] = []
     for index, level in enumerate(levels):
         row: dict[str, float | int | str] = {"slice_index": index, "level": level}
         row |= _map_means(maps, myocardium, index)
-        for role, echoes in (("native", native), ("post", post)):
+        for role, echoes in roles.items():
             row[f"blood_t1_{role}_ms_true"] = echoes.blood_t1_ms[index]
             row[f"blood_t1_{role}_ms_ideal"] = ideal_blood[role][index]
         slices.append(row)
     scan = _map_means(maps, myocardium, slice(None))
-    for role, echoes in (("native", native), ("post", post)):
+    for role, echoes in roles.items():
         scan[f"blood_t1_{role}_ms_true"] = sum(echoes.blood_t1_ms) / len(levels)
         scan[f"blood_t1_{role}_ms_ideal"] = sum(ideal_blood[role]) / len(levels)
     return Truth(scan=scan, slices=tuple(slices), maps=maps)
 
 
-def _ideal_blood_t1_ms(
-    signed: Float[Tensor, "ti row col"], ti_ms: Float[Tensor, " ti"], pool: Bool[Tensor, "row col"]
-) -> float:
-    """T1 of the mean noise-free blood signal [ms]; NaN if erosion leaves no pool."""
-    fit = blood_t1(signed, pool.expand(signed.shape), ti_ms, model="molli-signed")
-    return float("nan") if fit is None else fit.t1_ms.item()
-
-
-def _true_t1_map(
-    echoes: IdealEchoes, labels: Bool[Tensor, "label slice row col"]
-) -> Float[Tensor, "slice row col"]:
-    """T1 of the tissue that fills most of each pixel of the heart."""
-    muscle, pool = (
-        torch.tensor(list(values), dtype=torch.float64)[:, None, None]
-        for values in (echoes.myocardium_t1_ms, echoes.blood_t1_ms)
-    )
-    myocardium, blood_pool, rv = labels
-    return torch.where(myocardium, muscle, torch.where(blood_pool | rv, pool, torch.nan))
+def _ideal_maps(echoes: IdealEchoes, heart: Bool[Tensor, "slice row col"]) -> Float[Tensor, "slice row col"]:
+    """T1 fitted to the noise-free images of the heart's pixels; NaN elsewhere."""
+    maps = torch.full(heart.shape, torch.nan, dtype=torch.float64)
+    for of_slice, signed, ti_ms, within in zip(maps, echoes.signed, echoes.ti_ms, heart, strict=True):
+        of_slice[within] = ideal_t1_ms(signed[:, within], ti_ms, ideal_model(echoes.scheme))
+    return maps
 
 
 def _map_means(

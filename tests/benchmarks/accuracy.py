@@ -21,7 +21,11 @@ def scan_errors(scan: SimulatedScan) -> tuple[float, float]:
         slices = list(zip(echoes.echoes, echoes.ti_ms, myocardium, blood_pool, strict=True))
         maps[role] = [fit_t1(images, ti_ms, mask=within).t1_ms for images, ti_ms, within, _ in slices]
         fits = [
-            blood_t1(images, erode_mask(pool, BLOOD_EROSION_MM, (1.5, 1.5)).expand(images.shape), ti_ms)
+            blood_t1(
+                images,
+                erode_mask(pool, BLOOD_EROSION_MM, scan.geometry.pixel_spacing_mm).expand(images.shape),
+                ti_ms,
+            )
             for images, ti_ms, _, pool in slices
         ]
         blood[role] = [float("nan") if fit is None else fit.t1_ms.item() for fit in fits]
@@ -51,6 +55,7 @@ def main() -> None:
                         visit,
                         scheme_native=SCHEME_NATIVE_11 if subject == 2 else SCHEME_NATIVE,
                         scheme_post=SCHEME_POST,
+                        difficulty="clean",
                     )
                 )
                 for subject in range(6)

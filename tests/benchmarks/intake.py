@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from rich.console import Console
-from rich.table import Table
 
 from storage.arrays import write_stack, write_store
 from storage.config import TrialConfig, load_config
@@ -28,7 +26,7 @@ from storage.intake import intake_visit
 from storage.plan import PlannedVisit
 from storage.upload import INCOMING, hash_upload, list_upload, list_uploads
 from tasks.matching import VisitKey, match_uploads, matching_digests
-from tests.benchmarks.relaxation import Figure
+from tests.benchmarks.figure import Figure, print_figures
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "trials" / "demo.toml"
 N_SLICES, N_NATIVE, N_POST = 3, 11, 9
@@ -178,20 +176,11 @@ def _seconds(work: Any) -> float:  # noqa: ANN401
     return time.perf_counter() - started
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
-    """Print figures as a table."""
-    table = Table("figure", "value", "unit", "target", "note", title="intake")
-    for figure in figures:
-        value = "absent" if figure.value is None else f"{figure.value:.4g}"
-        table.add_row(figure.name, value, figure.unit, figure.target, figure.note)
-    Console().print(table)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the files")
-    print_figures(intake_figures(quick=parser.parse_args().quick))
+    print_figures("intake", intake_figures(quick=parser.parse_args().quick))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from scipy.optimize import curve_fit
 from torch import Tensor
 
 from cmrcore.relaxation import fit_t1, fit_t2
+from tests.benchmarks.figure import Figure
 from tests.benchmarks.peers import say, ukat_seconds
 
 TI_MS = [120.0, 1020.0, 1920.0, 200.0, 1100.0, 2000.0, 280.0, 1180.0, 2080.0, 2980.0, 3880.0]
@@ -24,22 +24,6 @@ TS_MS = [83.0, 153.0, 223.0, 293.0, 363.0, 433.0, 503.0, 573.0, 643.0, 713.0, 10
 TE_MS = [0.0, 25.0, 55.0]
 N_SCIPY = 400
 N_UKAT = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured figure."""
-
-    name: str
-    """What was measured."""
-    value: float | None
-    """The figure; None where what it needs is absent."""
-    unit: str
-    """Its unit."""
-    target: str = ""
-    """What it should be."""
-    note: str = ""
-    """How it was measured, or why it is absent."""
 
 
 def relaxation_figures(folder: Path) -> list[Figure]:

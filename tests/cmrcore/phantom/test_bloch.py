@@ -1,77 +1,176 @@
-"""The MOLLI simulation against physics limits."""
+"""The simulated sequences against physics limits."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmrcore.errors import InvalidInputError
-from cmrcore.phantom.bloch import MolliScheme, Readout, full_recovery_signal, molli_echoes, parse_scheme
-from cmrcore.relaxation import fit_t1
+from cmrcore.phantom.bloch import Pulses, acquire, paint
+from cmrcore.phantom.readout import MOLLI_READOUT
+from cmrcore.phantom.scheme import UNSATURATED_MS
 
 T1_MS = torch.tensor([400.0, 1200.0, 1700.0], dtype=torch.float64)
 T2_MS = torch.tensor([50.0, 50.0, 250.0], dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("scheme", "n_echoes", "n_beats"),
-    [("5(3)3", 8, 11), ("4(1)3(1)2", 9, 11), ("3(3)3(3)5", 11, 17), ("5(1)1(1)1", 7, 9)],
-)
-def test_scheme_counts_images_and_beats(scheme: str, n_echoes: int, n_beats: int) -> None:
-    """The scheme string is the protocol: images, with pauses in brackets."""
-    parsed = parse_scheme(scheme)
-    assert (parsed.n_echoes, parsed.n_beats) == (n_echoes, n_beats)
-
-
-@pytest.mark.parametrize("scheme", ["", "5(3)", "(3)5", "5s(3s)3s", "5(0)3", "5 (3) 3"])
-def test_unreadable_scheme_is_refused(scheme: str) -> None:
-    """Pauses in seconds or half a scheme would be another sequence."""
-    with pytest.raises(InvalidInputError, match="expected images"):
-        parse_scheme(scheme)
+TINY_FLIP = replace(MOLLI_READOUT, flip_deg=0.01)
+IDEAL = Pulses(inversion_efficiency=1.0, saturation_residual_fraction=0.0)
 
 
 def test_inversion_times_follow_the_heart() -> None:
     """Within a set TI grows by the beats that passed; each set starts one increment later."""
     rr_ms = [900.0, 950.0, 880.0, 910.0, 905.0, 900.0, 900.0, 900.0, 920.0, 890.0, 900.0]
-    ti_ms, _ = molli_echoes(T1_MS, T2_MS, parse_scheme("5(3)3"), rr_ms)
-    assert ti_ms.tolist() == pytest.approx([120, 1020, 1970, 2850, 3760, 200, 1120, 2010])
+    read = acquire("5(3)3", T1_MS, T2_MS, rr_ms)
+    assert read.times_ms.tolist() == pytest.approx([120, 1020, 1970, 2850, 3760, 200, 1120, 2010])
+    assert read.center_ms.tolist() == pytest.approx([0, 900, 1850, 2730, 3640, 7245, 8165, 9055])
+
+
+def test_shmolli_has_the_times_of_the_scanner() -> None:
+    """A measured ShMOLLI series lists 100, 1100, 2100, 3100, 4100, 180, 260 ms at 60 beats a minute."""
+    read = acquire("5(1)1(1)1", T1_MS, T2_MS, [1000.0] * 9)
+    assert read.times_ms.tolist() == [100, 1100, 2100, 3100, 4100, 180, 260]
+
+
+def test_seconds_read_more_beats_of_a_fast_heart() -> None:
+    """Nine beats of 600 ms are the first five seconds, then five of pause, then five images."""
+    read = acquire("5s(3s)3s", T1_MS, T2_MS, [600.0] * 30)
+    assert read.times_ms[:9].diff().tolist() == pytest.approx([600.0] * 8)
+    assert read.times_ms[9].item() == 200
+    assert len(read.times_ms) == 14
+    assert read.center_ms[9].item() == pytest.approx(14 * 600)
+
+
+def test_missed_beat_makes_a_long_gap() -> None:
+    """A beat of double length moves all later times of its set, as recorded by the scanner."""
+    read = acquire("5(3)3", T1_MS, T2_MS, [900.0, 1800.0, *[900.0] * 9])
+    assert read.times_ms[:5].tolist() == pytest.approx([120, 1020, 2820, 3720, 4620])
+
+
+def test_trigger_while_busy_is_passed_over() -> None:
+    """A false trigger 150 ms after the last one finds the read-out still going on."""
+    read = acquire("5(3)3", T1_MS, T2_MS, [900.0, 150.0, 750.0, *[900.0] * 9])
+    assert read.times_ms[:5].tolist() == pytest.approx([120, 1020, 1920, 2820, 3720])
+
+
+def test_sasha_saturates_every_image_but_the_first() -> None:
+    """The unsaturated image is full recovery; later ones rise with their saturation time."""
+    read = acquire("SASHA", T1_MS, T2_MS, [1000.0] * 11)
+    assert read.times_ms[0] == UNSATURATED_MS
+    assert read.times_ms[1:].tolist() == pytest.approx(torch.linspace(83, 720, 10).tolist())
+    signal = read.signal[..., 0].real
+    assert (signal[1:].diff(dim=0) > 0).all()
+    assert (signal[0] > signal[1:].amax(0)).all()
+
+
+def test_sasha_does_not_remember() -> None:
+    """Each saturation ends the history of Mz: the same saturation time reads the same whenever it comes."""
+    regular = acquire("SASHA", T1_MS, T2_MS, [1000.0] * 11, pulses=IDEAL)
+    irregular = acquire("SASHA", T1_MS, T2_MS, [1000.0, 1900.0, 850.0, *[1000.0] * 8], pulses=IDEAL)
+    torch.testing.assert_close(irregular.times_ms, regular.times_ms)
+    torch.testing.assert_close(irregular.signal, regular.signal)
+
+
+@pytest.mark.parametrize("scheme", ["5(3)3", "5(1)1(1)1"])
+def test_without_read_outs_the_recovery_is_the_analytic_one(scheme: str) -> None:
+    """With a vanishing flip angle and ideal inversions, the first set is 1 - 2 exp(-TI / T1)."""
+    readout = replace(
+        MOLLI_READOUT, flip_deg=0.001, n_catalyzation=0, center_line=0, n_lines=1, n_central=1, tr_ms=0.01
+    )
+    read = acquire(scheme, T1_MS, T2_MS, [800.0] * 11, readout, pulses=IDEAL)
+    unit = math.sin(math.radians(0.001))
+    expected = 1 - 2 * torch.exp(-read.times_ms[:5, None] / T1_MS)
+    torch.testing.assert_close(read.signal[:5, :, 0].real / unit, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_first_sample_nulls_at_t1_ln_2() -> None:
+    """An ideal inversion crosses zero at TI = T1 ln 2, whatever the read-out, as Mz = 0 has little signal."""
+    times_ms = torch.tensor([120 / math.log(2)], dtype=torch.float64)
+    readout = replace(TINY_FLIP, tr_ms=0.01, n_lines=2, center_line=1, n_central=1, n_catalyzation=1)
+    at_null = acquire("5(3)3", times_ms, T2_MS[:1], [900.0] * 11, readout, pulses=IDEAL)
+    full = at_null.signal[4, 0, 0].abs()
+    assert (at_null.signal[0, 0, 0].abs() / full).item() < 1e-3
 
 
 def test_first_image_is_inverted_and_late_images_recover() -> None:
-    """Signal starts negative and ends near that of full recovery."""
-    _, signal = molli_echoes(T1_MS, T2_MS, parse_scheme("5(3)3"), [1000.0] * 11)
+    """Signal starts negative; four seconds later a T1 of 400 ms has forgotten the inversion."""
+    signal = acquire("5(3)3", T1_MS, T2_MS, [1000.0] * 11).signal[..., 0].real
     assert (signal[0] < 0).all()
-    full = full_recovery_signal(T1_MS, T2_MS)
-    assert signal[4, 0].item() == pytest.approx(full[0].item(), rel=0.05)
+    never_inverted = Pulses(inversion_efficiency=-1.0)
+    settled = acquire("5(3)3", T1_MS, T2_MS, [1000.0] * 11, pulses=never_inverted).signal[..., 0].real
+    assert signal[4, 0].item() == pytest.approx(settled[4, 0].item(), rel=1e-3)
+    assert signal[4, 2].item() < 0.95 * settled[4, 2].item()
 
 
-def test_without_read_outs_the_recovery_is_exact() -> None:
-    """With a vanishing flip angle and perfect inversion nothing drives the recovery, and T1* is T1."""
-    readout = Readout(flip_deg=0.01, inversion_efficiency=1.0)
-    scheme = MolliScheme(read_outs=(8,), pauses=())
-    ti_ms, signal = molli_echoes(T1_MS, T2_MS, scheme, [700.0] * 8, readout)
-    fit = fit_t1(signal, ti_ms, model="molli-signed")
-    torch.testing.assert_close(fit.t1_star_ms, T1_MS, rtol=1e-4, atol=0)
-    torch.testing.assert_close(fit.t1_ms, T1_MS, rtol=0.02, atol=0)
+@settings(max_examples=40, deadline=None)
+@given(
+    t1_ms=st.floats(100, 3000),
+    t2_share=st.floats(0.01, 1),
+    rr_ms=st.floats(450, 1500),
+    off_hz=st.floats(-300, 300),
+    b1_scale=st.floats(0.5, 1.3),
+    scheme=st.sampled_from(["5(3)3", "4(1)3(1)2", "5s(3s)3s", "5(1)1(1)1", "SASHA"]),
+)
+def test_signal_never_exceeds_the_magnetization(
+    t1_ms: float, t2_share: float, rr_ms: float, off_hz: float, b1_scale: float, scheme: str
+) -> None:
+    """Pulses only turn magnetization and relaxation only brings it back: nothing is larger than M0."""
+    t1 = torch.tensor([t1_ms], dtype=torch.float64)
+    read = acquire(
+        scheme,
+        t1,
+        t1 * t2_share,
+        [rr_ms] * 40,
+        off_resonance_hz=torch.tensor([off_hz]),
+        pulses=Pulses(b1_scale=b1_scale),
+    )
+    assert (read.signal.abs() <= 1).all()
 
 
-def test_read_out_settles_in_the_steady_state() -> None:
-    """A long train ends in the closed form of balanced SSFP on resonance (Scheffler and Lehnhardt 2003)."""
-    readout = Readout(n_lines=12_000)
-    e1, e2 = torch.exp(-readout.tr_ms / T1_MS), torch.exp(-readout.tr_ms / T2_MS)
-    flip = math.radians(readout.flip_deg)
-    steady = math.sin(flip) * (1 - e1) / (1 - (e1 - e2) * math.cos(flip) - e1 * e2)
-    signal = full_recovery_signal(T1_MS, T2_MS, readout)
-    torch.testing.assert_close(signal, steady * torch.exp(-readout.tr_ms / 2 / T2_MS), rtol=1e-4, atol=0)
+def test_too_few_beats_are_refused() -> None:
+    """A scheme that ends early would be another one."""
+    with pytest.raises(InvalidInputError, match=r"8 heart beats given, scheme 5\(3\)3 needs more"):
+        acquire("5(3)3", T1_MS, T2_MS, [900.0] * 8)
+    with pytest.raises(InvalidInputError, match="4 heart beats given, scheme SASHA needs more"):
+        acquire("SASHA", T1_MS, T2_MS, [900.0] * 4)
 
 
-def test_wrong_number_of_beats_is_refused() -> None:
-    """Every beat of the scheme has a length of its own."""
-    with pytest.raises(InvalidInputError, match="8 heart beats given, the scheme has 11"):
-        molli_echoes(T1_MS, T2_MS, parse_scheme("5(3)3"), [900.0] * 8)
+def test_read_out_longer_than_the_first_time_is_refused() -> None:
+    """The inversion cannot come in the middle of the train."""
+    with pytest.raises(InvalidInputError, match="leaves no room"):
+        acquire("5(3)3", T1_MS, T2_MS, [900.0] * 11, replace(MOLLI_READOUT, center_line=60))
 
 
-def test_beat_without_room_for_the_read_out_is_refused() -> None:
-    """A heart too fast for the sequence must not give negative recovery times."""
-    with pytest.raises(InvalidInputError, match="leave no room"):
-        molli_echoes(T1_MS, T2_MS, parse_scheme("5(3)3"), [250.0] * 11)
+def test_pixels_are_sums_of_their_tissues() -> None:
+    """Partial volume adds complex signals, each with its density and interpolated between off-resonances."""
+    grid_hz = torch.linspace(-60, 60, 5)
+    read = acquire("5(3)3", T1_MS, T2_MS, [900.0] * 11, off_resonance_hz=grid_hz)
+    density = torch.tensor([0.9, 0.8, 0.5])
+    fractions = torch.tensor([[0.2, 0.0], [0.3, 1.0], [0.5, 0.0]])[None, :, None, :]
+    field_hz = torch.tensor([[[15.0, -500.0]]])
+    images = paint(read.signal, density, fractions, field_hz, grid_hz)
+    between = (read.signal[..., 2] + read.signal[..., 3]) / 2
+    expected = (between * density * fractions[0, :, 0, 0]).sum(1)
+    torch.testing.assert_close(images[:, 0, 0], expected.to(torch.complex64), rtol=1e-5, atol=1e-6)
+    beyond = (0.8 * read.signal[:, 1, 0]).to(torch.complex64)
+    torch.testing.assert_close(images[:, 0, 1], beyond, rtol=1e-5, atol=1e-6)
+
+
+def test_each_image_may_have_its_own_tissues() -> None:
+    """The heart moves between images: painting one by one or together is the same."""
+    grid_hz = torch.tensor([-10.0, 10.0])
+    read = acquire("5(3)3", T1_MS, T2_MS, [900.0] * 11, off_resonance_hz=grid_hz)
+    torch.manual_seed(1)
+    fractions = torch.rand(8, 3, 4, 5) * (torch.rand(8, 3, 4, 5) > 0.5)
+    field_hz = 20 * torch.rand(8, 4, 5) - 10
+    together = paint(read.signal, torch.ones(3), fractions, field_hz, grid_hz)
+    for index in range(8):
+        alone = paint(
+            read.signal[index : index + 1],
+            torch.ones(3),
+            fractions[index : index + 1],
+            field_hz[index : index + 1],
+            grid_hz,
+        )
+        torch.testing.assert_close(alone[0], together[index])
