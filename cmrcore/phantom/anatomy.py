@@ -35,11 +35,11 @@ STRUCTURES: tuple[str, ...] = (
     "lung",
     "liver",
     "stomach",
-    "aorta",
     "arm",
     "epicardial_fat",
     "rv_wall",
     "rv",
+    "aorta",
     "myocardium",
     "lesion",
     "blood_pool",
@@ -50,6 +50,8 @@ pericardium, ``spine`` all marrow, ``aorta`` all vessels, ``liver`` liver and sp
 
 _CHUNK = 4
 """Images drawn at once: their maps stay in the processor's cache."""
+_CUSP_MM = 1.0
+"""The RV ends in a cusp; where it is thinner than this, no reader would see it."""
 _KINDS: tuple[HeartKind, ...] = ("normal", "hypertrophied", "amyloid", "dilated", "thin_apex", "small_thick")
 
 
@@ -133,6 +135,7 @@ def structure_fractions(
         widest_mm = ring(hearts, along.clamp(0.2, 0.6), torch.zeros_like(phase)).outer_mm.amax(1)
         distance = thorax_distances([one.thorax for one in anatomies[part]], widest_mm[:, None, None], frame)
         distance |= heart_distances(hearts, along, phase, frame)
+        distance["aorta"] = torch.minimum(distance["aorta"], distance.pop("root"))
         left = torch.ones_like(frame.down)
         for index in reversed(range(len(STRUCTURES))):
             cover = (0.5 - distance[STRUCTURES[index]] / grid.pixel_mm).clamp_(0, 1)
@@ -166,7 +169,7 @@ def landmarks(anatomies: Sequence[Anatomy], views: Sequence[View], grid: Grid) -
     angle = torch.linspace(-math.pi, math.pi, outer_mm.shape[1])[None, None, :]
     radius = outer_mm[:, None, :]
     epicardium = Frame(radius * torch.sin(angle), radius * torch.cos(angle))
-    inside = (right_ventricle(hearts, along, phase, epicardium) < 0)[:, 0]
+    inside = (right_ventricle(hearts, along, phase, epicardium) < -_CUSP_MM)[:, 0]
     septum = torch.deg2rad(
         column(hearts, "septum_deg")[:, 0] + column(hearts, "twist_deg")[:, 0] * along[:, None]
     )

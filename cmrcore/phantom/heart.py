@@ -93,10 +93,16 @@ class Heart:
     """How far the RV lies below mid-septum, of the LV's outer radius."""
     rv_floor_fraction: float
     """Distance of the flat diaphragmatic wall from the LV's center, of the LV's outer radius."""
+    tract_mm: float
+    """Radius of the RV's outflow tract at the base."""
+    root_mm: float
+    """Radius of the aortic root at the base."""
     rv_modes: tuple[float, ...]
     """Amplitudes of the RV's outline."""
     fat_mm: float
     """Epicardial fat over the RV; half of it over the LV."""
+    mediastinum_mm: float
+    """Further fat in front, towards the chest wall."""
     groove_mm: float
     """Further fat in the grooves where the ventricles meet."""
     lesion_deg: float
@@ -146,12 +152,15 @@ def draw_heart(rng: np.random.Generator, kind: HeartKind, sex: Sex) -> Heart:
         trabecula_mm=between(0.8, 2.0),
         outflow_deg=between(35.0, 65.0),
         outflow_reach_fraction=between(0.05, 0.16),
-        rv_reach_mm=size * between(15.0, 36.0),
-        rv_insertion_deg=between(55.0, 80.0),
+        rv_reach_mm=size * between(26.0, 50.0),
+        rv_insertion_deg=between(60.0, 78.0),
         rv_shift_fraction=between(-0.08, 0.15),
-        rv_floor_fraction=between(0.8, 1.05),
+        rv_floor_fraction=between(0.85, 1.15),
+        tract_mm=size * between(11.0, 17.0),
+        root_mm=size * between(11.0, 15.0),
         rv_modes=modes(0.05),
-        fat_mm=between(1.5, 7.0),
+        fat_mm=between(1.5, 9.0),
+        mediastinum_mm=between(0.0, 14.0),
         groove_mm=between(1.0, 5.0),
         lesion_deg=between(-180.0, 180.0),
         lesion_half_width_deg=between(15.0, 60.0),
@@ -203,7 +212,7 @@ def ring(hearts: list[Heart], along: Float[Tensor, " batch"], phase: Float[Tenso
     thickness = 1 + of("septal_excess_fraction") * cosine + bulge
     thickness = (thickness + harmonics(hearts, "wall_modes", cosine, sine)).clamp(min=0.35)
     opening = ((of("outflow_reach_fraction") - along) / 0.06).clamp(0, 1)
-    gap = torch.exp(6 * (torch.cos(angle - torch.deg2rad(of("outflow_deg"))) - 1))
+    gap = (1.6 * torch.exp(5 * (torch.cos(angle - torch.deg2rad(of("outflow_deg"))) - 1))).clamp(max=1)
     inner_mm = radius_mm * (1 + shape)
     outer_mm = inner_mm + wall_mm * thickness * (1 - opening * gap)
     return Ring(inner_mm, outer_mm, (radius_mm + wall_mm)[..., None])
@@ -227,15 +236,18 @@ def heart_distances(
     groove = _grooves(hearts, level, frame, contours.mean_outer_mm)
     fat_mm = column(hearts, "fat_mm")
     both = smooth_minimum(rv + RV_WALL_MM - fat_mm / 2, lv, 4.0)
-    fat = torch.minimum(both - fat_mm / 2, groove - column(hearts, "groove_mm"))
+    in_front = (-0.7 * frame.right - 0.7 * frame.down) / radius.clamp(min=1.0)  # image left and up
+    front_mm = column(hearts, "mediastinum_mm") * torch.exp(3 * (in_front - 1))
+    fat = torch.minimum(both - fat_mm / 2 - front_mm, groove - column(hearts, "groove_mm"))
     muscle = _papillary(hearts, level, beat, frame, contours, cavity)
-    depth = (radius - inner) / (outer - inner).clamp(min=0.5)
+    root = _aortic_root(hearts, level, frame, contours.mean_outer_mm)
     return {
         "epicardial_fat": fat,
         "rv_wall": rv - RV_WALL_MM,
-        "rv": rv,
+        "rv": torch.maximum(rv, 2 - root),  # the root has a wall
+        "root": root,
         "myocardium": lv,
-        "lesion": _lesion(hearts, level, frame, radius, outer - inner, depth),
+        "lesion": _lesion(hearts, level, frame, radius, inner, outer),
         "blood_pool": cavity,
         "papillary": torch.maximum(muscle, cavity),
     }
@@ -260,7 +272,31 @@ def right_ventricle(
     half_width = torch.where(towards > 0, half_width, 0.6 * outer_mm)  # its other half hides behind the LV
     body = ellipse(towards / bend, lower / bend, half_width, half_height)
     floor = below - column(hearts, "rv_floor_fraction") * outer_mm * (1 - 0.25 * level)
-    return torch.maximum(body, floor) + 40 * (level - 0.93).clamp(min=0)  # the RV ends before the apex
+    rv = torch.maximum(body, floor) + 40 * (level - 0.93).clamp(min=0)  # the RV ends before the apex
+    # Its outflow tract passes in front of the base.
+    tract_mm = column(hearts, "tract_mm") * _near_base(level, 0.18)
+    center = (0.75 * outer_mm, -(outer_mm + 0.35 * tract_mm))
+    tract = ((towards + middle - center[0]).square_() + (below - center[1]).square_()).sqrt_() - tract_mm
+    return smooth_minimum(rv, tract + 30 * (tract_mm < 1), 6.0)
+
+
+def _aortic_root(
+    hearts: list[Heart], level: Float[Tensor, "batch 1 1"], frame: Frame, outer_mm: Float[Tensor, "batch 1 1"]
+) -> Float[Tensor, "batch row col"]:
+    """Distance from the aortic root, which leaves the LV where its wall opens."""
+    septum = column(hearts, "septum_deg") + column(hearts, "twist_deg") * level
+    across, around = frame.turned(torch.deg2rad(septum + column(hearts, "outflow_deg")))
+    reach = column(hearts, "outflow_reach_fraction")
+    root_mm = column(hearts, "root_mm") * _near_base(level, reach)
+    center = outer_mm - 0.2 * root_mm
+    return ((across - center).square_() + around.square()).sqrt_() - root_mm + 30 * (root_mm < 1)
+
+
+def _near_base(
+    level: Float[Tensor, "batch 1 1"], reach: Float[Tensor, "batch 1 1"] | float
+) -> Float[Tensor, "batch 1 1"]:
+    """Fall from 1 at the base to 0 at a level."""
+    return ((reach - level) / 0.08).clamp(0, 1)
 
 
 def _grooves(
@@ -321,8 +357,8 @@ def _lesion(
     level: Float[Tensor, "batch 1 1"],
     frame: Frame,
     radius: Float[Tensor, "batch row col"],
-    wall_mm: Float[Tensor, "batch row col"],
-    depth: Float[Tensor, "batch row col"],
+    inner: Float[Tensor, "batch row col"],
+    outer: Float[Tensor, "batch row col"],
 ) -> Float[Tensor, "batch row col"]:
     """Part of the wall with its own tissue."""
     septum = column(hearts, "septum_deg") + column(hearts, "lesion_deg")
@@ -331,7 +367,7 @@ def _lesion(
     extent = 1 - ((level - column(hearts, "lesion_along_fraction")) / 0.35).square()
     half_rad = torch.deg2rad(column(hearts, "lesion_half_width_deg")) * extent.clamp(min=0).sqrt()
     around = (off_rad - half_rad) * radius + torch.where(extent > 0, 0.0, 10.0)
-    inside = (column(hearts, "lesion_depth", 0) - depth) * wall_mm
-    outside = (depth - column(hearts, "lesion_depth", 1)) * wall_mm
-    in_wall = torch.maximum(-depth, depth - 1) * wall_mm
+    inside = torch.lerp(inner, outer, column(hearts, "lesion_depth", 0)) - radius
+    outside = radius - torch.lerp(inner, outer, column(hearts, "lesion_depth", 1))
+    in_wall = torch.maximum(inner - radius, radius - outer)
     return torch.stack([around, inside, outside, in_wall]).amax(0)
