@@ -16,10 +16,10 @@ from storage.dicom_read import FileSource, Instance, is_dicom, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide
+from storage.no_image import why_no_image
 from storage.plan import PlannedVisit
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
-from storage.zipped import is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -175,11 +175,11 @@ def _read_file(
             guide = reader.read_nifti(file.path, source, rules.nifti_labels)
             read.guides[file.sha256] = _NamedGuide(guide, roles)
         return
-    if is_archive(file.site_path):
-        message = "is an archive inside of the upload; put its files into the upload themselves"
-        raise RefusedError(message)
     found = reader.read_file(file.path, source) if is_dicom(file.path) else None
     if found is None:
+        reason = why_no_image(file.path, file.site_path)
+        if reason is not None:
+            raise RefusedError(reason)
         read.others.add((source.upload_id, source.file_number))
         return
     read.instances += found
