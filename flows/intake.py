@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from storage.config import UploadsConfig
 from storage.errors import RefusedError, UnreadableError, UploadChangedError
 from storage.plan import PlannedVisit
-from storage.quarantine import stray_records
+from storage.quarantine import upload_records
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload, UploadListing, list_uploads, open_upload
@@ -87,7 +87,7 @@ def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
         for row in read_table(trial.root, "visits").to_pylist()
         for fingerprint in row["upload_fingerprints"]
     }
-    records = stray_records(trial.root)
+    records = upload_records(trial.root)
     waiting = []
     for number, listing in enumerate(list_uploads(trial.root, rules), 1):
         record = records.get((listing.site_name, listing.fingerprint))
@@ -98,7 +98,8 @@ def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
         elif record is not None or listing.unusable_reason is not None:
             upload_id = record.upload_id if record else f"u-{listing.fingerprint[:10]}"
             reason = record.reason if record else str(listing.unusable_reason)
-            waiting.append(_no_visit(number, upload_id, None, reason))
+            was_read = record is not None and record.judged_by is not None
+            waiting.append(_no_visit(number, upload_id, None, reason, was_read=was_read))
     return tuple(waiting)
 
 
@@ -166,10 +167,15 @@ def _arriving(listing: UploadListing, place: int, rules: UploadsConfig) -> Check
 
 
 def _stray(stray: StrayUpload, place: int) -> CheckedUpload:
-    upload = stray.upload
-    return _no_visit(place, upload.upload_id, len(upload.files) or None, stray.reason)
+    upload, was_read = stray.upload, stray.judged_by is not None
+    return _no_visit(place, upload.upload_id, len(upload.files) or None, stray.reason, was_read=was_read)
 
 
-def _no_visit(place: int, upload_id: str, n_files: int | None, reason: str) -> CheckedUpload:
+def _no_visit(
+    place: int, upload_id: str, n_files: int | None, reason: str, *, was_read: bool
+) -> CheckedUpload:
+    if not was_read:
+        advice = "send it again as the reason says, and remove this one from incoming/"
+        return CheckedUpload(place, upload_id, "-", "", n_files, "refused", reason, advice)
     advice = "mend the upload, or its subject or date in subjects.csv; the next night looks again"
     return CheckedUpload(place, upload_id, "-", "", n_files, "no planned visit", reason, advice)
