@@ -130,7 +130,7 @@ def _visit(
         advice = (
             "send these files again"
             if error.files
-            else "send what is missing, or mend trial.toml or the plan"
+            else "send what is missing; a wrong upload, take out of incoming/; or mend trial.toml or the plan"
         )
         return [("", None, "refused", error.reason, advice)] * len(uploads)
     except (UploadChangedError, UnreadableError) as error:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 
 from storage.bounded import BoundedReader, shared_reader
 from storage.config import GuideConfig, IntakeConfig
-from storage.dicom_read import FileSource, Instance, is_dicom, naming_the_file
+from storage.dicom_read import FileSource, Instance, describe_files, is_dicom, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide
@@ -214,9 +214,13 @@ def _made_good(
 
 
 def _check_one_patient(instances: Sequence[Instance]) -> None:
-    n_patients = len({instance.patient_id for instance in instances if instance.patient_id})
-    if n_patients > 1:
-        message = f"the files carry {n_patients} different PatientIDs, expected one"
+    files: dict[str, set[FileSource]] = defaultdict(set)
+    for instance in instances:
+        if instance.patient_id:
+            files[instance.patient_id].add(instance.source)
+    if len(files) > 1:
+        found = "; ".join(describe_files(of_one) for of_one in sorted(files.values(), key=len))
+        message = f"the files carry {len(files)} different PatientIDs, expected one ({found})"
         raise RefusedError(message)
 
 

@@ -206,7 +206,11 @@ def _shift(paths: list[Path]) -> None:
         ),
         pytest.param(_other_field, r"native: field strength of .* file 4 differs .*1\.5 T.* 3 T", id="field"),
         pytest.param(_crop, "native: pixel grid of upload u-3fa9c1d2e4, file 4 differs", id="grid"),
-        pytest.param(_other_day, r"several study dates \(2026-03-04, 2026-03-11\)", id="dates"),
+        pytest.param(
+            _other_day,
+            r"dates \(2026-03-04 in 23 files: .*, \.\.\.; 2026-03-11 in 1 file: .*file \d+\)",
+            id="dates",
+        ),
         pytest.param(_shift, "native: 4 slices, expected 3", id="position"),
     ],
 )

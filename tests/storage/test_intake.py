@@ -1,5 +1,6 @@
 """Intake of a visit's uploads."""
 
+import re
 import shutil
 import traceback
 from dataclasses import replace
@@ -300,6 +301,7 @@ def test_files_of_two_patients_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="the files carry 2 different PatientIDs") as refused:
         _intake(tmp_path)
     assert "S02" not in str(refused.value)
+    assert re.search(r"\(24 files: upload u-\w+, file 1, .*, \.\.\.; 27 files: upload", refused.value.reason)
 
 
 @pytest.mark.parametrize("name", ["guide.nii.gz", "notes.txt"])
