@@ -191,7 +191,9 @@ def _shift(paths: list[Path]) -> None:
             id="too-few",
         ),
         pytest.param(
-            _repeat_time, "slice 2 has more than one image at inversion time 100 ms", id="repeated-time"
+            _repeat_time,
+            r"slice 2 has more than one image at inversion time 100 ms \(2 files: upload u",
+            id="repeated-time",
         ),
         pytest.param(
             _lose_slice, r"native: 2 slices, expected 3 \(images from base to apex: 8, 8\)", id="slices"
