@@ -1,9 +1,9 @@
 """What intake would make of incoming/, found out without writing anything."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.config import UploadsConfig
@@ -46,6 +46,9 @@ class CheckedUpload:
     """Why not, or what is left out."""
     advice: str
     """What to do; empty for nothing."""
+    site_words: str = field(default="", repr=False)
+    """What the site wrote: the entry's name, and PatientID and study date where they did not agree; it is
+    for the operator's eyes and goes into no file."""
 
 
 def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
@@ -76,7 +79,10 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
         CheckedUpload(place, "-", "-", "", None, "taken before", "it has the content of another entry", "")
         for place in again
     ]
-    return tuple(sorted(checked, key=lambda one: one.entry))
+    words = {number: {"folder": path.name} for path, number in places.items()}
+    words |= {places[stray.upload.path]: dict(stray.found) for stray in matched.stray if stray.found}
+    named = (replace(one, site_words=_site_words(words[one.entry])) for one in checked)
+    return tuple(sorted(named, key=lambda one: one.entry))
 
 
 def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
@@ -157,6 +163,12 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
     return "; ".join(parts), len(upload.files), "accepted in part", reasons, f"send again: file {numbers}"
 
 
+def _site_words(found: Mapping[str, str]) -> str:
+    """Join what a site wrote; what a terminal would take for a command is no part of it."""
+    text = ", ".join(f"{what} '{value}'" for what, value in found.items())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _arriving(listing: UploadListing, place: int, rules: UploadsConfig) -> CheckedUpload:
     age = (time.time_ns() - listing.changed_ns) / _NS_PER_MINUTE
     reason = f"it changed {age:.0f} minutes ago" if listing.changed_ns else "it changed while it was listed"
@@ -177,5 +189,8 @@ def _no_visit(
     if not was_read:
         advice = "send it again as the reason says, and remove this one from incoming/"
         return CheckedUpload(place, upload_id, "-", "", n_files, "refused", reason, advice)
-    advice = "mend the upload, or its subject or date in subjects.csv; the next night looks again"
+    advice = (
+        "mend the upload, or its subject or date in subjects.csv; the next night looks again "
+        "(`intake --check --names` shows what the site wrote)"
+    )
     return CheckedUpload(place, upload_id, "-", "", n_files, "no planned visit", reason, advice)

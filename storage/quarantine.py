@@ -6,7 +6,7 @@ Here, and only here, the site's own names may be written down: whoever mends an 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,8 @@ class UploadRecord:
     """Why it was refused."""
     judged_by: str | None
     """Digest of what decided so; None where it could not be read as an upload, or its visit was refused."""
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the site wrote and did not agree."""
 
 
 def upload_records(root: Path) -> dict[tuple[str, str], UploadRecord]:
@@ -125,7 +127,11 @@ def upload_records(root: Path) -> dict[tuple[str, str], UploadRecord]:
     for path in (root / QUARANTINE).glob(f"*/{REASON_FILE}"):
         facts = json.loads(path.read_bytes())
         record = UploadRecord(
-            facts["upload_id"], facts["content_digest"], facts["reason"], facts["judged_by"]
+            facts["upload_id"],
+            facts["content_digest"],
+            facts["reason"],
+            facts["judged_by"],
+            facts.get("found", {}),
         )
         records[facts["site_path"], facts["fingerprint"]] = record
     return records

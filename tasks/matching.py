@@ -106,7 +106,7 @@ def match_uploads(
             entry = replace(
                 unread_upload(listing), upload_id=record.upload_id, content_digest=record.content_digest
             )
-            stray[entry.upload_id] = StrayUpload(entry, record.reason, judged_by=judged_by, is_old=True)
+            stray[entry.upload_id] = StrayUpload(entry, record.reason, record.found, judged_by, is_old=True)
             continue
         try:
             upload = hash_upload(listing)

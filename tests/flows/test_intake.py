@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.intake import BAD_VERDICTS, check_intake, waiting_uploads
+from flows.terminal import print_uploads
 from storage import Trial, open_trial
 from storage.quarantine import quarantine_upload
 from tasks.plan import Selection, plan_night
@@ -104,6 +105,29 @@ def test_a_zip_file_that_must_not_be_unpacked_stays_in_sight(trial: Trial) -> No
     quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by)
     (waiting,) = waiting_uploads(trial)
     assert (waiting.entry, waiting.verdict, waiting.reason) == (2, "refused", checked.reason)
+
+
+def test_the_operator_sees_what_does_not_agree(trial: Trial) -> None:
+    """Folder, PatientID and study date side by side, before the night and after it; never in a log."""
+    write_series(trial.root / "incoming" / "Doe\x1b[2J", replace(NATIVE, patient_id="S02"))
+    expected = "folder 'Doe?[2J', PatientID 'S02', StudyDate '2026-03-04'"
+    checked, _ = check_intake(trial)
+    assert (checked.verdict, checked.site_words) == ("no planned visit", expected)
+    assert "--names" in checked.advice
+    assert "Doe" not in repr(checked)
+    (stray,) = plan_night(trial, Selection()).stray
+    quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found)
+    assert plan_night(trial, Selection()).stray[0].is_old
+    assert check_intake(trial)[0].site_words == expected
+
+
+def test_names_are_printed_only_when_asked_for(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    """A nightly job may write the table to a file."""
+    checked = check_intake(trial)
+    print_uploads("uploads", checked)
+    assert "S01_a" not in capsys.readouterr().out
+    print_uploads("uploads", checked, with_names=True)
+    assert "folder 'S01_a'" in capsys.readouterr().out
 
 
 def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, tmp_path: Path) -> None:
