@@ -133,6 +133,9 @@ def intake(
     check: Annotated[
         bool, typer.Option("--check", help="Only look: say what the next night would take and refuse.")
     ] = False,
+    names: Annotated[
+        bool, typer.Option("--names", help="Also show what the site wrote; keep it in no file.")
+    ] = False,
 ) -> None:
     """Show what is in incoming/: the visit of each upload, what was found, what is refused and what to do.
 
@@ -149,7 +152,7 @@ def intake(
         raise typer.Exit(code=2)
     with fail_clearly():
         checked = check_intake(open_trial(root))
-        print_uploads("uploads", checked)
+        print_uploads("uploads", checked, with_names=names)
     if any(upload.verdict in BAD_VERDICTS for upload in checked):
         raise typer.Exit(code=1)
 

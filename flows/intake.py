@@ -1,15 +1,15 @@
 """What intake would make of incoming/, found out without writing anything."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.config import UploadsConfig
 from storage.errors import RefusedError, UnreadableError, UploadChangedError
 from storage.plan import PlannedVisit
-from storage.quarantine import stray_records
+from storage.quarantine import upload_records
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload, UploadListing, list_uploads, open_upload
@@ -46,6 +46,9 @@ class CheckedUpload:
     """Why not, or what is left out."""
     advice: str
     """What to do; empty for nothing."""
+    site_words: str = field(default="", repr=False)
+    """What the site wrote: the entry's name, and PatientID and study date where they did not agree; it is
+    for the operator's eyes and goes into no file."""
 
 
 def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
@@ -76,7 +79,10 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
         CheckedUpload(place, "-", "-", "", None, "taken before", "it has the content of another entry", "")
         for place in again
     ]
-    return tuple(sorted(checked, key=lambda one: one.entry))
+    words = {number: {"folder": path.name} for path, number in places.items()}
+    words |= {places[stray.upload.path]: dict(stray.found) for stray in matched.stray if stray.found}
+    named = (replace(one, site_words=_site_words(words[one.entry])) for one in checked)
+    return tuple(sorted(named, key=lambda one: one.entry))
 
 
 def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
@@ -87,7 +93,7 @@ def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
         for row in read_table(trial.root, "visits").to_pylist()
         for fingerprint in row["upload_fingerprints"]
     }
-    records = stray_records(trial.root)
+    records = upload_records(trial.root)
     waiting = []
     for number, listing in enumerate(list_uploads(trial.root, rules), 1):
         record = records.get((listing.site_name, listing.fingerprint))
@@ -98,7 +104,8 @@ def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
         elif record is not None or listing.unusable_reason is not None:
             upload_id = record.upload_id if record else f"u-{listing.fingerprint[:10]}"
             reason = record.reason if record else str(listing.unusable_reason)
-            waiting.append(_no_visit(number, upload_id, None, reason))
+            was_read = record is not None and record.judged_by is not None
+            waiting.append(_no_visit(number, upload_id, None, reason, was_read=was_read))
     return tuple(waiting)
 
 
@@ -129,7 +136,7 @@ def _visit(
         advice = (
             "send these files again"
             if error.files
-            else "send what is missing, or mend trial.toml or the plan"
+            else "send what is missing; a wrong upload, take out of incoming/; or mend trial.toml or the plan"
         )
         return [("", None, "refused", error.reason, advice)] * len(uploads)
     except (UploadChangedError, UnreadableError) as error:
@@ -156,6 +163,12 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
     return "; ".join(parts), len(upload.files), "accepted in part", reasons, f"send again: file {numbers}"
 
 
+def _site_words(found: Mapping[str, str]) -> str:
+    """Join what a site wrote; what a terminal would take for a command is no part of it."""
+    text = ", ".join(f"{what} '{value}'" for what, value in found.items())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _arriving(listing: UploadListing, place: int, rules: UploadsConfig) -> CheckedUpload:
     age = (time.time_ns() - listing.changed_ns) / _NS_PER_MINUTE
     reason = f"it changed {age:.0f} minutes ago" if listing.changed_ns else "it changed while it was listed"
@@ -166,10 +179,18 @@ def _arriving(listing: UploadListing, place: int, rules: UploadsConfig) -> Check
 
 
 def _stray(stray: StrayUpload, place: int) -> CheckedUpload:
-    upload = stray.upload
-    return _no_visit(place, upload.upload_id, len(upload.files) or None, stray.reason)
+    upload, was_read = stray.upload, stray.judged_by is not None
+    return _no_visit(place, upload.upload_id, len(upload.files) or None, stray.reason, was_read=was_read)
 
 
-def _no_visit(place: int, upload_id: str, n_files: int | None, reason: str) -> CheckedUpload:
-    advice = "mend the upload, or its subject or date in subjects.csv; the next night looks again"
+def _no_visit(
+    place: int, upload_id: str, n_files: int | None, reason: str, *, was_read: bool
+) -> CheckedUpload:
+    if not was_read:
+        advice = "send it again as the reason says, and remove this one from incoming/"
+        return CheckedUpload(place, upload_id, "-", "", n_files, "refused", reason, advice)
+    advice = (
+        "mend the upload, or its subject or date in subjects.csv; the next night looks again "
+        "(`intake --check --names` shows what the site wrote)"
+    )
     return CheckedUpload(place, upload_id, "-", "", n_files, "no planned visit", reason, advice)

@@ -273,6 +273,7 @@ class Night:
             "uploads that no planned visit takes": [str(stray) for stray in self._plan.stray],
             "uploads still arriving": [str(self._plan.n_arriving)] if self._plan.n_arriving else [],
             "asked for, but without an upload": self._plan.idle,
+            "results of an older plan or trial.toml, as their uploads are gone": self._plan.outdated,
             "published, but no longer planned": unplanned,
             "summary not renewed": [f"{label}: {why}" for label, why in self._stale_summaries.items()],
         }.items():

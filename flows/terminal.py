@@ -94,8 +94,11 @@ def print_visits(trial: Trial) -> None:
     console.print(table)
 
 
-def print_uploads(title: str, uploads: Sequence["CheckedUpload"]) -> None:
-    """Print what would become of uploads: a table, or into a pipe one line each, its cells parted by tabs."""
+def print_uploads(title: str, uploads: Sequence["CheckedUpload"], *, with_names: bool = False) -> None:
+    """Print what would become of uploads: a table, or into a pipe one line each, its cells parted by tabs.
+
+    With names, a last column shows what the site wrote.
+    """
     headings = ["entry", "upload", "visit", "found", "files", "verdict", "reason", "what to do"]
     rows = [
         [
@@ -110,6 +113,9 @@ def print_uploads(title: str, uploads: Sequence["CheckedUpload"]) -> None:
         ]
         for upload in uploads
     ]
+    if with_names:
+        headings.append("written by the site")
+        rows = [[*row, upload.site_words] for row, upload in zip(rows, uploads, strict=True)]
     if not console.is_terminal:
         csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([headings, *rows])
         return

@@ -14,10 +14,12 @@ from jaxtyping import Float32
 
 from storage.config import IntakeConfig, SeriesRule, n_images
 from storage.dicom_dialect import choose_times, describe_candidates
-from storage.dicom_read import Instance
+from storage.dicom_read import Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import Vector, col_direction, row_direction
 from storage.series_rules import describe_series
+
+_MAX_NAMED_TIMES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +122,12 @@ def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
     repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
     if not repeated:
         return ""
-    found = ", ".join(f"{ti_ms:g}" for ti_ms in repeated)
-    return f"has more than one image at inversion time {found} ms ({candidates})"
+    named = repeated[:_MAX_NAMED_TIMES]
+    files = {ti_ms: {one.frame.instance.source for one in echoes if one.ti_ms == ti_ms} for ti_ms in named}
+    found = ", ".join(f"{ti_ms:g} ms ({describe_files(sources)})" for ti_ms, sources in files.items())
+    if len(repeated) > _MAX_NAMED_TIMES:
+        found += f" and {len(repeated) - _MAX_NAMED_TIMES} others"
+    return f"has more than one image at inversion time {found}; {candidates}"
 
 
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:

@@ -347,6 +347,10 @@ def load_config(path: Path) -> TrialConfig:
             _describe(detail["loc"], detail["type"], detail["input"], detail["msg"])
             for detail in error.errors()
         ]
+        if any(detail["type"] == "missing" for detail in error.errors()):
+            lines.append(
+                "copy what is missing from deploy/trials/demo.toml of this version, and choose its values"
+            )
         raise ConfigError(f"{CONFIG_FILE}: " + "; ".join(lines)) from None
 
 
@@ -358,4 +362,6 @@ def _describe(location: tuple[int | str, ...], kind: str, found: Any, expected: 
         return f"{key}: unknown key, remove it or check its spelling"
     if isinstance(found, dict):
         return f"{key}: {expected.removeprefix('Value error, ')}"
-    return f"{key}: found {found!r}, expected: {expected.removeprefix('Value error, ')}"
+    if kind == "value_error":  # a check of our own, which says what is wrong, not what is expected
+        return f"{key}: found {found!r}, which is wrong: {expected.removeprefix('Value error, ')}"
+    return f"{key}: found {found!r}, expected: {expected}"

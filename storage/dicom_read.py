@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -45,6 +45,7 @@ InstanceKind = Literal["mr", "seg", "other"]
 Value = TypeVar("Value")
 
 _PREAMBLE_LENGTH = 128
+_MAX_NAMED_FILES = 3
 _MOMENT = re.compile(r"\d{12}(\d{2}(\.\d{1,6})?)?([+-]\d{4})?")
 _ENHANCED = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 _KINDS: dict[str, InstanceKind] = {
@@ -103,6 +104,14 @@ class FileSource:
 
     def __str__(self) -> str:
         return f"upload {self.upload_id}, file {self.file_number}"
+
+
+def describe_files(sources: Iterable[FileSource]) -> str:
+    """Count files and name the first few, so that somebody can look them up."""
+    ordered = sorted(sources, key=lambda source: (source.upload_id, source.file_number))
+    more = ", ..." if len(ordered) > _MAX_NAMED_FILES else ""
+    named = ", ".join(map(str, ordered[:_MAX_NAMED_FILES]))
+    return f"{len(ordered)} file{'s' if len(ordered) > 1 else ''}: {named}{more}"
 
 
 @dataclass(frozen=True, slots=True)

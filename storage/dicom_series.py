@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from storage.acquisition import Echo, Frame, choose_acquisition, refused_file, split_acquisitions
 from storage.config import IntakeConfig, SeriesRule, n_images
 from storage.dicom_pixels import FrameReader, read_frames
-from storage.dicom_read import FileSource, Instance
+from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import (
     UNIT_TOLERANCE,
@@ -199,9 +199,13 @@ def _assemble_roles(
         )
         raise RefusedError(message)
     images = [frame.instance for role in ROLES for frame in frames[role]]
-    dates = sorted({image.study_date for image in images if image.study_date is not None})
+    files: dict[date, set[FileSource]] = defaultdict(set)
+    for image in images:
+        if image.study_date is not None:
+            files[image.study_date].add(image.source)
+    dates = sorted(files)
     if len(dates) > 1:
-        found = ", ".join(map(str, dates))
+        found = "; ".join(f"{day} in {describe_files(files[day])}" for day in dates)
         message = f"the series are of several study dates ({found}), expected one visit"
         raise RefusedError(message)
     uids = {role: frozenset(frame.instance.series_instance_uid for frame in frames[role]) for role in ROLES}

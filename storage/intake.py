@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float32
 
 from storage.bounded import BoundedReader, shared_reader
 from storage.config import GuideConfig, IntakeConfig
-from storage.dicom_read import FileSource, Instance, is_dicom, naming_the_file
+from storage.dicom_read import FileSource, Instance, describe_files, is_dicom, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide
+from storage.no_image import why_no_image
 from storage.plan import PlannedVisit
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
-from storage.zipped import is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -175,11 +175,11 @@ def _read_file(
             guide = reader.read_nifti(file.path, source, rules.nifti_labels)
             read.guides[file.sha256] = _NamedGuide(guide, roles)
         return
-    if is_archive(file.site_path):
-        message = "is an archive inside of the upload; put its files into the upload themselves"
-        raise RefusedError(message)
     found = reader.read_file(file.path, source) if is_dicom(file.path) else None
     if found is None:
+        reason = why_no_image(file.path, file.site_path)
+        if reason is not None:
+            raise RefusedError(reason)
         read.others.add((source.upload_id, source.file_number))
         return
     read.instances += found
@@ -214,9 +214,13 @@ def _made_good(
 
 
 def _check_one_patient(instances: Sequence[Instance]) -> None:
-    n_patients = len({instance.patient_id for instance in instances if instance.patient_id})
-    if n_patients > 1:
-        message = f"the files carry {n_patients} different PatientIDs, expected one"
+    files: dict[str, set[FileSource]] = defaultdict(set)
+    for instance in instances:
+        if instance.patient_id:
+            files[instance.patient_id].add(instance.source)
+    if len(files) > 1:
+        found = "; ".join(describe_files(of_one) for of_one in sorted(files.values(), key=len))
+        message = f"the files carry {len(files)} different PatientIDs, expected one ({found})"
         raise RefusedError(message)
 
 

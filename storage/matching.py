@@ -1,6 +1,7 @@
 """The planned visit of an upload, by the rules of trial.toml; a disagreement is refused, never guessed."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -47,8 +48,8 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
     """
     identity = _first_identity(upload, needs_patient_id="patient_id" in matching.subject_from)
     folder = upload.name
-    if identity is None:
-        return Mismatch("no DICOM file with PatientID and StudyDate was found", {"folder": folder})
+    if isinstance(identity, str):
+        return Mismatch(identity, {"folder": folder})
     patient_id, study_date = identity
     found = {"folder": folder, "PatientID": patient_id, "StudyDate": str(study_date)}
     named = {
@@ -68,14 +69,18 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
     return Mismatch(match, found) if isinstance(match, str) else match
 
 
-def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, date] | None:
+def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, date] | str:
+    """Give PatientID and StudyDate of the first file that has them, or else the reason why none has."""
     from storage.bounded import shared_reader  # pydicom takes a third of a second
     from storage.dicom_read import FileSource, is_dicom
+    from storage.no_image import why_no_image
 
+    no_images: Counter[str] = Counter()
     with open_upload(upload) as opened:
         for file in opened.files:
             try:
                 if not is_dicom(file.path):
+                    no_images.update(filter(None, [why_no_image(file.path, file.site_path)]))
                     continue
                 source = FileSource(upload.upload_id, file.number, file.sha256)
                 identity = shared_reader(upload.rules).read_identity(file.path, source)
@@ -88,7 +93,9 @@ def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, dat
             patient_id, study_date = identity
             if study_date is not None and (patient_id or not needs_patient_id):
                 return patient_id, study_date
-    return None
+    n_files = len(upload.files)
+    counts = "".join(f"; {count} of {n_files} files: {reason}" for reason, count in no_images.items())
+    return f"no DICOM file with PatientID and StudyDate was found{counts}"
 
 
 def _subject(text: str, pattern: str | None) -> str:

@@ -6,7 +6,7 @@ Here, and only here, the site's own names may be written down: whoever mends an 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,29 +106,34 @@ def quarantine_upload(
 
 
 @dataclass(frozen=True, slots=True)
-class StrayRecord:
-    """An upload that no planned visit took when it was read."""
+class UploadRecord:
+    """An upload that was refused whole."""
 
     upload_id: str
     """The upload."""
     content_digest: str
     """Digest of its content."""
     reason: str
-    """Why no visit took it."""
-    judged_by: str
-    """Digest of what decided so."""
+    """Why it was refused."""
+    judged_by: str | None
+    """Digest of what decided so; None where it could not be read as an upload, or its visit was refused."""
+    found: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the site wrote and did not agree."""
 
 
-def stray_records(root: Path) -> dict[tuple[str, str], StrayRecord]:
-    """Give uploads that no planned visit took, by the site's name for them and their fingerprint."""
+def upload_records(root: Path) -> dict[tuple[str, str], UploadRecord]:
+    """Give uploads that were refused whole, by the site's name for them and their fingerprint."""
     records = {}
     for path in (root / QUARANTINE).glob(f"*/{REASON_FILE}"):
         facts = json.loads(path.read_bytes())
-        if facts.get("judged_by"):
-            record = StrayRecord(
-                facts["upload_id"], facts["content_digest"], facts["reason"], facts["judged_by"]
-            )
-            records[facts["site_path"], facts["fingerprint"]] = record
+        record = UploadRecord(
+            facts["upload_id"],
+            facts["content_digest"],
+            facts["reason"],
+            facts["judged_by"],
+            facts.get("found", {}),
+        )
+        records[facts["site_path"], facts["fingerprint"]] = record
     return records
 
 

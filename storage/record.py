@@ -59,7 +59,8 @@ def verify_record(root: Path) -> RecordCheck:
         interrupted = _interrupted(root)
         problems = [
             f"{path.relative_to(root)}: the log knows of no such visit"
-            for path in sorted((root / TABLES_FOLDER / "visits").glob("*/*.parquet"))
+            for name in TABLES
+            for path in sorted((root / TABLES_FOLDER / name).glob("*/*.parquet"))
             if (path.parent.name, path.stem) not in publications.keys() | interrupted
         ]
         compared = {key: events for key, events in publications.items() if key not in interrupted}

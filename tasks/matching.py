@@ -11,7 +11,7 @@ from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Mismatch, match_upload
 from storage.plan import PlannedVisit
-from storage.quarantine import stray_records
+from storage.quarantine import upload_records
 from storage.upload import Upload, UploadListing, hash_upload, list_uploads, unread_upload
 
 VisitKey = tuple[str, str]
@@ -85,7 +85,7 @@ def match_uploads(
     """Find the visit of every upload; one that is published or stray and unchanged is not read again."""
     known = _known_uploads(rules, planned, published)
     judged_by = judgement_digest(rules, upload_rules, planned)
-    records = stray_records(root)
+    records = upload_records(root)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
     stray: dict[str, StrayUpload] = {}
     arriving: list[UploadListing] = []
@@ -106,7 +106,7 @@ def match_uploads(
             entry = replace(
                 unread_upload(listing), upload_id=record.upload_id, content_digest=record.content_digest
             )
-            stray[entry.upload_id] = StrayUpload(entry, record.reason, judged_by=judged_by, is_old=True)
+            stray[entry.upload_id] = StrayUpload(entry, record.reason, record.found, judged_by, is_old=True)
             continue
         try:
             upload = hash_upload(listing)

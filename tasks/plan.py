@@ -107,6 +107,8 @@ class NightPlan:
     """Uploads that were still changing."""
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
+    outdated: tuple[str, ...]
+    """Visits whose result stands although plan or configuration have changed, and whose upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
     """Visits tried in vain whose line in the plan has changed in what needs no new try."""
 
@@ -130,6 +132,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     jobs: list[VisitJob] = []
     waiting: list[Waiting] = []
     idle: list[str] = []
+    outdated: list[str] = []
     corrected: list[tuple[VisitRef, PlannedVisit]] = []
     n_arriving = len(uploads.arriving)
     for line in planned:
@@ -160,6 +163,10 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
             waiting.append(Waiting(visit, line, f"nothing uploaded; its former upload {taken_by}"))
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
+        elif row["state"] in USABLE_STATES:
+            digests = stage_digests(trial.config, line, row["upload_digests"])
+            if row["result_digest"] != digests["quantify"]:
+                outdated.append(visit.label)
     withdrawn = {(one.planned.subject_id, one.planned.visit_id) for one in waiting}
     published = {key: row for key, row in rows.items() if key not in withdrawn}
     return NightPlan(
@@ -171,6 +178,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         uploads.stray,
         n_arriving,
         tuple(idle),
+        tuple(outdated),
         tuple(corrected),
     )
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from flows.intake import BAD_VERDICTS, check_intake, waiting_uploads
+from flows.terminal import print_uploads
 from storage import Trial, open_trial
 from storage.quarantine import quarantine_upload
+from tasks.plan import Selection, plan_night
 from tests.flows.trials import snapshot
 from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, read_upload, write_series, write_visit
 
@@ -56,7 +58,7 @@ def test_refused_stray_and_double_uploads_say_what_to_do(trial: Trial) -> None:
     (incoming / "Jane Doe.pdf").write_text("letter")
     checked = check_intake(trial)
     assert [(one.entry, one.verdict) for one in checked] == [
-        (1, "no planned visit"),
+        (1, "refused"),
         (2, "accepted"),
         (3, "taken before"),
         (4, "refused"),
@@ -92,6 +94,42 @@ def test_stray_uploads_wait_in_sight(trial: Trial) -> None:
     assert waiting_uploads(trial) == ()
 
 
+def test_a_zip_file_that_must_not_be_unpacked_stays_in_sight(trial: Trial) -> None:
+    """It has no visit and no files, and its listing alone does not show that it was refused."""
+    (trial.root / "incoming" / "S02_a.zip").write_bytes(b"no zip file")
+    (_, checked) = check_intake(trial)
+    assert (checked.verdict, checked.n_files) == ("refused", None)
+    assert "subjects.csv" not in checked.advice
+    plan = plan_night(trial, Selection())
+    (stray,) = plan.stray
+    quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by)
+    (waiting,) = waiting_uploads(trial)
+    assert (waiting.entry, waiting.verdict, waiting.reason) == (2, "refused", checked.reason)
+
+
+def test_the_operator_sees_what_does_not_agree(trial: Trial) -> None:
+    """Folder, PatientID and study date side by side, before the night and after it; never in a log."""
+    write_series(trial.root / "incoming" / "Doe\x1b[2J", replace(NATIVE, patient_id="S02"))
+    expected = "folder 'Doe?[2J', PatientID 'S02', StudyDate '2026-03-04'"
+    checked, _ = check_intake(trial)
+    assert (checked.verdict, checked.site_words) == ("no planned visit", expected)
+    assert "--names" in checked.advice
+    assert "Doe" not in repr(checked)
+    (stray,) = plan_night(trial, Selection()).stray
+    quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found)
+    assert plan_night(trial, Selection()).stray[0].is_old
+    assert check_intake(trial)[0].site_words == expected
+
+
+def test_names_are_printed_only_when_asked_for(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    """A nightly job may write the table to a file."""
+    checked = check_intake(trial)
+    print_uploads("uploads", checked)
+    assert "S01_a" not in capsys.readouterr().out
+    print_uploads("uploads", checked, with_names=True)
+    assert "folder 'S01_a'" in capsys.readouterr().out
+
+
 def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, tmp_path: Path) -> None:
     """Exit code 1 where somebody must act; a zip file leaves nothing behind either."""
     incoming = trial.root / "incoming"
@@ -112,5 +150,5 @@ def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, t
     heading, accepted, stray = (line.split("\t") for line in done.stdout.splitlines())
     assert heading[:3] == ["entry", "upload", "visit"]
     assert accepted[2:3] + accepted[5:6] == ["S01/V1", "accepted"]
-    assert stray[5] == "no planned visit"
+    assert stray[5] == "refused"
     assert (done.returncode, done.stderr) == (1, "")

@@ -35,6 +35,24 @@ def _key_names(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_a_section_of_a_newer_version_is_asked_for(tmp_path: Path) -> None:
+    """A trial begun with an older version lacks it, and its owner cannot know what belongs there."""
+    text = DEMO_CONFIG.read_text()
+    start, end = text.index("[privacy]"), text.index("[intake]")
+    path = tmp_path / "trial.toml"
+    path.write_text(text[:start] + text[end:])
+    message = r"privacy is missing; uploads is missing; copy what is missing from deploy/trials/demo\.toml"
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_wrong_pattern_is_not_said_to_be_expected(tmp_path: Path) -> None:
+    """What pydantic says is expected; what a check of ours says is wrong."""
+    path = _changed(tmp_path, "'(?i)molli.*post'", "'(?i)(molli.*post'")
+    with pytest.raises(ConfigError, match=r"post'.*which is wrong: no regular expression"):
+        load_config(path)
+
+
 def test_the_demo_trial_names_every_field() -> None:
     """A user sees in one file all that can be set."""
     assert _key_names(tomllib.loads(DEMO_CONFIG.read_text())) == _field_names(TrialConfig)

@@ -1,5 +1,6 @@
 """Intake of a visit's uploads."""
 
+import re
 import shutil
 import traceback
 from dataclasses import replace
@@ -222,6 +223,17 @@ def _with_names(native: str, post: str) -> IntakeConfig:
     return INTAKE.model_copy(update={"guide": guide})
 
 
+def test_a_refused_visit_names_the_file_that_is_empty(tmp_path: Path, folder: Path) -> None:
+    """A transfer that broke off leaves empty files; without them the visit only lacks an echo."""
+    file = write_visit(folder)["native"][0]
+    file.write_bytes(b"")
+    with pytest.raises(
+        RefusedError, match=r"7 inversion times.*left out: upload .*is empty \(0 bytes\)"
+    ) as caught:
+        _intake(tmp_path)
+    assert [refused.path for refused in caught.value.files] == [file]
+
+
 def test_an_archive_in_a_folder_is_refused_and_other_files_are_counted(tmp_path: Path, folder: Path) -> None:
     """Images in a nested zip file must not be lost in silence; a PDF holds none."""
     write_visit(folder)
@@ -289,6 +301,7 @@ def test_files_of_two_patients_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="the files carry 2 different PatientIDs") as refused:
         _intake(tmp_path)
     assert "S02" not in str(refused.value)
+    assert re.search(r"\(24 files: upload u-\w+, file 1, .*, \.\.\.; 27 files: upload", refused.value.reason)
 
 
 @pytest.mark.parametrize("name", ["guide.nii.gz", "notes.txt"])

@@ -136,6 +136,18 @@ def test_an_upload_without_dicom_matches_nothing(incoming: Path) -> None:
     assert "no DICOM file with PatientID and StudyDate" in found.reason
 
 
+def test_an_upload_of_packed_or_cut_images_says_so(incoming: Path) -> None:
+    """No date is found in it either, but the site must learn what to send instead."""
+    (incoming / "S02_a").mkdir()
+    (incoming / "S02_a" / "images.zip").write_bytes(b"PK")
+    (incoming / "S02_a" / "IM1.dcm").write_bytes(b"")
+    (incoming / "S02_a" / "IM2.dcm").write_bytes(b"")
+    found = _match(incoming, "S02_a")
+    assert isinstance(found, Mismatch)
+    assert "; 2 of 3 files: is empty (0 bytes)" in found.reason
+    assert "; 1 of 3 files: is an archive inside of the upload" in found.reason
+
+
 def test_one_source_alone_may_give_the_subject(incoming: Path) -> None:
     """A trial whose folders mean nothing goes by PatientID."""
     (incoming / "S01_a").rename(incoming / "export 7")

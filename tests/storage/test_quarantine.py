@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import RefusedFile
-from storage.quarantine import quarantine_file, quarantine_upload, stray_records
+from storage.quarantine import quarantine_file, quarantine_upload, upload_records
 from storage.upload import Upload
 from tests.storage.drawn_uploads import read_upload
 
@@ -93,11 +93,12 @@ def test_what_did_not_agree_is_told_to_the_operator(tmp_path: Path, upload: Uplo
     assert "H4711" not in facts["reason"]
 
 
-def test_a_stray_upload_is_known_again(tmp_path: Path, upload: Upload) -> None:
-    """By its name and listing, together with what decided; a visit's refused upload is no stray one."""
+def test_a_refused_upload_is_known_again(tmp_path: Path, upload: Upload) -> None:
+    """By its name and listing, together with what decided; nothing did where it could not be read."""
     quarantine_upload(tmp_path, upload, "no planned subject", judged_by="digest")
-    (record,) = stray_records(tmp_path).items()
+    (record,) = upload_records(tmp_path).items()
     assert record[0] == ("S01_a", upload.fingerprint)
     assert (record[1].upload_id, record[1].judged_by) == (upload.upload_id, "digest")
-    quarantine_upload(tmp_path, upload, "no native series")
-    assert stray_records(tmp_path) == {}
+    quarantine_upload(tmp_path, upload, "is no zip file")
+    (again,) = upload_records(tmp_path).values()
+    assert (again.reason, again.judged_by) == ("is no zip file", None)

@@ -66,9 +66,12 @@ def test_an_added_file_is_named(root: Path) -> None:
     with pytest.raises(TamperedError, match=r"tables/slices/S01/V1\.parquet was added"):
         verify_record(root)
     (root / "tables/slices/S01/V1.parquet").unlink()
-    shutil.copytree(root / "tables/visits/S01", root / "tables/visits/S03")
-    with pytest.raises(TamperedError, match=r"tables/visits/S03/V1\.parquet: the log knows of no such visit"):
-        verify_record(root)
+    for table in ("visits", "scans"):
+        shutil.copytree(root / f"tables/{table}/S01", root / f"tables/{table}/S03")
+        unknown = rf"tables/{table}/S03/V1\.parquet: the log knows of no such visit"
+        with pytest.raises(TamperedError, match=unknown):
+            verify_record(root)
+        shutil.rmtree(root / f"tables/{table}/S03")
 
 
 def test_a_log_that_is_gone_is_missed_by_the_tables(root: Path) -> None:

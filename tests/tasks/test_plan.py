@@ -160,6 +160,18 @@ def test_a_result_outlives_its_upload(trial: Trial) -> None:
     assert "S01/V1" not in {waiting.visit.label for waiting in plan.waiting}
 
 
+def test_a_result_that_cannot_follow_the_plan_is_named(trial: Trial) -> None:
+    """Its upload is gone, so the table would mix results of two plans and nobody would know."""
+    publish_done(trial)
+    shutil.rmtree(trial.root / "incoming" / "S01_a")
+    assert plan_night(trial, NEW).outdated == ()
+    text = (trial.root / "trial.toml").read_text()
+    (trial.root / "trial.toml").write_text(text.replace("blood_erosion_mm = 3.0", "blood_erosion_mm = 2.0"))
+    changed = plan_night(open_trial(trial.root), NEW)
+    assert changed.outdated == ("S01/V1",)
+    assert changed.jobs == ()
+
+
 def test_a_refused_visit_runs_again_when_the_plan_changes(trial: Trial) -> None:
     """Images of another day may be those of the corrected date."""
     publish_failure(trial, "error")
