@@ -221,6 +221,7 @@ def choose_times(
     """Decide which source gives a slice's times: the first that is plausible in every image and varies.
 
     Where none is in every image, the first that varies over those that have it; the others then have no time.
+    A source that often holds something else (`Source.min_span_ms`) is asked last, even if it is in all.
 
     Parameters
     ----------
@@ -237,8 +238,9 @@ def choose_times(
     """
     complete_first = sorted(
         DIALECTS[vendor].times[quantity],
-        key=lambda source: any(
-            _plausible(image, quantity, source.name, limit_ms) is None for image in images
+        key=lambda source: (
+            source.min_span_ms > 0,
+            any(_plausible(image, quantity, source.name, limit_ms) is None for image in images),
         ),
     )
     for source in complete_first:
