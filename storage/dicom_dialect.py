@@ -192,6 +192,15 @@ Philips (github.com/rordenlab/dcm2niix, Philips/README.md), the issues named abo
 series that the tests read. A vendor's newer software may do otherwise; the source that was believed is stored
 with every inversion time."""
 
+DOUBTFUL_SOURCES = frozenset(
+    source.name
+    for dialect in DIALECTS.values()
+    for sources in dialect.times.values()
+    for source in sources
+    if source.min_span_ms > 0
+)
+"""Sources that often hold something else; a header alone cannot tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rescale:

@@ -1,6 +1,7 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from cmrcore.quantify import (
 from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import QuantifyConfig
+from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
 from tasks.stage import StageResult, VisitRef, run_stage
@@ -96,6 +98,10 @@ def stack_flags(native: EchoStack, post: EchoStack | None) -> list[Flag]:
         for stack in stacks
         for repeat in stack.repeats
     ]
+    for stack in stacks:
+        for name in sorted(DOUBTFUL_SOURCES.intersection(chain.from_iterable(stack.ti_source))):
+            message = f"{stack.role}: inversion times were read from {name}; check them against the protocol"
+            flags.append(raise_flag("inversion_time_doubtful", message, Place(role=stack.role)))
     if post is not None:
         flags += check_scanner(
             (post.field_strength_t, native.field_strength_t),

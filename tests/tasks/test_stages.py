@@ -192,6 +192,10 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
         ("field_strength_differs", "post"),
         ("scanner_differs", "post"),
     ]
+    from_trigger = replace(native, ti_source=(("TriggerTime (0018,1060)",) * 8,) * 3)
+    assert [(flag.code, flag.role) for flag in stack_flags(from_trigger, None)] == [
+        ("inversion_time_doubtful", "native")
+    ]
 
 
 def test_a_scan_is_no_better_than_its_worst_flag() -> None:
