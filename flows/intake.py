@@ -1,7 +1,7 @@
 """What intake would make of incoming/, found out without writing anything."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload, UploadListing, list_uploads, open_upload
 from tasks.matching import FoundUpload, StrayUpload, VisitKey, match_uploads
+from tasks.plan import in_order_of_arrival, stage_digests
 
 if TYPE_CHECKING:
     from storage.intake import VisitIntake
@@ -68,8 +69,10 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
     matched = match_uploads(trial.root, trial.config.matching, rules, tuple(planned.values()), published)
     checked = [_arriving(listing, places[listing.path], rules) for listing in matched.arriving]
     checked += [_stray(stray, places[stray.upload.path]) for stray in matched.stray]
-    for key, uploads in matched.taken.items():
-        verdicts = _visit(trial, planned[key], uploads, published.get(key))
+    for key, taken in matched.taken.items():
+        row = published.get(key)
+        uploads = in_order_of_arrival(taken, (row or {}).get("upload_digests", ()))
+        verdicts = _visit(trial, planned[key], uploads, row)
         checked += [
             CheckedUpload(places[found.listing.path], found.upload_id, "/".join(key), *verdict)
             for found, verdict in zip(uploads, verdicts, strict=True)
@@ -113,13 +116,13 @@ _Verdict = tuple[str, int | None, Verdict, str, str]
 
 
 def _visit(
-    trial: Trial, planned: PlannedVisit, found: Iterable[FoundUpload], row: dict[str, Any] | None
+    trial: Trial, planned: PlannedVisit, uploads: Sequence[FoundUpload], row: dict[str, Any] | None
 ) -> list[_Verdict]:
-    """Give found, files, verdict, reason and advice of each upload of a visit."""
+    """Give found, files, verdict, reason and advice of each upload of a visit, in the order of arrival."""
     from storage.intake import check_study_date, intake_visit  # pydicom takes a third of a second
 
-    uploads = tuple(found)
-    if row is not None and {one.content_digest for one in uploads} == set(row["upload_digests"]):
+    digests = stage_digests(trial.config, planned, [one.content_digest for one in uploads])
+    if row is not None and row["intake_digest"] == digests["intake"]:
         is_refused = row["state"] in {"failed", "refused"}
         verdict: Verdict = "refused" if is_refused else "taken before"
         advice = "mend it as the reason says and send it again" if is_refused else ""

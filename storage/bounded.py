@@ -225,6 +225,9 @@ class BoundedReader:
             raise self._death(child, request["cpu_s"]) from None
         except (ValueError, UnicodeDecodeError):
             raise _DeadChildError("its reading gave no answer that can be read", may_pass=False) from None
+        except BaseException:  # the answer that is still to come is not that of the next file
+            self.close()
+            raise
         return adapter(dict[str, Any]).validate_python(text), raw
 
     def _receive(self, child: subprocess.Popen[bytes], wall_s: float) -> tuple[Any, bytearray]:

@@ -192,6 +192,15 @@ Philips (github.com/rordenlab/dcm2niix, Philips/README.md), the issues named abo
 series that the tests read. A vendor's newer software may do otherwise; the source that was believed is stored
 with every inversion time."""
 
+DOUBTFUL_SOURCES = frozenset(
+    source.name
+    for dialect in DIALECTS.values()
+    for sources in dialect.times.values()
+    for source in sources
+    if source.min_span_ms > 0
+)
+"""Sources that often hold something else; a header alone cannot tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rescale:
@@ -221,6 +230,7 @@ def choose_times(
     """Decide which source gives a slice's times: the first that is plausible in every image and varies.
 
     Where none is in every image, the first that varies over those that have it; the others then have no time.
+    A source that often holds something else (`Source.min_span_ms`) is asked last, even if it is in all.
 
     Parameters
     ----------
@@ -237,8 +247,9 @@ def choose_times(
     """
     complete_first = sorted(
         DIALECTS[vendor].times[quantity],
-        key=lambda source: any(
-            _plausible(image, quantity, source.name, limit_ms) is None for image in images
+        key=lambda source: (
+            source.min_span_ms > 0,
+            any(_plausible(image, quantity, source.name, limit_ms) is None for image in images),
         ),
     )
     for source in complete_first:

@@ -18,6 +18,7 @@ class _Kept:
         self._files: OrderedDict[tuple[Path, int, int], pydicom.FileDataset] = OrderedDict()
 
     def put(self, key: tuple[Path, int, int], dataset: pydicom.FileDataset) -> None:
+        self.take(key)  # a file whose header is read again is still one file
         self._files[key] = dataset
         self._n_bytes += key[1]
         while self._n_bytes > self.max_bytes:

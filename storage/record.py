@@ -57,12 +57,7 @@ def verify_record(root: Path) -> RecordCheck:
             if event["event"] == "published":
                 publications.setdefault((event["subject_id"], event["visit_id"]), []).append(event)
         interrupted = _interrupted(root)
-        problems = [
-            f"{path.relative_to(root)}: the log knows of no such visit"
-            for name in TABLES
-            for path in sorted((root / TABLES_FOLDER / name).glob("*/*.parquet"))
-            if (path.parent.name, path.stem) not in publications.keys() | interrupted
-        ]
+        problems = _unknown_files(root, publications, interrupted)
         compared = {key: events for key, events in publications.items() if key not in interrupted}
         for key, events in compared.items():
             problems += _differences(root, key, events)
@@ -75,6 +70,32 @@ def verify_record(root: Path) -> RecordCheck:
 def _interrupted(root: Path) -> set[VisitKey]:
     staged = (root / TABLES_FOLDER / STAGING_FOLDER).glob(f"*/*/{MANIFEST_FILE}")
     return {(path.parent.parent.name, path.parent.name) for path in staged}
+
+
+def _unknown_files(
+    root: Path, publications: Mapping[VisitKey, list[dict[str, Any]]], interrupted: set[VisitKey]
+) -> list[str]:
+    """Name files of visits, and former states of visits, of which the log knows nothing.
+
+    A table is read with all that lies in its folder, so a file under a new name adds rows to it.
+    """
+    visits = publications.keys() | interrupted
+    problems = [
+        f"{path.relative_to(root)}: the log knows of no such visit"
+        for name in TABLES
+        for path in sorted((root / TABLES_FOLDER / name).glob("*/*.parquet"))
+        if (path.parent.name, path.stem) not in visits
+    ]
+    known = {
+        (*key, str(event["history_number"])) for key, events in publications.items() for event in events[1:]
+    }
+    problems += [
+        f"{path.relative_to(root)}: the log knows of no such former state"
+        for path in sorted((root / HISTORY_FOLDER).glob("*/*/*"))
+        if (place := path.relative_to(root / HISTORY_FOLDER).parts) not in known
+        and place[:2] not in interrupted
+    ]
+    return problems
 
 
 def _differences(root: Path, key: VisitKey, events: list[dict[str, Any]]) -> Iterator[str]:

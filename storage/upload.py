@@ -29,7 +29,7 @@ class UploadListing:
     path: Path = field(repr=False)
     """Folder, zip file (or stray file) in incoming/; its name is the site's and goes nowhere else."""
     fingerprint: str
-    """Digest over relative path, size and modification time of each file."""
+    """Digest over the entry's name, and relative path, size and modification time of each file."""
     unusable_reason: str | None
     """Why the entry cannot be an upload; None where it can."""
     is_arriving: bool
@@ -93,6 +93,8 @@ class Upload:
 class _Entry:
     """What stands under one name of incoming/."""
 
+    name: str
+    """The name; a rule may read the subject from it."""
     files: tuple[tuple[str, os.stat_result], ...]
     """Relative name and status of all that is no folder, sorted by name."""
     changed_ns: int
@@ -101,7 +103,7 @@ class _Entry:
     """Whether it is a folder."""
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{self.name}\0".encode())
         for name, status in self.files:
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return digest.hexdigest()
@@ -222,9 +224,9 @@ def reading_error(
 
 
 def _look_at(path: Path) -> _Entry:
-    status = path.lstat()
+    own_name, status = _printable(path.name), path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        return _Entry(((_printable(path.name), status),), _newest_ns(status), is_folder=False)
+        return _Entry(own_name, ((own_name, status),), _newest_ns(status), is_folder=False)
     files: list[tuple[str, os.stat_result]] = []
     changed_ns = _newest_ns(status)
     for name, entry in _walk(path):
@@ -232,7 +234,7 @@ def _look_at(path: Path) -> _Entry:
         changed_ns = max(changed_ns, _newest_ns(status))
         if not entry.is_dir(follow_symlinks=False):
             files.append((_printable(name), status))
-    return _Entry(tuple(sorted(files, key=lambda file: file[0])), changed_ns, is_folder=True)
+    return _Entry(own_name, tuple(sorted(files, key=lambda file: file[0])), changed_ns, is_folder=True)
 
 
 def _newest_ns(status: os.stat_result) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify import Flag, check_scanner
+from cmrcore.quantify import Flag, check_scanner, verdict
 from storage import audit
 from storage.arrays import open_store
 from storage.config import TrialConfig
@@ -127,7 +127,11 @@ class Publisher:
             table: [ids | row for row in table_rows]
             for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
         }
-        rows["flags"] += [ids | asdict(flag) for row in longitudinal for flag in _scanner_flags(row)]
+        scanner_flags = [flag for row in longitudinal for flag in _scanner_flags(row)]
+        if scanner_flags:
+            rows["flags"] += [ids | asdict(flag) for flag in scanner_flags]
+            worst = verdict([*(Flag(**flag) for flag in stored["flags"]), *scanner_flags])
+            rows["scans"] = [scan | {"qc_verdict": worst} for scan in rows["scans"]]
         for scan in rows["scans"]:
             # JSON, in which a store keeps its rows, has no type for times.
             moment = scan["scan_datetime"]

@@ -1,6 +1,7 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,16 +17,21 @@ from cmrcore.quantify import (
     Series,
     check_scanner,
     quantify_scan,
+    verdict,
 )
 from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import QuantifyConfig
+from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
 from tasks.stage import StageResult, VisitRef, run_stage
 
 MAP_UNITS = {"t1_ms": "ms", "t1_star_ms": "ms", "t1_sd_ms": "ms"}
 """Units of the maps that have one."""
+
+FILE_FLAGS = {"file_refused": "refused_files", "burned_in_annotation": "burned_in_files"}
+"""Flags about single files, and the attribute of a store in which intake names the files."""
 
 
 @task(name="quantify", task_run_name="quantify {visit.label}", cache_policy=NO_CACHE, persist_result=False)
@@ -52,16 +58,12 @@ def quantify(
                 scan_date=native.study_date,
                 settings=settings_of(config),
             )
-            result = replace(result, flags=[*result.flags, *stack_flags(native, stacks.get("post"))])
+            result = add_flags(result, [*stack_flags(native, stacks.get("post")), *_file_flags(store)])
             for name, values in result.maps.items():
                 units = MAP_UNITS.get(name.rpartition("/")[2], "1")
                 write_array(store, name, values.numpy(), units, "slice row col")
             store.attrs["result_digest"] = digest
-            about_files: dict[str, Any] = {
-                "file_refused": store.attrs["refused_files"],
-                "burned_in_annotation": store.attrs.get("burned_in_files", []),
-            }
-            store.attrs["rows"] = table_rows(result, native, about_files)
+            store.attrs["rows"] = table_rows(result, native)
         return f"verdict={result.verdict} flags={len(result.flags)} slices={len(result.slices)}"
 
     return run_stage(visit, "quantify", digest, work, force=force)
@@ -96,6 +98,10 @@ def stack_flags(native: EchoStack, post: EchoStack | None) -> list[Flag]:
         for stack in stacks
         for repeat in stack.repeats
     ]
+    for stack in stacks:
+        for name in sorted(DOUBTFUL_SOURCES.intersection(chain.from_iterable(stack.ti_source))):
+            message = f"{stack.role}: inversion times were read from {name}; check them against the protocol"
+            flags.append(raise_flag("inversion_time_doubtful", message, Place(role=stack.role)))
     if post is not None:
         flags += check_scanner(
             (post.field_strength_t, native.field_strength_t),
@@ -125,9 +131,20 @@ def settings_of(config: QuantifyConfig) -> QuantifySettings:
     )
 
 
-def table_rows(
-    result: ScanResult, native: EchoStack, about_files: dict[str, list[str]]
-) -> dict[str, list[dict[str, Any]]]:
+def _file_flags(store: zarr.Group) -> list[Flag]:
+    """Flag what intake found out about single files."""
+    messages: Any = {code: store.attrs[attribute] for code, attribute in FILE_FLAGS.items()}
+    return [raise_flag(code, message) for code, of_code in messages.items() for message in of_code]
+
+
+def add_flags(result: ScanResult, flags: list[Flag]) -> ScanResult:
+    """Add flags about the whole scan to those of its measurement; the verdict follows from all."""
+    every = [*result.flags, *flags]
+    worst = verdict(every)
+    return replace(result, flags=every, verdict=worst, scan={**result.scan, "qc_verdict": worst})
+
+
+def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str, Any]]]:
     """Rows of each table, still without the ids of the visit."""
     scanner = {
         "scan_datetime": None if native.acquired_at is None else native.acquired_at.isoformat(),
@@ -135,13 +152,10 @@ def table_rows(
         "manufacturer": native.manufacturer,
         "scanner_model": native.scanner_model,
     }
-    flags = list(result.flags)
-    for code, messages in about_files.items():
-        flags += [raise_flag(code, message) for message in messages]
     return {
         "scans": [scanner | result.scan],
         "slices": [dict(row) for row in result.slices],
         "segments": [dict(row) for row in result.segments],
         "echoes": [dict(row) for row in result.echoes],
-        "flags": [asdict(flag) for flag in flags],
+        "flags": [asdict(flag) for flag in result.flags],
     }

@@ -47,6 +47,9 @@ CHECKS = {
     "acquisition_repeated": Check(
         "a slice was acquired more than once; one acquisition was taken", None, "review"
     ),
+    "inversion_time_doubtful": Check(
+        "inversion times come from an attribute that often holds something else", None, "review"
+    ),
     "field_strength_differs": Check(
         "another field strength than at baseline, or after contrast", "T", "review"
     ),

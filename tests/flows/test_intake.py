@@ -7,13 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows.intake import BAD_VERDICTS, check_intake, waiting_uploads
 from flows.terminal import print_uploads
 from storage import Trial, open_trial
 from storage.quarantine import quarantine_upload
 from tasks.plan import Selection, plan_night
+from tasks.publish import Publisher
 from tests.flows.trials import snapshot
 from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, read_upload, write_series, write_visit
 
@@ -76,6 +79,36 @@ def test_an_arriving_upload_says_when_it_is_taken(trial: Trial) -> None:
     assert checked.verdict == "arriving"
     assert checked.reason == "it changed 0 minutes ago"
     assert checked.advice == "nothing: it is taken when unchanged for 10 minutes"
+
+
+def test_a_refused_visit_is_looked_at_again_under_other_rules(trial: Trial) -> None:
+    """Whoever mends trial.toml wants to see what the next night will say, not what the last one said."""
+    (job,) = plan_night(trial, Selection()).jobs
+    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "tester", "test")
+    with disable_run_logger():
+        publisher.failure(job, "refused", "intake", "error", "3 slices, expected 5")
+    (checked,) = check_intake(trial)
+    assert (checked.verdict, checked.reason) == ("refused", "3 slices, expected 5")
+    text = (trial.root / "trial.toml").read_text()
+    changed = text.replace("position_tolerance_mm = 1.0", "position_tolerance_mm = 0.9", 1)
+    assert changed != text
+    (trial.root / "trial.toml").write_text(changed)
+    (checked,) = check_intake(open_trial(trial.root))
+    assert checked.verdict == "accepted"
+
+
+def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> None:
+    """Of two files with one SOPInstanceUID the first stands, as in the night; folders' names say nothing."""
+    incoming = trial.root / "incoming"
+    (incoming / "S01_a").rename(incoming / "S01_b")
+    shutil.copytree(incoming / "S01_b", incoming / "S01_a")
+    file = min((incoming / "S01_a").iterdir())
+    changed = pydicom.dcmread(file)
+    changed.PixelData = bytes(len(changed.PixelData))
+    changed.save_as(file)
+    first, second = check_intake(trial)
+    assert (second.verdict, first.verdict) == ("accepted", "accepted in part")
+    assert "the first stands" in first.reason
 
 
 def test_stray_uploads_wait_in_sight(trial: Trial) -> None:

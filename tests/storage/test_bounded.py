@@ -57,6 +57,10 @@ def _file(folder: Path, word: str) -> Path:
     return path
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _same(one: Guide, other: Guide) -> bool:
     planes = zip(one.planes, other.planes, strict=True)
     return (one.source, one.path, one.series_uids) == (other.source, other.path, other.series_uids) and all(
@@ -95,6 +99,23 @@ def test_identity_comes_through(tmp_path: Path, reader: BoundedReader) -> None:
     odd = path.rename(path.with_name("Jane_\udcff.dcm"))
     assert reader.read_identity(odd, source()) == FINE
     assert reader.read_identity(_file(tmp_path, "text"), source()) is None
+
+
+def test_an_interrupted_request_leaves_no_answer_for_the_next_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels of the file before would pass for those of this one: they have its shape."""
+    one, other = write_series(tmp_path, on_slices(NATIVE, 0))[:2]
+    found, plain = read_file(one, source()), read_file(other, source())
+    assert found is not None
+    assert plain is not None
+    with BoundedReader(RULES) as reader:
+        reader.read_file(one, source())
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "_receive", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                reader.read_frames(found)
+        assert np.array_equal(reader.read_frames(plain), read_frames(plain))
 
 
 def test_a_broken_file_is_refused_as_without_a_child(tmp_path: Path, reader: BoundedReader) -> None:

@@ -153,6 +153,18 @@ def test_a_source_in_every_image_is_preferred_to_one_with_gaps(tmp_path: Path) -
     assert _stack(files).ti_source == ((COMMENT,) * 8,)
 
 
+def test_the_trigger_time_is_no_stand_in_for_one_missing_time(tmp_path: Path) -> None:
+    """Where it counts on from beat to beat it varies in every image, and is no inversion time in any."""
+
+    def count_on(dataset: pydicom.Dataset) -> None:
+        dataset.TriggerTime = 850 * dataset.InstanceNumber
+
+    files = change_all(write_flavor(tmp_path, "ge", on_slices(NATIVE, 0)), count_on)
+    change_all(files[:1], _without_ti)
+    with pytest.raises(RefusedError, match="slice 1 has 7 inversion times"):
+        _stack(files)
+
+
 @pytest.mark.parametrize(
     ("manufacturer", "vendor"),
     [

@@ -74,6 +74,23 @@ def test_an_added_file_is_named(root: Path) -> None:
         shutil.rmtree(root / f"tables/{table}/S03")
 
 
+@pytest.mark.parametrize(
+    ("copied", "added"),
+    [
+        ("tables/scans/S02/extra.parquet", "tables/scans/S02/extra.parquet"),
+        ("history/S01/V1/9/scans.parquet", "history/S01/V1/9"),
+    ],
+    ids=["rows", "former-state"],
+)
+def test_a_file_under_a_new_name_is_named(root: Path, copied: str, added: str) -> None:
+    """Reading a table takes in all of its folder, and history is what an inspector reads."""
+    former = root / "history/S01/V1/1/scans.parquet"
+    (root / copied).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(former, root / copied)
+    with pytest.raises(TamperedError, match=f"{added}: the log knows of no such"):
+        verify_record(root)
+
+
 def test_a_log_that_is_gone_is_missed_by_the_tables(root: Path) -> None:
     """The log cannot say that there was one."""
     shutil.rmtree(root / "audit")

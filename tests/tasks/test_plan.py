@@ -18,7 +18,7 @@ from tasks.matching import matching_digests
 from tasks.plan import Selection, plan_night, stage_digests, summary_digests
 from tasks.publish import Publisher
 from tests.storage.drawn_rows import visit_row
-from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, write_series, write_visit
+from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, POST, write_series, write_visit
 
 PLAN = """\
 subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,hematocrit_time,site_id
@@ -124,6 +124,31 @@ def test_a_published_upload_is_not_read_again(trial: Trial) -> None:
     plan = plan_night(trial, NEW)
     assert plan.jobs == ()
     assert plan.stray == ()
+
+
+def test_a_renamed_upload_is_looked_at_again(trial: Trial) -> None:
+    """The name of its folder may say whose it is: a corrected one must not stay with the wrong subject."""
+    (trial.root / "trial.toml").write_text(
+        DEMO_CONFIG.read_text().replace('["folder", "patient_id"]', '["folder"]')
+    )
+    trial = open_trial(trial.root)
+    publish_done(trial)
+    assert job_labels(trial) == []
+    incoming = trial.root / "incoming"
+    (incoming / "S01_a").rename(incoming / "S02_a")
+    assert job_labels(trial) == ["S02/V1"]
+
+
+def test_two_uploads_are_told_apart_by_more_than_sizes_and_times(trial: Trial) -> None:
+    """A site's software may name, pad and date all exports alike; the second is not the first."""
+    incoming = trial.root / "incoming"
+    for file in (incoming / "S01_a").iterdir():
+        os.utime(file, ns=(1, 1))
+    publish_done(trial)
+    for series in (NATIVE, POST):
+        for file in write_series(incoming / "S02_a", replace(series, patient_id="S02")):
+            os.utime(file, ns=(1, 1))
+    assert job_labels(trial) == ["S02/V1"]
 
 
 def test_an_upload_that_moves_takes_its_old_result_with_it(trial: Trial) -> None:

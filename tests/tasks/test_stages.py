@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
-from cmrcore.quantify import Row, change_from_baseline
+from cmrcore.quantify import Row, ScanResult, change_from_baseline
+from cmrcore.quantify.qc import raise_flag
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_stack, store_exists
@@ -16,7 +17,7 @@ from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.publish import Publisher
-from tasks.quantify import quantify, stack_flags
+from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
 from tasks.summarise import summarise
@@ -171,6 +172,8 @@ def test_another_scanner_than_at_the_baseline_flags_the_visit(
     assert visit["state"] == "flagged"
     assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
     assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
+    (scan,) = read_table(trial.root, "scans").to_pylist()
+    assert scan["qc_verdict"] == "review"
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(
@@ -189,6 +192,18 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
         ("field_strength_differs", "post"),
         ("scanner_differs", "post"),
     ]
+    from_trigger = replace(native, ti_source=(("TriggerTime (0018,1060)",) * 8,) * 3)
+    assert [(flag.code, flag.role) for flag in stack_flags(from_trigger, None)] == [
+        ("inversion_time_doubtful", "native")
+    ]
+
+
+def test_a_scan_is_no_better_than_its_worst_flag() -> None:
+    """Who asks the table of scans for those that passed gets none that intake had doubts about."""
+    clean = ScanResult({}, {"qc_verdict": "pass"}, [], [], [], [], "pass")
+    doubtful = add_flags(clean, [raise_flag("file_refused", "upload u-1, file 3: broken")])
+    assert doubtful.scan["qc_verdict"] == doubtful.verdict == "review"
+    assert add_flags(clean, []) == clean
 
 
 def stored_ecv(visit: VisitRef, digest: str) -> float:
