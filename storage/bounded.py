@@ -35,10 +35,12 @@ from storage.bounded_wire import (
     unpack_instances,
     write_message,
 )
-from storage.config import NiftiLabels, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.deidentify import KEY_VARIABLE
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
 from storage.guide import Guide
+from storage.header_read import FileHeader, HeaderPart
 from storage.zipped import MIB, ZipMember
 
 WALL_FACTOR = 10.0
@@ -146,6 +148,30 @@ class BoundedReader:
             return frames
 
         return self._ask(path, source, {"do": "frames", "instances": pack_instances(instances)}, take)
+
+    def read_header(
+        self,
+        path: Path,
+        source: FileSource,
+        privacy: PrivacyConfig,
+        key: bytes,
+        subject_id: str,
+        part: HeaderPart,
+    ) -> FileHeader:
+        """Read and clean a file's header, as `storage.header_read.read_file_header`."""
+        request = {
+            "do": "header",
+            "privacy": privacy.model_dump(mode="json"),
+            "key": key.hex(),
+            "subject_id": subject_id,
+            "part": part,
+        }
+
+        def take(text: Any, _: bytearray) -> FileHeader:  # noqa: ANN401
+            found: FileHeader = adapter(FileHeader).validate_python(text["header"])
+            return found
+
+        return self._ask(path, source, request, take)
 
     def read_seg(self, path: Path, source: FileSource) -> Guide:
         """Guide of a DICOM segmentation, as `storage.guide.read_seg`."""
@@ -273,13 +299,16 @@ class BoundedReader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         search_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
+        # The key goes to the child by its pipe, and only where a header is cleaned.
+        environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+        environment |= {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", self._module, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what a parser says may quote the file
             cwd="/",
-            env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=environment,
         )
         self.n_started += 1
         if child.stdout is not None:  # a whole image at once, not 64 KiB a turn

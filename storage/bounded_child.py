@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,12 +18,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
-from storage.config import NiftiLabels, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
 from storage.dicom_open import keep_files
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.guide import read_nifti, read_seg
+from storage.header_read import read_file_header
 from storage.zipped import MIB, ZipMember, list_members, unpack_members
 
 Answer = tuple[Any, bytes]
@@ -129,6 +131,18 @@ def _read_frames(request: dict[str, Any]) -> Answer:
     return {"shape": frames.shape}, frames.tobytes()
 
 
+def _read_header(request: dict[str, Any]) -> Answer:
+    header = read_file_header(
+        Path(request["path"]),
+        _source(request),
+        PrivacyConfig.model_validate_json(json.dumps(request["privacy"])),
+        bytes.fromhex(request["key"]),
+        request["subject_id"],
+        request["part"],
+    )
+    return {"header": asdict(header)}, b""
+
+
 def _read_seg(request: dict[str, Any]) -> Answer:
     text, raw = pack_guide(read_seg(Path(request["path"]), _source(request)))
     return {"guide": text}, raw
@@ -156,6 +170,7 @@ HANDLERS: dict[str, Handler] = {
     "identity": _read_identity,
     "images": _read_images,
     "frames": _read_frames,
+    "header": _read_header,
     "seg": _read_seg,
     "nifti": _read_nifti,
     "list zip": _list_zip,

@@ -14,11 +14,14 @@ import pytest
 
 from storage.bounded import BoundedReader
 from storage.bounded_wire import unpack_frames
+from storage.config import PrivacyConfig
+from storage.deidentify import KEY_VARIABLE
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import read_file
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError
 from storage.guide import Guide, read_nifti, read_seg
+from storage.header_read import HeaderPart, read_file_header
 from tests.storage.drawn_uploads import (
     BROKEN_DICOM,
     NATIVE,
@@ -30,6 +33,8 @@ from tests.storage.drawn_uploads import (
     write_series,
 )
 
+KEY = bytes(range(32))
+PRIVACY = PrivacyConfig(headers="basic", dates="shift", keep_private=())
 RULES = demo_config().uploads
 LABELS = demo_config().intake.guide.nifti_labels
 HOSTILE = "tests.storage.hostile_child"
@@ -77,6 +82,28 @@ def test_images_come_through_whole(tmp_path: Path, reader: BoundedReader) -> Non
     assert plain is not None
     assert found is not None
     assert np.array_equal(reader.read_frames(found), read_frames(plain))
+
+
+def test_cleaned_headers_come_through_whole(tmp_path: Path, reader: BoundedReader) -> None:
+    """The whole header of one file, the references of the others."""
+    path = write_series(tmp_path, on_slices(NATIVE, 0))[3]
+    parts: tuple[HeaderPart, ...] = ("all", "references")
+    for part in parts:
+        found = reader.read_header(path, source(), PRIVACY, KEY, "S01", part)
+        assert found == read_file_header(path, source(), PRIVACY, KEY, "S01", part)
+        assert (found.header is None) == (part == "references")
+
+
+def test_the_key_is_not_in_the_childs_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes over the child finds no key there, nor in its arguments."""
+    monkeypatch.setenv(KEY_VARIABLE, KEY.hex())
+    (path,) = write_series(tmp_path, on_slices(NATIVE, 0))[:1]
+    with BoundedReader(RULES) as reader:
+        reader.read_header(path, source(), PRIVACY, KEY, "S01", "all")
+        child = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1]
+        seen = [Path("/proc", child, name).read_bytes() for name in ("environ", "cmdline")]
+    assert all(seen)
+    assert not any(KEY.hex().encode() in text for text in seen)
 
 
 def test_guides_come_through_whole(tmp_path: Path, reader: BoundedReader) -> None:
