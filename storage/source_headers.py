@@ -111,7 +111,7 @@ def read_source_headers(
 
 def write_source_header(store: zarr.Group, role: Role, source: SourceHeader) -> None:
     """Keep a role's source beside its echoes."""
-    store.require_group(f"{role}/{_SOURCE}").attrs.update(asdict(source))
+    store.require_group(f"{role}/{_SOURCE}").update_attributes(asdict(source))
 
 
 def stored_source_header(store: zarr.Group, role: Role) -> SourceHeader | None:

@@ -54,6 +54,9 @@ SCANNED: tuple[tuple[Flavor, Syntax], ...] = (
 SHORT = on_slices(NATIVE, 0)
 """Series of the scanners' files: enhanced ones hold it in one file."""
 
+FRAME = (64, 64)
+"""Rows and columns of the scanners' files; JPEG 2000 needs so many."""
+
 KEY = bytes(range(32))
 PRIVACY = PrivacyConfig(headers="basic", dates="shift", keep_private=())
 
@@ -135,7 +138,7 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
     packed.compress(RLELossless)
     packed.save_as(folder / "rle.dcm")
     scanned = {
-        f"{flavor}_{syntax}.dcm": write_flavor(folder / f"{flavor}_{syntax}", flavor, SHORT, syntax)[0]
+        f"{flavor}_{syntax}.dcm": write_flavor(folder / f"{flavor}_{syntax}", flavor, SHORT, syntax, FRAME)[0]
         for flavor, syntax in SCANNED
     }
     with zipfile.ZipFile(folder / "upload.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
