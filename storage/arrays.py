@@ -1,6 +1,7 @@
 """arrays/<subject>/<visit>/<digest>.zarr: written once, whole or not at all; a stage adds to an earlier one.
 
-A chunk is one slice with all its echoes; an array without pixels is one chunk. Floating arrays have NaN where nothing was written, never zero.
+A chunk is one slice with all its echoes; an array without pixels is one chunk. Floating arrays have NaN where
+nothing was written, never zero.
 """
 
 import errno
