@@ -52,10 +52,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     write_message(answers, {"ready": True})
     while head := requests.read(HEAD.size):
-        request = json.loads(requests.read(HEAD.unpack(head)[0]))
-        with _Limits(request):
-            answer = _answer(request, memory_bytes)
-        write_message(answers, *answer)
+        for request in json.loads(requests.read(HEAD.unpack(head)[0])):
+            with _Limits(request):
+                answer = _answer(request, memory_bytes)
+            write_message(answers, *answer)
 
 
 def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:

@@ -1,7 +1,7 @@
 """Decode the pixels of a DICOM file, once for all its frames, to the values the scanner means."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pydicom
@@ -11,8 +11,10 @@ from storage.dicom_open import open_whole
 from storage.dicom_read import Instance, guarded, naming_the_file
 from storage.errors import RefusedError
 
-FrameReader = Callable[[Sequence[Instance]], Float32[np.ndarray, "frame row col"]]
-"""What `read_frames` does; intake may have it done in a process of its own."""
+FrameReader = Callable[
+    [Sequence[Sequence[Instance]]], Iterable[Float32[np.ndarray, "frame row col"] | RefusedError]
+]
+"""What `read_files_frames` does; intake may have it done in a process of its own."""
 
 MAX_PIXELS = 64 * 2**20
 """Most pixels of a file, all frames together; a few compressed bytes may promise more than memory holds."""
@@ -55,6 +57,17 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
         message = f"{first.source}: pixel values are not finite numbers"
         raise RefusedError(message)
     return pixels
+
+
+def read_files_frames(
+    files: Sequence[Sequence[Instance]],
+) -> Iterator[Float32[np.ndarray, "frame row col"] | RefusedError]:
+    """Decode many files by `read_frames`; a file that is refused gives its error."""
+    for instances in files:
+        try:
+            yield read_frames(instances)
+        except RefusedError as error:
+            yield error
 
 
 def _check_pixel_data(dataset: pydicom.Dataset, instances: Sequence[Instance]) -> None:

@@ -39,9 +39,9 @@ def _misbehave(request: dict[str, Any]) -> Answer:
         time.sleep(1)
     if word == "lie":
         return {"identity": [1, 2, 3]}, b""
-    return {"identity": ["S01", date(2026, 3, 4).isoformat()]}, b""
+    return {"identity": ["S01", date(2026, 3, 4).isoformat()], "images": None}, b""
 
 
 if __name__ == "__main__":
-    bounded_child.HANDLERS["identity"] = _misbehave
+    bounded_child.HANDLERS |= dict.fromkeys(("identity", "images"), _misbehave)
     bounded_child.main()

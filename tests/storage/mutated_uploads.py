@@ -29,6 +29,7 @@ from storage.vendor_write import Flavor, Syntax
 from tests.storage.drawn_uploads import (
     NATIVE,
     SCANNED_AT,
+    SHAPE,
     demo_config,
     drawn_masks,
     on_slices,
@@ -55,7 +56,10 @@ SHORT = on_slices(NATIVE, 0)
 """Series of the scanners' files: enhanced ones hold it in one file."""
 
 FRAME = (64, 64)
-"""Rows and columns of the scanners' files; JPEG 2000 needs so many."""
+"""Rows and columns of files in JPEG 2000, which has no smaller ones."""
+
+LARGE_SHARE = 0.1
+"""Share of the visits with such files."""
 
 KEY = bytes(range(32))
 PRIVACY = PrivacyConfig(headers="basic", dates="shift", keep_private=())
@@ -138,7 +142,9 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
     packed.compress(RLELossless)
     packed.save_as(folder / "rle.dcm")
     scanned = {
-        f"{flavor}_{syntax}.dcm": write_flavor(folder / f"{flavor}_{syntax}", flavor, SHORT, syntax, FRAME)[0]
+        f"{flavor}_{syntax}.dcm": write_flavor(
+            folder / f"{flavor}_{syntax}", flavor, SHORT, syntax, FRAME if syntax == "jpeg-2000" else SHAPE
+        )[0]
         for flavor, syntax in SCANNED
     }
     with zipfile.ZipFile(folder / "upload.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
@@ -173,7 +179,8 @@ def _write_mutated(
 ) -> None:
     folder = root / INCOMING / "S01_a"
     shutil.copytree(sound / "S01_a", folder)
-    kinds = [name for name in seeds if not name.endswith(".zip")]
+    is_large = rng.random() < LARGE_SHARE  # one grid a visit, or all of it is refused at once
+    kinds = [name for name in seeds if not name.endswith(".zip") and ("2000" in name) == is_large]
     for number in range(n_files):
         name = kinds[rng.integers(len(kinds))]
         (folder / f"mutated_{number:04d}_{name}").write_bytes(mutate(name, seeds[name], rng))

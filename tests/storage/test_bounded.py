@@ -17,7 +17,7 @@ from storage.bounded_wire import unpack_frames
 from storage.config import PrivacyConfig
 from storage.deidentify import KEY_VARIABLE
 from storage.dicom_pixels import read_frames
-from storage.dicom_read import read_file
+from storage.dicom_read import FileSource, read_file
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError
 from storage.guide import Guide, read_nifti, read_seg
@@ -81,7 +81,9 @@ def test_images_come_through_whole(tmp_path: Path, reader: BoundedReader) -> Non
     assert found == plain
     assert plain is not None
     assert found is not None
-    assert np.array_equal(reader.read_frames(found), read_frames(plain))
+    (frames,) = reader.read_frames([found])
+    assert isinstance(frames, np.ndarray)
+    assert np.array_equal(frames, read_frames(plain))
 
 
 def test_cleaned_headers_come_through_whole(tmp_path: Path, reader: BoundedReader) -> None:
@@ -162,6 +164,20 @@ def test_a_dangerous_file_costs_that_file_only(
         hostile.read_identity(_file(tmp_path, word), source(7))
     assert refused.value.reason == f"upload u-3fa9c1d2e4, file 7: {reason}"
     assert hostile.read_identity(_file(tmp_path, "fine"), source()) == FINE
+
+
+def test_of_many_files_only_the_dangerous_ones_are_lost(tmp_path: Path, hostile: BoundedReader) -> None:
+    """Those behind one that ends the child are asked for again, in their order."""
+    words = ("fine", "segfault", "raise", "fine", "exit", "exit", "loop", "fine", "garble", "fine")
+    files: list[tuple[Path, FileSource]] = []
+    for number, word in enumerate(words, 1):
+        (tmp_path / f"{number}").write_text(word)
+        files.append((tmp_path / f"{number}", source(number)))
+    found = hostile.read_files(files)
+    refused = [number for number, one in enumerate(found, 1) if isinstance(one, RefusedError)]
+    assert refused == [2, 3, 5, 6, 7, 9]
+    assert all(f"file {number}: " in str(found[number - 1]) for number in refused)
+    assert [one for one in found if not isinstance(one, RefusedError)] == [None] * 4
 
 
 def test_a_hang_without_work_ends_by_the_clock(tmp_path: Path) -> None:
