@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pydicom
 from jaxtyping import Float32
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from storage.dicom_open import open_whole
 from storage.dicom_read import Instance, guarded, naming_the_file
@@ -45,7 +47,7 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
         dataset = open_whole(first.path)
         _check_pixel_data(dataset, instances)
         rows, cols = first.shape or (0, 0)
-        stored = dataset.pixel_array.reshape(first.n_frames, rows, cols)
+        stored = _stored(dataset).reshape(first.n_frames, rows, cols)
         slopes = np.array([instance.rescale.slope for instance in instances], dtype=np.float32)
         intercepts = np.array([instance.rescale.intercept for instance in instances], dtype=np.float32)
         frames = stored[[instance.frame_index for instance in instances]].astype(np.float32)
@@ -57,6 +59,23 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
         message = f"{first.source}: pixel values are not finite numbers"
         raise RefusedError(message)
     return pixels
+
+
+def _stored(dataset: pydicom.Dataset) -> np.ndarray[Any, Any]:
+    """Give the stored values; of plain files without what pydicom checks and copies on the way."""
+    bits = dataset.get("BitsStored")
+    is_plain = (
+        dataset.get("BitsAllocated") == 16
+        and dataset.get("PixelRepresentation") == 0
+        and isinstance(bits, int)
+        and 0 < bits <= 16
+        and dataset.get("PhotometricInterpretation") == "MONOCHROME2"
+        and dataset.file_meta.TransferSyntaxUID in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    )
+    if not is_plain:
+        return dataset.pixel_array
+    # Bits that are not stored may hold an overlay.
+    return np.frombuffer(dataset.PixelData, "<u2") & np.uint16(2**bits - 1)
 
 
 def read_files_frames(
