@@ -15,9 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-import numpy as np
-from jaxtyping import Float32
-
 from storage.bounded_process import ChildProcess, DeadChildError
 from storage.bounded_wire import (
     adapter,
@@ -28,6 +25,7 @@ from storage.bounded_wire import (
     unpack_instances,
 )
 from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.dicom_pixels import Frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
 from storage.guide import Guide
@@ -148,15 +146,13 @@ class BoundedReader:
 
         return self._ask_all([question(path, source) for path, source in files])
 
-    def read_frames(
-        self, files: Sequence[Sequence[Instance]]
-    ) -> list[Float32[np.ndarray, "frame row col"] | RefusedError | OSError]:
+    def read_frames(self, files: Sequence[Sequence[Instance]]) -> list[Frames | RefusedError | OSError]:
         """Read the pixels of many files, each as `storage.dicom_pixels.read_frames`, or its error."""
 
-        def question(images: Sequence[Instance]) -> _Question[Float32[np.ndarray, "frame row col"]]:
+        def question(images: Sequence[Instance]) -> _Question[Frames]:
             expected = (len(images), *(images[0].shape or ()))
 
-            def take(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
+            def take(text: Any, raw: bytearray) -> Frames:  # noqa: ANN401
                 frames = unpack_frames(text["shape"], raw)
                 if frames.shape != expected:
                     message = f"frames of shape {frames.shape}, expected {expected}"

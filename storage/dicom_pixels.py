@@ -13,9 +13,11 @@ from storage.dicom_open import open_whole
 from storage.dicom_read import Instance, guarded, naming_the_file
 from storage.errors import RefusedError
 
-FrameReader = Callable[
-    [Sequence[Sequence[Instance]]], Iterable[Float32[np.ndarray, "frame row col"] | RefusedError]
-]
+Frames = Float32[np.ndarray, "frame row col"]
+"""Pixels of some frames of one file [a.u.]. Functions made for each file name it: its making takes as
+long as their work."""
+
+FrameReader = Callable[[Sequence[Sequence[Instance]]], Iterable[Frames | RefusedError]]
 """What `read_files_frames` does; intake may have it done in a process of its own."""
 
 MAX_PIXELS = 64 * 2**20
@@ -43,7 +45,7 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
     """
     first = instances[0]
 
-    def read() -> Float32[np.ndarray, "frame row col"]:
+    def read() -> Frames:
         dataset = open_whole(first.path)
         _check_pixel_data(dataset, instances)
         rows, cols = first.shape or (0, 0)
