@@ -70,7 +70,9 @@ def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:
         if isinstance(first, OSError) and first.errno not in _PARSERS_OWN:
             return {"unreadable": os_reason(first), "errno": first.errno}, b""
         return {"refused": _named(request, "it is broken (OSError); export it again")}, b""
-    except Exception as error:  # noqa: BLE001 (the border: what no reader foresaw costs one file as well)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 (the border; decoders in Rust panic so)
         how = f"it cannot be read ({type(error).__name__}); export it again"
         return {"refused": _named(request, how)}, b""
 

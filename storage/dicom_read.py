@@ -83,6 +83,7 @@ PARSE_ERRORS = (
     EOFError,
     LookupError,
     RuntimeError,
+    StopIteration,
     TypeError,
     ValueError,
     struct.error,

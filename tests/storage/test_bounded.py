@@ -152,6 +152,7 @@ def test_what_the_machine_cannot_read_is_no_refusal(tmp_path: Path, reader: Boun
         ("memory", "a length in it is wrong: it has 6 bytes and promises far more; export it again"),
         ("exit", "it crashes its reader (exit code 3); export it again"),
         ("raise", "it cannot be read (UnicodeTranslateError); export it again"),
+        ("panic", "it cannot be read (PanicException); export it again"),
         ("garble", "its reading gave no answer that can be read"),
         ("lie", "what its reader says of it does not fit its kind"),
     ],
