@@ -14,7 +14,7 @@ from storage import bounded_child
 from storage.bounded_child import Answer
 
 
-class PanicException(BaseException):  # noqa: N818
+class PanicException(BaseException):
     """What a decoder written in Rust raises."""
 
 
