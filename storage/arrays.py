@@ -1,6 +1,7 @@
 """arrays/<subject>/<visit>/<digest>.zarr: written once, whole or not at all; a stage adds to an earlier one.
 
-A chunk is one slice with all its echoes. Floating arrays have NaN where nothing was written, never zero.
+A chunk is one slice with all its echoes; an array without pixels is one chunk. Floating arrays have NaN where
+nothing was written, never zero.
 """
 
 import errno
@@ -29,6 +30,7 @@ from storage.series_rules import ROLES, Role
 ARRAYS = "arrays"
 
 _TEMPORARY_SUFFIX = ".tmp"
+_COMPRESSION_LEVEL = 1
 _STACK_ATTRIBUTES = (
     "role",
     "ti_source",
@@ -152,13 +154,19 @@ def write_array(group: zarr.Group, name: str, array: np.ndarray[Any, Any], units
     if len(names) != array.ndim:
         message = f"array {name} has {array.ndim} axes, but {len(names)} are named: {axes}"
         raise StorageError(message)
+    has_pixels = "row" in names
+    chunks = [
+        1 if axis == "slice" and has_pixels else max(size, 1)
+        for axis, size in zip(names, array.shape, strict=True)
+    ]
     parent, _, last = name.rpartition("/")
-    chunks = [1 if axis == "slice" else max(size, 1) for axis, size in zip(names, array.shape, strict=True)]
     (group.require_group(parent) if parent else group).create_array(
         last,
         data=np.ascontiguousarray(array),
         chunks=tuple(chunks),
-        compressors=zarr.codecs.ZstdCodec(level=3),
+        # Chunks beside each other, not each in folders of its own: every folder is one more to force to disk.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        compressors=zarr.codecs.ZstdCodec(level=_COMPRESSION_LEVEL),
         fill_value=np.nan if array.dtype.kind == "f" else 0,
         dimension_names=names,
         attributes={"units": units},
@@ -178,16 +186,16 @@ def stored_roles(group: zarr.Group) -> tuple[Role, ...]:
 
 def write_stack(group: zarr.Group, stack: EchoStack) -> None:
     """Write an echo stack under its role."""
-    role = stack.role
-    write_array(group, f"{role}/echoes", stack.echoes, "a.u.", "slice ti row col")
-    write_array(group, f"{role}/ti_ms", stack.ti_ms, "ms", "slice ti")
-    write_array(group, f"{role}/acquisition_index", stack.acquisition_index, "1", "slice ti")
-    write_array(group, f"{role}/positions_mm", np.array(stack.positions_mm), "mm", "slice lps")
     attributes: dict[str, Any] = {name: getattr(stack, name) for name in _STACK_ATTRIBUTES}
     attributes["acquired_at"] = None if stack.acquired_at is None else stack.acquired_at.isoformat()
     attributes["study_date"] = None if stack.study_date is None else stack.study_date.isoformat()
     attributes["sources"] = [[asdict(source) for source in sources] for sources in stack.sources]
-    group.require_group(role).attrs.update(attributes)
+    # All at once: `attrs` would write the metadata anew for each of them.
+    own = group.require_group(stack.role).update_attributes(attributes)
+    write_array(own, "echoes", stack.echoes, "a.u.", "slice ti row col")
+    write_array(own, "ti_ms", stack.ti_ms, "ms", "slice ti")
+    write_array(own, "acquisition_index", stack.acquisition_index, "1", "slice ti")
+    write_array(own, "positions_mm", np.array(stack.positions_mm), "mm", "slice lps")
 
 
 def read_stack(group: zarr.Group, role: Role) -> EchoStack:

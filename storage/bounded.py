@@ -6,39 +6,30 @@ and raw bytes that are checked here (see `storage.bounded_wire` for why there ar
 
 import atexit
 import errno
-import fcntl
 import math
-import os
-import select
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-import numpy as np
-from jaxtyping import Float32
-
+from storage.bounded_process import ChildProcess, DeadChildError
 from storage.bounded_wire import (
     adapter,
     pack_instances,
-    read_message,
     source_text,
     unpack_frames,
     unpack_guide,
     unpack_instances,
-    write_message,
 )
-from storage.config import NiftiLabels, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.dicom_pixels import Frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
 from storage.guide import Guide
+from storage.header_read import FileHeader, HeaderPart
 from storage.zipped import MIB, ZipMember
 
 WALL_FACTOR = 10.0
@@ -47,20 +38,37 @@ WALL_FACTOR = 10.0
 UNPACK_MIB_PER_S = 10.0
 """Speed at which a zip file is unpacked at least, hashing included."""
 
-START_S = 120.0
-"""Longest time until a child has loaded its libraries; the machine may be busy [s]."""
-
+BATCH = 100
+"""Files that are asked for at once, so that the child need not wait for the next question."""
 
 Value = TypeVar("Value")
 
 
-class _DeadChildError(Exception):
-    """The child ended, or had to be ended, before it answered."""
+@dataclass(frozen=True, slots=True)
+class _Question(Generic[Value]):
+    """What is asked of one file."""
 
-    def __init__(self, how: str, *, may_pass: bool) -> None:
-        super().__init__(how)
-        self.how = how
-        self.may_pass = may_pass
+    path: Path
+    """The file."""
+    source: FileSource | None
+    """Its stand-in."""
+    request: dict[str, Any]
+    """What to do with it."""
+    take: Callable[[Any, bytearray], Value]
+    """Checks the answer."""
+    more_s: float = 0.0
+    """Processor time beyond that of a file of an upload [s]."""
+
+    def outcome(self, text: dict[str, Any], raw: bytearray) -> Value | RefusedError | OSError:
+        """Give what the child's answer amounts to."""
+        if "refused" in text:
+            return RefusedError(str(text["refused"]))
+        if "unreadable" in text:
+            return OSError(int(text["errno"] or errno.EIO), str(text["unreadable"]))
+        try:
+            return self.take(text, raw)
+        except (ValueError, LookupError, TypeError):
+            return RefusedError(_named(self.source, "what its reader says of it does not fit its kind"))
 
 
 class BoundedReader:
@@ -85,12 +93,13 @@ class BoundedReader:
         self._wall_factor = wall_factor
         self._zip_rules = rules
         self._read_s = rules.read_seconds
-        self._memory_bytes = int(rules.read_memory_mib * MIB)
-        self._module = module
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self.n_started = 0
+        self._child = ChildProcess(module, int(rules.read_memory_mib * MIB), wall_factor)
+
+    @property
+    def n_started(self) -> int:
         """Children started so far."""
+        return self._child.n_started
 
     def __enter__(self) -> Self:
         return self
@@ -100,13 +109,7 @@ class BoundedReader:
 
     def close(self) -> None:
         """End the child; the next request starts another."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._child = None
+        self._child.close()
 
     def read_identity(self, path: Path, source: FileSource) -> tuple[str, date | None] | None:
         """PatientID and StudyDate of a file; None where it is not DICOM.
@@ -129,23 +132,61 @@ class BoundedReader:
 
     def read_file(self, path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         """Images of a file, as `storage.dicom_read.read_file`."""
-        return self._ask(
-            path, source, {"do": "images"}, lambda text, _: unpack_instances(text["images"], path, source)
-        )
+        return _value(self.read_files([(path, source)])[0])
 
-    def read_frames(self, instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row col"]:
-        """Pixels of images of one file, as `storage.dicom_pixels.read_frames`."""
-        path, source = instances[0].path, instances[0].source
-        expected = (len(instances), *(instances[0].shape or ()))
+    def read_files(
+        self, files: Sequence[tuple[Path, FileSource]]
+    ) -> list[tuple[Instance, ...] | RefusedError | OSError | None]:
+        """Read the images of many files, as `read_file`; what that raises stands in the place of the file."""
 
-        def take(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row col"]:  # noqa: ANN401
-            frames = unpack_frames(text["shape"], raw)
-            if frames.shape != expected:
-                message = f"frames of shape {frames.shape}, expected {expected}"
-                raise ValueError(message)
-            return frames
+        def question(path: Path, source: FileSource) -> _Question[tuple[Instance, ...] | None]:
+            return _Question(
+                path, source, {"do": "images"}, lambda text, _: unpack_instances(text["images"], path, source)
+            )
 
-        return self._ask(path, source, {"do": "frames", "instances": pack_instances(instances)}, take)
+        return self._ask_all([question(path, source) for path, source in files])
+
+    def read_frames(self, files: Sequence[Sequence[Instance]]) -> list[Frames | RefusedError | OSError]:
+        """Read the pixels of many files, each as `storage.dicom_pixels.read_frames`, or its error."""
+
+        def question(images: Sequence[Instance]) -> _Question[Frames]:
+            expected = (len(images), *(images[0].shape or ()))
+
+            def take(text: Any, raw: bytearray) -> Frames:  # noqa: ANN401
+                frames = unpack_frames(text["shape"], raw)
+                if frames.shape != expected:
+                    message = f"frames of shape {frames.shape}, expected {expected}"
+                    raise ValueError(message)
+                return frames
+
+            request = {"do": "frames", "instances": pack_instances(images)}
+            return _Question(images[0].path, images[0].source, request, take)
+
+        return self._ask_all([question(images) for images in files])
+
+    def read_header(
+        self,
+        path: Path,
+        source: FileSource,
+        privacy: PrivacyConfig,
+        key: bytes,
+        subject_id: str,
+        part: HeaderPart,
+    ) -> FileHeader:
+        """Read and clean a file's header, as `storage.header_read.read_file_header`."""
+        request = {
+            "do": "header",
+            "privacy": privacy.model_dump(mode="json"),
+            "key": key.hex(),
+            "subject_id": subject_id,
+            "part": part,
+        }
+
+        def take(text: Any, _: bytearray) -> FileHeader:  # noqa: ANN401
+            found: FileHeader = adapter(FileHeader).validate_python(text["header"])
+            return found
+
+        return self._ask(path, source, request, take)
 
     def read_seg(self, path: Path, source: FileSource) -> Guide:
         """Guide of a DICOM segmentation, as `storage.guide.read_seg`."""
@@ -185,119 +226,42 @@ class BoundedReader:
         take: Callable[[Any, bytearray], Value],
         more_s: float = 0.0,
     ) -> Value:
+        return _value(self._ask_all([_Question(path, source, request, take, more_s)])[0])
+
+    def _ask_all(self, questions: Sequence[_Question[Value]]) -> list[Value | RefusedError | OSError]:
         """Ask the child, once more where it died of what may have been the machine's fault."""
-        cpu_s = math.ceil(self._read_s + more_s)
-        wall_s = math.ceil(self._wall_factor * cpu_s)
-        full = {
-            **request,
-            "path": str(path),
-            "source": source_text(source) if source else None,
-            "cpu_s": cpu_s,
-            "wall_s": wall_s,
-        }
+        requests = [self._request(question) for question in questions]
+        outcomes: list[Value | RefusedError | OSError] = []
+        died_at = -1
         with self._lock:
-            for is_last in (False, True):
+            while len(outcomes) < len(questions):
+                start = len(outcomes)
                 try:
-                    text, raw = self._exchange(full)
-                    break
-                except _DeadChildError as death:
-                    self.close()
-                    if is_last or not death.may_pass:
-                        raise RefusedError(_named(source, death.how)) from None
-        if "refused" in text:
-            raise RefusedError(str(text["refused"]))
-        if "unreadable" in text:
-            raise OSError(int(text["errno"] or errno.EIO), str(text["unreadable"]))
-        try:
-            return take(text, raw)
-        except (ValueError, LookupError, TypeError):
-            raise RefusedError(_named(source, "what its reader says of it does not fit its kind")) from None
+                    for text, raw in self._child.exchange(requests[start : start + BATCH]):
+                        outcomes.append(questions[len(outcomes)].outcome(text, raw))
+                except DeadChildError as death:
+                    n_done = len(outcomes)
+                    if not death.may_pass or died_at == n_done:
+                        outcomes.append(RefusedError(_named(questions[n_done].source, death.how)))
+                    else:
+                        died_at = n_done
+        return outcomes
 
-    def _exchange(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytearray]:
-        child = self._running_child()
-        if child.stdin is None or child.stdout is None:
-            message = "the child was started without pipes"
-            raise RuntimeError(message)
-        try:
-            write_message(child.stdin, request)
-            text, raw = self._receive(child, request["wall_s"])
-        except (BrokenPipeError, EOFError, TimeoutError):
-            raise self._death(child, request["cpu_s"]) from None
-        except (ValueError, UnicodeDecodeError):
-            raise _DeadChildError("its reading gave no answer that can be read", may_pass=False) from None
-        except BaseException:  # the answer that is still to come is not that of the next file
-            self.close()
-            raise
-        return adapter(dict[str, Any]).validate_python(text), raw
+    def _request(self, question: _Question[Any]) -> dict[str, Any]:
+        cpu_s = math.ceil(self._read_s + question.more_s)
+        return {
+            **question.request,
+            "path": str(question.path),
+            "source": source_text(question.source) if question.source else None,
+            "cpu_s": cpu_s,
+            "wall_s": math.ceil(self._wall_factor * cpu_s),
+        }
 
-    def _receive(self, child: subprocess.Popen[bytes], wall_s: float) -> tuple[Any, bytearray]:
-        if child.stdout is None:
-            raise EOFError
-        descriptor = child.stdout.fileno()
-        deadline = time.monotonic() + wall_s
 
-        def read(size: int) -> bytearray:
-            data = bytearray(size)
-            rest = memoryview(data)
-            while rest:
-                ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    raise TimeoutError
-                n_read = os.readv(descriptor, [rest])
-                if not n_read:
-                    raise EOFError
-                rest = rest[n_read:]
-            return data
-
-        return read_message(read, self._memory_bytes)
-
-    def _death(self, child: subprocess.Popen[bytes], cpu_s: int) -> _DeadChildError:
-        """Say how the child died; one that still runs has used up its time."""
-        try:
-            code = child.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGALRM
-        if code == -signal.SIGXCPU:
-            how = f"reading it takes more than {cpu_s} s of processor time (uploads.read_seconds)"
-            return _DeadChildError(how, may_pass=False)
-        if code == -signal.SIGALRM:
-            factor = self._wall_factor
-            how = f"reading it had no end after {factor * cpu_s:g} s ({factor:g} x uploads.read_seconds)"
-            return _DeadChildError(how, may_pass=False)
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _DeadChildError(f"it crashes its reader ({name}); export it again", may_pass=True)
-
-    def _running_child(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is not None:
-            self.close()
-        if self._child is None:
-            self._child = self._start()
-        return self._child
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        search_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, str(self._memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what a parser says may quote the file
-            cwd="/",
-            env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        self.n_started += 1
-        if child.stdout is not None:  # a whole image at once, not 64 KiB a turn
-            with suppress(OSError):
-                fcntl.fcntl(child.stdout.fileno(), fcntl.F_SETPIPE_SZ, MIB)
-        try:
-            self._receive(child, START_S)
-        except (EOFError, TimeoutError, ValueError):
-            child.kill()
-            child.wait()
-            message = (
-                f"the process that reads uploads does not start; try python -m {self._module} 1000000000"
-            )
-            raise OSError(errno.ECHILD, message) from None
-        return child
+def _value(outcome: Value | RefusedError | OSError) -> Value:
+    if isinstance(outcome, RefusedError | OSError):
+        raise outcome
+    return outcome
 
 
 @cache

@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,12 +18,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
-from storage.config import NiftiLabels, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
 from storage.dicom_open import keep_files
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.guide import read_nifti, read_seg
+from storage.header_read import read_file_header
 from storage.zipped import MIB, ZipMember, list_members, unpack_members
 
 Answer = tuple[Any, bytes]
@@ -50,10 +52,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     write_message(answers, {"ready": True})
     while head := requests.read(HEAD.size):
-        request = json.loads(requests.read(HEAD.unpack(head)[0]))
-        with _Limits(request):
-            answer = _answer(request, memory_bytes)
-        write_message(answers, *answer)
+        for request in json.loads(requests.read(HEAD.unpack(head)[0])):
+            with _Limits(request):
+                answer = _answer(request, memory_bytes)
+            write_message(answers, *answer)
 
 
 def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:
@@ -68,7 +70,9 @@ def _answer(request: dict[str, Any], memory_bytes: int) -> Answer:
         if isinstance(first, OSError) and first.errno not in _PARSERS_OWN:
             return {"unreadable": os_reason(first), "errno": first.errno}, b""
         return {"refused": _named(request, "it is broken (OSError); export it again")}, b""
-    except Exception as error:  # noqa: BLE001 (the border: what no reader foresaw costs one file as well)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 (the border; decoders in Rust panic so)
         how = f"it cannot be read ({type(error).__name__}); export it again"
         return {"refused": _named(request, how)}, b""
 
@@ -129,6 +133,18 @@ def _read_frames(request: dict[str, Any]) -> Answer:
     return {"shape": frames.shape}, frames.tobytes()
 
 
+def _read_header(request: dict[str, Any]) -> Answer:
+    header = read_file_header(
+        Path(request["path"]),
+        _source(request),
+        PrivacyConfig.model_validate_json(json.dumps(request["privacy"])),
+        bytes.fromhex(request["key"]),
+        request["subject_id"],
+        request["part"],
+    )
+    return {"header": asdict(header)}, b""
+
+
 def _read_seg(request: dict[str, Any]) -> Answer:
     text, raw = pack_guide(read_seg(Path(request["path"]), _source(request)))
     return {"guide": text}, raw
@@ -156,6 +172,7 @@ HANDLERS: dict[str, Handler] = {
     "identity": _read_identity,
     "images": _read_images,
     "frames": _read_frames,
+    "header": _read_header,
     "seg": _read_seg,
     "nifti": _read_nifti,
     "list zip": _list_zip,

@@ -24,6 +24,7 @@ from storage.dicom_dialect import (
     TimeValue,
     Vendor,
 )
+from storage.raw_values import element_value
 
 Scopes = Sequence[pydicom.Dataset]
 """Where an attribute of one frame may stand, the most particular place first."""
@@ -67,10 +68,9 @@ def first_value(scopes: Scopes, keyword: str) -> Any:  # noqa: ANN401
     """Give the attribute's value from the first scope that has one."""
     tag = _tag(keyword)
     for scope in scopes:
-        if tag in scope:  # far quicker than to ask by name, where most are absent
-            value = scope[tag].value
-            if value is not None and value != "":
-                return value
+        value = element_value(scope, tag)
+        if value is not None and value != "":
+            return value
     return None
 
 

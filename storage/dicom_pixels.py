@@ -1,18 +1,24 @@
 """Decode the pixels of a DICOM file, once for all its frames, to the values the scanner means."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pydicom
 from jaxtyping import Float32
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from storage.dicom_open import open_whole
 from storage.dicom_read import Instance, guarded, naming_the_file
 from storage.errors import RefusedError
 
-FrameReader = Callable[[Sequence[Instance]], Float32[np.ndarray, "frame row col"]]
-"""What `read_frames` does; intake may have it done in a process of its own."""
+Frames = Float32[np.ndarray, "frame row col"]
+"""Pixels of some frames of one file [a.u.]. Functions made for each file name it: its making takes as
+long as their work."""
+
+FrameReader = Callable[[Sequence[Sequence[Instance]]], Iterable[Frames | RefusedError]]
+"""What `read_files_frames` does; intake may have it done in a process of its own."""
 
 MAX_PIXELS = 64 * 2**20
 """Most pixels of a file, all frames together; a few compressed bytes may promise more than memory holds."""
@@ -39,11 +45,11 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
     """
     first = instances[0]
 
-    def read() -> Float32[np.ndarray, "frame row col"]:
+    def read() -> Frames:
         dataset = open_whole(first.path)
         _check_pixel_data(dataset, instances)
         rows, cols = first.shape or (0, 0)
-        stored = dataset.pixel_array.reshape(first.n_frames, rows, cols)
+        stored = _stored(dataset).reshape(first.n_frames, rows, cols)
         slopes = np.array([instance.rescale.slope for instance in instances], dtype=np.float32)
         intercepts = np.array([instance.rescale.intercept for instance in instances], dtype=np.float32)
         frames = stored[[instance.frame_index for instance in instances]].astype(np.float32)
@@ -55,6 +61,34 @@ def read_frames(instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row
         message = f"{first.source}: pixel values are not finite numbers"
         raise RefusedError(message)
     return pixels
+
+
+def _stored(dataset: pydicom.Dataset) -> np.ndarray[Any, Any]:
+    """Give the stored values; of plain files without what pydicom checks and copies on the way."""
+    bits = dataset.get("BitsStored")
+    is_plain = (
+        dataset.get("BitsAllocated") == 16
+        and dataset.get("PixelRepresentation") == 0
+        and isinstance(bits, int)
+        and 0 < bits <= 16
+        and dataset.get("PhotometricInterpretation") == "MONOCHROME2"
+        and dataset.file_meta.TransferSyntaxUID in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    )
+    if not is_plain:
+        return dataset.pixel_array
+    # Bits that are not stored may hold an overlay.
+    return np.frombuffer(dataset.PixelData, "<u2") & np.uint16(2**bits - 1)
+
+
+def read_files_frames(
+    files: Sequence[Sequence[Instance]],
+) -> Iterator[Float32[np.ndarray, "frame row col"] | RefusedError]:
+    """Decode many files by `read_frames`; a file that is refused gives its error."""
+    for instances in files:
+        try:
+            yield read_frames(instances)
+        except RefusedError as error:
+            yield error
 
 
 def _check_pixel_data(dataset: pydicom.Dataset, instances: Sequence[Instance]) -> None:

@@ -84,6 +84,7 @@ PARSE_ERRORS = (
     EOFError,
     LookupError,
     RuntimeError,
+    StopIteration,
     TypeError,
     ValueError,
     struct.error,
@@ -368,7 +369,7 @@ def _moment_of(scopes: Scopes, time_keyword: str, date_keyword: str = "StudyDate
 
 def _image_type(scopes: Scopes) -> tuple[str, ...]:
     value = first_value(scopes, "FrameType") or first_value(scopes, "ImageType")
-    items: Sequence[Any] = value if isinstance(value, MultiValue) else [value or ""]
+    items: Sequence[Any] = value if isinstance(value, MultiValue | list) else [value or ""]
     return tuple(str(item).strip() for item in items)
 
 

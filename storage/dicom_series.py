@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from storage.acquisition import Echo, Frame, choose_acquisition, refused_file, split_acquisitions
 from storage.config import IntakeConfig, SeriesRule, n_images
-from storage.dicom_pixels import FrameReader, read_frames
+from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import (
@@ -31,6 +31,8 @@ from storage.geometry import (
     positions_along_normal,
 )
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
+
+_Place = tuple[Vector, tuple[float, ...], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +104,7 @@ class IntakeResult:
 
 
 def assemble(
-    instances: Iterable[Instance], intake: IntakeConfig, read_frames: FrameReader = read_frames
+    instances: Iterable[Instance], intake: IntakeConfig, read_frames: FrameReader = read_files_frames
 ) -> IntakeResult:
     """Group a visit's images into the native and the post-contrast echo stack.
 
@@ -116,7 +118,7 @@ def assemble(
     intake
         Rules of the trial.
     read_frames
-        Reads the pixels of some frames of one file.
+        Reads the pixels of some frames of each of many files.
 
     Raises
     ------
@@ -149,31 +151,45 @@ def _read_files(
     for role in ROLES:
         for instance in series.by_role[role]:
             files[instance.source].append((role, instance))
+    order = sorted(files, key=place)
+    places: dict[FileSource, list[_Place] | RefusedError] = {}
+    for source in order:
+        try:
+            places[source] = _places([image for _, image in files[source]])
+        except RefusedError as error:
+            places[source] = error
+    sound = [source for source in order if not isinstance(places[source], RefusedError)]
+    pixels = dict(
+        zip(sound, read_frames([[image for _, image in files[source]] for source in sound]), strict=True)
+    )
     refused: list[RefusedFile] = []
     frames: dict[Role, list[Frame]] = {"native": [], "post": []}
     seen: dict[str, FileSource] = {}
-    for source in sorted(files, key=place):
-        roles, images = zip(*files[source], strict=True)
-        try:
-            read = _read_file(images, read_frames)
-        except RefusedError as error:
-            refused.append(refused_file(images[0], error.reason))
+    for source in order:
+        first_image = files[source][0][1]
+        of_file, arrays = places[source], pixels.get(source, ())
+        if isinstance(of_file, RefusedError):
+            refused.append(refused_file(first_image, of_file.reason))
             continue
-        first = seen.setdefault(images[0].sop_instance_uid, source)
+        if isinstance(arrays, RefusedError):
+            refused.append(refused_file(first_image, arrays.reason))
+            continue
+        first = seen.setdefault(first_image.sop_instance_uid, source)
         if first is source:
-            for role, frame in zip(roles, read, strict=True):
-                frames[role].append(frame)
+            for (role, image), where, array in zip(files[source], of_file, arrays, strict=True):
+                frames[role].append(Frame(image, *where, array))
         elif first.sha256 != source.sha256:
             reason = f"has the SOPInstanceUID of {first} but other content; the first stands"
-            refused.append(refused_file(images[0], reason))
+            refused.append(refused_file(first_image, reason))
     return frames, tuple(refused)
 
 
-def _read_file(images: Sequence[Instance], read_frames: FrameReader) -> list[Frame]:
+def _places(images: Sequence[Instance]) -> list[_Place]:
+    """Give position, orientation and pixel spacing of each frame of a file."""
     if images[0].kind != "mr":
         message = "is no MR image; export MR Image Storage or Enhanced MR Image Storage"
         raise RefusedError(message)
-    places = []
+    places: list[_Place] = []
     for image in images:
         position, orientation, spacing = image.position_mm, image.orientation, image.pixel_spacing_mm
         if position is None or orientation is None or spacing is None or not is_orthonormal(orientation):
@@ -181,8 +197,7 @@ def _read_file(images: Sequence[Instance], read_frames: FrameReader) -> list[Fra
             message = f"{which}its position, orientation or pixel spacing is missing or no geometry"
             raise RefusedError(message)
         places.append((position, orientation, spacing))
-    pixels = read_frames(images)
-    return [Frame(image, *place, array) for image, place, array in zip(images, places, pixels, strict=True)]
+    return places
 
 
 def _assemble_roles(

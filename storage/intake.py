@@ -2,9 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float32
 
 from storage.bounded import BoundedReader, shared_reader
 from storage.config import GuideConfig, IntakeConfig
-from storage.dicom_read import FileSource, Instance, describe_files, is_dicom, naming_the_file
+from storage.dicom_read import FileSource, Instance, describe_files, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile
 from storage.guide import Guide, is_nifti, place_guide
@@ -143,39 +144,59 @@ class _ReadFiles:
     decoded: set[FileSource]
     """Files whose pixels could be read."""
 
-    def read_frames(self, instances: Sequence[Instance]) -> Float32[np.ndarray, "frame row col"]:
-        """Read pixels of one file."""
-        source = instances[0].source
-        with naming_the_file(source):
-            frames = self.readers[source.upload_id].read_frames(instances)
-        self.decoded.add(source)
-        return frames
+    def read_frames(
+        self, files: Sequence[Sequence[Instance]]
+    ) -> Iterator[Float32[np.ndarray, "frame row col"] | RefusedError]:
+        """Read the pixels of many files, ordered by upload."""
+        for upload_id, of_upload in groupby(files, key=lambda images: images[0].source.upload_id):
+            wanted = list(of_upload)
+            for images, outcome in zip(wanted, self.readers[upload_id].read_frames(wanted), strict=True):
+                source = images[0].source
+                if isinstance(outcome, OSError):
+                    with naming_the_file(source):
+                        raise outcome
+                if not isinstance(outcome, RefusedError):
+                    self.decoded.add(source)
+                yield outcome
 
 
 def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles:
     read = _ReadFiles([], {}, [], {}, set(), set())
     for upload in uploads:
         reader = read.readers[upload.upload_id] = shared_reader(upload.rules)
-        for file in upload.files:
-            source = FileSource(upload.upload_id, file.number, file.sha256)
+        sources = [FileSource(upload.upload_id, file.number, file.sha256) for file in upload.files]
+        images = [
+            (file.path, source)
+            for file, source in zip(upload.files, sources, strict=True)
+            if not is_nifti(file.path)
+        ]
+        outcomes = dict(zip((source for _, source in images), reader.read_files(images), strict=True))
+        for file, source in zip(upload.files, sources, strict=True):
             try:
                 with naming_the_file(source):
-                    _read_file(read, reader, file, source, intake.guide)
+                    _read_file(read, reader, file, source, outcomes.get(source), intake.guide)
             except RefusedError as error:
                 read.refused.append(_refused_file(source, file.path, error.reason))
     return read
 
 
 def _read_file(
-    read: _ReadFiles, reader: BoundedReader, file: UploadFile, source: FileSource, rules: GuideConfig
+    read: _ReadFiles,
+    reader: BoundedReader,
+    file: UploadFile,
+    source: FileSource,
+    found: tuple[Instance, ...] | RefusedError | OSError | None,
+    rules: GuideConfig,
 ) -> None:
+    """Sort in a file, whose images were ``found``; a guide is read here."""
     if is_nifti(file.path):
         if file.sha256 not in read.guides:
             roles = _roles_by_name(file.site_path.rpartition("/")[2], rules)
             guide = reader.read_nifti(file.path, source, rules.nifti_labels)
             read.guides[file.sha256] = _NamedGuide(guide, roles)
         return
-    found = reader.read_file(file.path, source) if is_dicom(file.path) else None
+    if isinstance(found, RefusedError | OSError):
+        raise found
     if found is None:
         reason = why_no_image(file.path, file.site_path)
         if reason is not None:

@@ -4,31 +4,22 @@ It lies in ``<role>/source`` of a visit's store, where `[privacy] headers` of tr
 exported as DICOM refers to the source images by it.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pydicom
 import zarr
 
+from storage.bounded import shared_reader
 from storage.config import PrivacyConfig
-from storage.deidentify import clean_header, key_id, needed_key
-from storage.dicom_read import PARSE_ERRORS, FileSource, naming_the_file
+from storage.deidentify import key_id, needed_key
+from storage.dicom_read import naming_the_file
 from storage.dicom_series import EchoStack
-from storage.errors import RefusedError
+from storage.header_read import FileHeader
 from storage.series_rules import Role
 from storage.upload import Upload
 
 _SOURCE = "source"
-_FRAMES = "PerFrameFunctionalGroupsSequence"
-_REFERENCES = {
-    "SOPClassUID": "sop_class_uid",
-    "SOPInstanceUID": "sop_instance_uid",
-    "SeriesInstanceUID": "series_instance_uid",
-    "StudyInstanceUID": "study_instance_uid",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class SourceHeader:
 def read_source_header(
     stack: EchoStack, uploads: Sequence[Upload], privacy: PrivacyConfig, key: bytes, subject_id: str
 ) -> SourceHeader:
-    """Read and clean what a stack's files say of themselves.
+    """Read and clean what a stack's files say of themselves, in the child process with limits.
 
     Parameters
     ----------
@@ -71,61 +62,33 @@ def read_source_header(
     UnreadableError
         If the machine cannot read a file.
     """
-    paths = {(upload.upload_id, file.number): file.path for upload in uploads for file in upload.files}
-    read: dict[tuple[str, int], dict[str, Any]] = {}
+    files = {(upload.upload_id, file.number): file.path for upload in uploads for file in upload.files}
+    readers = {upload.upload_id: shared_reader(upload.rules) for upload in uploads}
+    read: dict[tuple[str, int], FileHeader] = {}
     for source in (source for sources in stack.sources for source in sources):
         place = (source.upload_id, source.file_number)
         if place not in read:
-            # Only the first header is kept; of the others the references are enough.
-            read[place] = read_file_header(
-                paths[place], source, privacy, key, subject_id, part="references" if read else "all"
-            )
+            with naming_the_file(source):
+                # Only the first header is kept; of the others the references are enough.
+                read[place] = readers[source.upload_id].read_header(
+                    files[place], source, privacy, key, subject_id, part="references" if read else "all"
+                )
 
     def uids(name: str) -> tuple[tuple[str, ...], ...]:
         return tuple(
-            tuple(str(read[source.upload_id, source.file_number][name]) for source in sources)
+            tuple(str(getattr(read[source.upload_id, source.file_number], name)) for source in sources)
             for sources in stack.sources
         )
 
     first = next(iter(read.values()))
     return SourceHeader(
-        header=first["header"],
+        header=first.header or {},
         sop_class_uids=uids("sop_class_uid"),
         sop_instance_uids=uids("sop_instance_uid"),
         series_instance_uids=uids("series_instance_uid"),
-        study_instance_uid=first["study_instance_uid"],
+        study_instance_uid=first.study_instance_uid,
         key_id=key_id(key),
     )
-
-
-def read_file_header(
-    path: Path,
-    source: FileSource,
-    privacy: PrivacyConfig,
-    key: bytes,
-    subject_id: str,
-    part: Literal["all", "references"],
-) -> dict[str, Any]:
-    """Read one file's header and clean it; the answer is JSON.
-
-    Raises
-    ------
-    RefusedError
-        If the header cannot be read.
-    UnreadableError
-        If the machine cannot read the file.
-    """
-    wanted: list[Any] | None = list(_REFERENCES) if part == "references" else None
-    try:
-        with naming_the_file(source), warnings.catch_warnings(action="ignore"):
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
-            header = clean_header(dataset, privacy, key, subject_id)
-            header.pop(_FRAMES, None)
-            references = {name: str(header.get(keyword, "")) for keyword, name in _REFERENCES.items()}
-            return {**references, "header": header.to_json_dict() if part == "all" else None}
-    except PARSE_ERRORS as error:
-        message = f"{source}: its header cannot be read ({type(error).__name__}); export it again"
-        raise RefusedError(message) from None  # the parser's text may quote the file
 
 
 def read_source_headers(
@@ -148,7 +111,7 @@ def read_source_headers(
 
 def write_source_header(store: zarr.Group, role: Role, source: SourceHeader) -> None:
     """Keep a role's source beside its echoes."""
-    store.require_group(f"{role}/{_SOURCE}").attrs.update(asdict(source))
+    store.require_group(f"{role}/{_SOURCE}").update_attributes(asdict(source))
 
 
 def stored_source_header(store: zarr.Group, role: Role) -> SourceHeader | None:

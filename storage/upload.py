@@ -1,10 +1,9 @@
 """Uploads: the folders and zip files of incoming/, whether they have arrived, and what is in them."""
 
-import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,15 @@ from storage.config import UploadsConfig
 from storage.digest import canonical_digest, file_digest
 from storage.errors import RefusedError, UploadChangedError, os_reason
 from storage.unpacked import unpacking_folder
+from storage.upload_entry import (
+    Entry,
+    is_as_listed,
+    look_at,
+    named_files,
+    printable,
+    without_common_folders,
+    without_marker,
+)
 from storage.zipped import MIB, unpacked_name
 
 INCOMING = "incoming"
@@ -42,7 +50,7 @@ class UploadListing:
     @property
     def site_name(self) -> str:
         """What the site calls it; for quarantine only."""
-        return _printable(self.path.name)
+        return printable(self.path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +97,6 @@ class Upload:
         return self.path.name[: -len(ZIP_SUFFIX)] if _is_zip(self.path) else self.path.name
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What stands under one name of incoming/."""
-
-    name: str
-    """The name; a rule may read the subject from it."""
-    files: tuple[tuple[str, os.stat_result], ...]
-    """Relative name and status of all that is no folder, sorted by name."""
-    changed_ns: int
-    """Newest time of any file or folder in it."""
-    is_folder: bool
-    """Whether it is a folder."""
-
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.name}\0".encode())
-        for name, status in self.files:
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
-
-
 def list_uploads(root: Path, rules: UploadsConfig) -> tuple[UploadListing, ...]:
     """List incoming/ by name, without opening a file or following a symbolic link.
 
@@ -126,7 +114,7 @@ def list_uploads(root: Path, rules: UploadsConfig) -> tuple[UploadListing, ...]:
 def list_upload(path: Path, rules: UploadsConfig) -> UploadListing:
     """List one entry of incoming/; whatever is wrong with it is said in the listing."""
     try:
-        entry = _look_at(path)
+        entry = look_at(path)
     except (FileNotFoundError, NotADirectoryError):  # gone, or another kind of entry, since its name was read
         return UploadListing(path, _nameless_fingerprint(path, "arriving"), None, True, 0, rules)
     except OSError as error:
@@ -161,12 +149,12 @@ def hash_upload(listing: UploadListing) -> Upload:
         if _is_zip(listing.path):
             named = stack.enter_context(_unpacked(listing.path, listing.fingerprint, listing.rules))
         else:
-            named = _named_files(listing.path)
-        named = _without_marker(named, listing.rules.marker_file)
+            named = _folder_files(listing.path)
+        named = without_marker(named, listing.rules.marker_file)
         files = tuple(_hash_file(number, name, path, listing) for number, (name, path) in enumerate(named, 1))
-    if not _is_as_listed(listing.path, listing.fingerprint):
+    if not is_as_listed(listing.path, listing.fingerprint):
         raise UploadChangedError(_CHANGED)
-    names = _without_common_folders([name for name, _ in named])
+    names = without_common_folders([name for name, _ in named])
     digest = canonical_digest([[name, file.sha256] for name, file in zip(names, files, strict=True)])
     return Upload(
         upload_id=f"u-{digest[:10]}",
@@ -201,7 +189,7 @@ def open_upload(upload: Upload) -> Iterator[Upload]:
         return
     with _unpacked(upload.path, upload.fingerprint, upload.rules) as members:
         paths = dict(members)
-        prefix = f"{_printable(upload.path.name)}/"
+        prefix = f"{printable(upload.path.name)}/"
         names = [file.site_path.removeprefix(prefix) for file in upload.files]
         if not paths.keys() >= set(names):
             raise UploadChangedError(_CHANGED)
@@ -211,38 +199,19 @@ def open_upload(upload: Upload) -> Iterator[Upload]:
 
 def is_unchanged(upload: Upload) -> bool:
     """Whether the upload still lists as it did when it was read; False where it is gone."""
-    return _is_as_listed(upload.path, upload.fingerprint)
+    return is_as_listed(upload.path, upload.fingerprint)
 
 
 def reading_error(
     error: OSError, number: int, folder: Path, fingerprint: str
 ) -> RefusedError | UploadChangedError:
     """Give the error of an unreadable file, changed or refused; its text names no path."""
-    if isinstance(error, FileNotFoundError) or not _is_as_listed(folder, fingerprint):
+    if isinstance(error, FileNotFoundError) or not is_as_listed(folder, fingerprint):
         return UploadChangedError(_CHANGED)
     return RefusedError(f"file {number} cannot be read: {os_reason(error)}")
 
 
-def _look_at(path: Path) -> _Entry:
-    own_name, status = _printable(path.name), path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        return _Entry(own_name, ((own_name, status),), _newest_ns(status), is_folder=False)
-    files: list[tuple[str, os.stat_result]] = []
-    changed_ns = _newest_ns(status)
-    for name, entry in _walk(path):
-        status = entry.stat(follow_symlinks=False)
-        changed_ns = max(changed_ns, _newest_ns(status))
-        if not entry.is_dir(follow_symlinks=False):
-            files.append((_printable(name), status))
-    return _Entry(own_name, tuple(sorted(files, key=lambda file: file[0])), changed_ns, is_folder=True)
-
-
-def _newest_ns(status: os.stat_result) -> int:
-    # Copies may keep the time at which a scanner wrote a file; the change of status is when it came here.
-    return max(status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _has_arrived(path: Path, entry: _Entry, rules: UploadsConfig) -> bool:
+def _has_arrived(path: Path, entry: Entry, rules: UploadsConfig) -> bool:
     if rules.stable_minutes == 0:
         return True
     if rules.marker_file:
@@ -258,7 +227,7 @@ def _marker_name(zip_name: str, rules: UploadsConfig) -> str:
     return f"{zip_name}.{rules.marker_file}" if rules.marker_file else ""
 
 
-def _unusable_reason(path: Path, entry: _Entry, rules: UploadsConfig) -> str | None:
+def _unusable_reason(path: Path, entry: Entry, rules: UploadsConfig) -> str | None:
     irregular = sum(not stat.S_ISREG(status.st_mode) for _, status in entry.files)
     sizes = [status.st_size for _, status in entry.files]
     if not entry.is_folder and (irregular or not _is_zip(path)):
@@ -278,24 +247,11 @@ def _unusable_reason(path: Path, entry: _Entry, rules: UploadsConfig) -> str | N
     return None
 
 
-def _is_as_listed(path: Path, fingerprint: str) -> bool:
+def _folder_files(folder: Path) -> list[tuple[str, Path]]:
     try:
-        return _look_at(path).fingerprint() == fingerprint
-    except OSError:
-        return False
-
-
-def _named_files(folder: Path) -> list[tuple[str, Path]]:
-    """Relative name and path of each file of a folder, sorted by name."""
-    try:
-        found = [
-            (_printable(name), Path(entry.path))
-            for name, entry in _walk(folder)
-            if not entry.is_dir(follow_symlinks=False)
-        ]
+        return named_files(folder)
     except OSError:  # it could be walked when it was listed
         raise UploadChangedError(_CHANGED) from None
-    return sorted(found)
 
 
 @contextmanager
@@ -309,19 +265,19 @@ def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[li
             members = reader.list_zip(path)
             reader.unpack_zip(path, members, folder)
         except (RefusedError, OSError) as error:
-            if not _is_as_listed(path, fingerprint):
+            if not is_as_listed(path, fingerprint):
                 raise UploadChangedError(_CHANGED) from None
             if isinstance(error, OSError):
                 raise RefusedError(f"cannot be read: {os_reason(error)}") from None
             raise
         yield [
-            (_printable(member.name), folder / unpacked_name(number, member.name))
+            (printable(member.name), folder / unpacked_name(number, member.name))
             for number, member in enumerate(members, 1)
         ]
 
 
 def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> UploadFile:
-    site_path = f"{_printable(listing.path.name)}/{name}"
+    site_path = f"{printable(listing.path.name)}/{name}"
     is_zip = _is_zip(listing.path)
     try:
         size, digest = path.stat().st_size, file_digest(path)
@@ -331,46 +287,11 @@ def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> Up
     return UploadFile(number, listing.path if is_zip else path, site_path, size, digest)
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Give name and entry of all in a folder; a path may hold more folders than Python nests calls."""
-    folders = [("", str(folder))]
-    while folders:
-        prefix, path = folders.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                yield name, entry
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((f"{name}/", entry.path))
-
-
-def _without_marker(named: list[tuple[str, Path]], marker: str) -> list[tuple[str, Path]]:
-    names = _without_common_folders([name for name, _ in named if name != marker])
-    kept = [entry for entry in named if entry[0] != marker]
-    return [entry for entry, name in zip(kept, names, strict=True) if name != marker]
-
-
-def _without_common_folders(names: Sequence[str]) -> list[str]:
-    """Take off the folders that hold all files: whoever packs a folder may pack its name or not."""
-    folders = [name.split("/")[:-1] for name in names]
-    n_shared = 0
-    while folders and all(one[: n_shared + 1] == folders[0][: n_shared + 1] for one in folders):
-        if len(folders[0]) == n_shared:
-            break
-        n_shared += 1
-    return [name.split("/", n_shared)[-1] for name in names]
-
-
 def _is_zip(path: Path) -> bool:
     """Whether an upload is a zip file; a folder may have such a name, too."""
     return path.name.lower().endswith(ZIP_SUFFIX) and not path.is_dir()
 
 
-def _printable(name: str) -> str:
-    # Names that are no UTF-8 reach Python as surrogates; they are kept apart but made printable.
-    return name.encode(errors="backslashreplace").decode()
-
-
 def _nameless_fingerprint(path: Path, what: str) -> str:
     """Fingerprint of an entry whose files could not be listed; no listing of files has the same."""
-    return canonical_digest([_printable(path.name), what])
+    return canonical_digest([printable(path.name), what])

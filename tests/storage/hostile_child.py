@@ -14,6 +14,10 @@ from storage import bounded_child
 from storage.bounded_child import Answer
 
 
+class PanicException(BaseException):
+    """What a decoder written in Rust raises."""
+
+
 def _misbehave(request: dict[str, Any]) -> Answer:
     word = Path(request["path"]).read_text().split()[0]
     if word == "segfault":
@@ -29,6 +33,8 @@ def _misbehave(request: dict[str, Any]) -> Answer:
         os._exit(3)
     if word == "raise":
         raise UnicodeTranslateError("Jane Doe", 0, 1, "Jane Doe")
+    if word == "panic":
+        raise PanicException("Jane Doe")
     if word == "write":
         Path(request["path"]).with_name("written").write_text("x")
     if word == "print":
@@ -39,9 +45,9 @@ def _misbehave(request: dict[str, Any]) -> Answer:
         time.sleep(1)
     if word == "lie":
         return {"identity": [1, 2, 3]}, b""
-    return {"identity": ["S01", date(2026, 3, 4).isoformat()]}, b""
+    return {"identity": ["S01", date(2026, 3, 4).isoformat()], "images": None}, b""
 
 
 if __name__ == "__main__":
-    bounded_child.HANDLERS["identity"] = _misbehave
+    bounded_child.HANDLERS |= dict.fromkeys(("identity", "images"), _misbehave)
     bounded_child.main()

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
-from storage.config import TrialConfig
+from storage.bounded import shared_reader
+from storage.config import PrivacyConfig, TrialConfig
+from storage.dicom_read import FileSource, is_dicom
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError, RefusedFile
 from storage.intake import intake_visit
@@ -22,16 +25,44 @@ from storage.matching import match_upload
 from storage.plan import PlannedVisit
 from storage.quarantine import REASON_FILE, quarantine_file, quarantine_upload
 from storage.upload import INCOMING, Upload, hash_upload, list_uploads, open_upload
+from storage.vendor_write import Flavor, Syntax
 from tests.storage.drawn_uploads import (
+    NATIVE,
     SCANNED_AT,
+    SHAPE,
     demo_config,
     drawn_masks,
+    on_slices,
     stack_geometry,
     write_visit,
 )
+from tests.storage.vendor_series import write_flavor
 
 FILES_A_VISIT = 50
 ZIP_SHARE = 0.1
+
+SCANNED: tuple[tuple[Flavor, Syntax], ...] = (
+    ("siemens-ve", "jpeg-lossless"),
+    ("siemens-xa", "explicit"),
+    ("siemens-xa", "jpeg-2000"),
+    ("philips", "jpeg-ls"),
+    ("philips-enhanced", "explicit"),
+    ("philips-enhanced", "rle"),
+    ("ge", "deflated"),
+)
+"""Flavors and transfer syntaxes of the scanners' files."""
+
+SHORT = on_slices(NATIVE, 0)
+"""Series of the scanners' files: enhanced ones hold it in one file."""
+
+FRAME = (64, 64)
+"""Rows and columns of files in JPEG 2000, which has no smaller ones."""
+
+LARGE_SHARE = 0.1
+"""Share of the visits with such files."""
+
+KEY = bytes(range(32))
+PRIVACY = PrivacyConfig(headers="basic", dates="shift", keep_private=())
 
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 
@@ -110,6 +141,12 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
     packed = pydicom.dcmread(image)
     packed.compress(RLELossless)
     packed.save_as(folder / "rle.dcm")
+    scanned = {
+        f"{flavor}_{syntax}.dcm": write_flavor(
+            folder / f"{flavor}_{syntax}", flavor, SHORT, syntax, FRAME if syntax == "jpeg-2000" else SHAPE
+        )[0]
+        for flavor, syntax in SCANNED
+    }
     with zipfile.ZipFile(folder / "upload.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
         for file in files["native"][:4]:
             zipped.write(file, f"S01_a/{file.name}")
@@ -122,6 +159,7 @@ def write_seeds(folder: Path) -> dict[str, bytes]:
         "rle.dcm": (folder / "rle.dcm").read_bytes(),
         "a.nii": nifti,
         "b.nii.gz": gzip.compress(nifti, mtime=0),
+        **{name: path.read_bytes() for name, path in scanned.items()},
         "upload.zip": (folder / "upload.zip").read_bytes(),
     }
 
@@ -141,7 +179,8 @@ def _write_mutated(
 ) -> None:
     folder = root / INCOMING / "S01_a"
     shutil.copytree(sound / "S01_a", folder)
-    kinds = [name for name in seeds if not name.endswith(".zip")]
+    is_large = rng.random() < LARGE_SHARE  # one grid a visit, or all of it is refused at once
+    kinds = [name for name in seeds if not name.endswith(".zip") and ("2000" in name) == is_large]
     for number in range(n_files):
         name = kinds[rng.integers(len(kinds))]
         (folder / f"mutated_{number:04d}_{name}").write_bytes(mutate(name, seeds[name], rng))
@@ -170,6 +209,7 @@ def _take_in_visit(root: Path, upload: Upload, config: TrialConfig, report: Fuzz
     refused: tuple[RefusedFile, ...]
     others: frozenset[tuple[str, int]] = frozenset()
     with open_upload(upload) as opened:
+        _read_headers(opened)
         try:
             taken = intake_visit([opened], config.intake)
             refused = (*taken.refused_files, *taken.made_good_files)
@@ -190,6 +230,16 @@ def _take_in_visit(root: Path, upload: Upload, config: TrialConfig, report: Fuzz
             _count(report, "refused", reasons[one.number])
         else:
             _count(report, "no image" if (upload.upload_id, one.number) in others else "taken", "")
+
+
+def _read_headers(upload: Upload) -> None:
+    """Clean the header of every mutated file; of those that are taken, intake does."""
+    reader = shared_reader(upload.rules)
+    for file in upload.files:
+        if "mutated_" in file.site_path and is_dicom(file.path):
+            source = FileSource(upload.upload_id, file.number, file.sha256)
+            with suppress(RefusedError):
+                reader.read_header(file.path, source, PRIVACY, KEY, "S01", "all")
 
 
 def _count(report: FuzzReport, outcome: str, reason: str) -> None:

@@ -100,7 +100,7 @@ def test_an_array_carries_units_axes_and_chunks(tmp_path: Path) -> None:
 def test_a_lost_chunk_reads_as_nan(tmp_path: Path) -> None:
     """Zero would poison every mean."""
     path = _write(tmp_path)
-    (path / "native" / "t1_ms" / "c" / "1" / "0" / "0").unlink()
+    (path / "native" / "t1_ms" / "c.1.0.0").unlink()
     values = _read(tmp_path, "a")
     assert np.isnan(values[1]).all()
     assert not np.isnan(values[[0, 2]]).any()
@@ -237,7 +237,7 @@ def test_a_later_stage_holds_what_the_earlier_one_held(tmp_path: Path) -> None:
     with write_store(tmp_path, *VISIT, "b", extends="a") as group:
         _add_array(group)
     assert np.array_equal(_read(tmp_path, "b"), VALUES)
-    chunk = Path("native", "t1_ms", "c", "0", "0", "0")
+    chunk = Path("native", "t1_ms", "c.0.0.0")
     assert (path / chunk).samefile(store_path(tmp_path, *VISIT, "b") / chunk)
 
 

@@ -14,11 +14,14 @@ import pytest
 
 from storage.bounded import BoundedReader
 from storage.bounded_wire import unpack_frames
+from storage.config import PrivacyConfig
+from storage.deidentify import KEY_VARIABLE
 from storage.dicom_pixels import read_frames
-from storage.dicom_read import read_file
+from storage.dicom_read import FileSource, read_file
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError
 from storage.guide import Guide, read_nifti, read_seg
+from storage.header_read import HeaderPart, read_file_header
 from tests.storage.drawn_uploads import (
     BROKEN_DICOM,
     NATIVE,
@@ -30,6 +33,8 @@ from tests.storage.drawn_uploads import (
     write_series,
 )
 
+KEY = bytes(range(32))
+PRIVACY = PrivacyConfig(headers="basic", dates="shift", keep_private=())
 RULES = demo_config().uploads
 LABELS = demo_config().intake.guide.nifti_labels
 HOSTILE = "tests.storage.hostile_child"
@@ -80,7 +85,31 @@ def test_images_come_through_whole(tmp_path: Path, reader: BoundedReader) -> Non
     assert found == plain
     assert plain is not None
     assert found is not None
-    assert np.array_equal(reader.read_frames(found), read_frames(plain))
+    (frames,) = reader.read_frames([found])
+    assert isinstance(frames, np.ndarray)
+    assert np.array_equal(frames, read_frames(plain))
+
+
+def test_cleaned_headers_come_through_whole(tmp_path: Path, reader: BoundedReader) -> None:
+    """The whole header of one file, the references of the others."""
+    path = write_series(tmp_path, on_slices(NATIVE, 0))[3]
+    parts: tuple[HeaderPart, ...] = ("all", "references")
+    for part in parts:
+        found = reader.read_header(path, source(), PRIVACY, KEY, "S01", part)
+        assert found == read_file_header(path, source(), PRIVACY, KEY, "S01", part)
+        assert (found.header is None) == (part == "references")
+
+
+def test_the_key_is_not_in_the_childs_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes over the child finds no key there, nor in its arguments."""
+    monkeypatch.setenv(KEY_VARIABLE, KEY.hex())
+    (path,) = write_series(tmp_path, on_slices(NATIVE, 0))[:1]
+    with BoundedReader(RULES) as reader:
+        reader.read_header(path, source(), PRIVACY, KEY, "S01", "all")
+        child = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[-1]
+        seen = [Path("/proc", child, name).read_bytes() for name in ("environ", "cmdline")]
+    assert all(seen)
+    assert not any(KEY.hex().encode() in text for text in seen)
 
 
 def test_guides_come_through_whole(tmp_path: Path, reader: BoundedReader) -> None:
@@ -112,10 +141,12 @@ def test_an_interrupted_request_leaves_no_answer_for_the_next_file(
     with BoundedReader(RULES) as reader:
         reader.read_file(one, source())
         with monkeypatch.context() as patch:
-            patch.setattr(reader, "_receive", _interrupt)
+            patch.setattr(reader._child, "_receive", _interrupt)
             with pytest.raises(KeyboardInterrupt):
-                reader.read_frames(found)
-        assert np.array_equal(reader.read_frames(plain), read_frames(plain))
+                reader.read_frames([found])
+        (pixels,) = reader.read_frames([plain])
+        assert isinstance(pixels, np.ndarray)
+        assert np.array_equal(pixels, read_frames(plain))
 
 
 def test_a_broken_file_is_refused_as_without_a_child(tmp_path: Path, reader: BoundedReader) -> None:
@@ -144,6 +175,7 @@ def test_what_the_machine_cannot_read_is_no_refusal(tmp_path: Path, reader: Boun
         ("memory", "a length in it is wrong: it has 6 bytes and promises far more; export it again"),
         ("exit", "it crashes its reader (exit code 3); export it again"),
         ("raise", "it cannot be read (UnicodeTranslateError); export it again"),
+        ("panic", "it cannot be read (PanicException); export it again"),
         ("garble", "its reading gave no answer that can be read"),
         ("lie", "what its reader says of it does not fit its kind"),
     ],
@@ -156,6 +188,20 @@ def test_a_dangerous_file_costs_that_file_only(
         hostile.read_identity(_file(tmp_path, word), source(7))
     assert refused.value.reason == f"upload u-3fa9c1d2e4, file 7: {reason}"
     assert hostile.read_identity(_file(tmp_path, "fine"), source()) == FINE
+
+
+def test_of_many_files_only_the_dangerous_ones_are_lost(tmp_path: Path, hostile: BoundedReader) -> None:
+    """Those behind one that ends the child are asked for again, in their order."""
+    words = ("fine", "segfault", "raise", "fine", "exit", "exit", "loop", "fine", "garble", "fine")
+    files: list[tuple[Path, FileSource]] = []
+    for number, word in enumerate(words, 1):
+        (tmp_path / f"{number}").write_text(word)
+        files.append((tmp_path / f"{number}", source(number)))
+    found = hostile.read_files(files)
+    refused = [number for number, one in enumerate(found, 1) if isinstance(one, RefusedError)]
+    assert refused == [2, 3, 5, 6, 7, 9]
+    assert all(f"file {number}: " in str(found[number - 1]) for number in refused)
+    assert [one for one in found if not isinstance(one, RefusedError)] == [None] * 4
 
 
 def test_a_hang_without_work_ends_by_the_clock(tmp_path: Path) -> None:

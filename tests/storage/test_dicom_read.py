@@ -57,6 +57,20 @@ def read_pixels(instance: Instance) -> np.ndarray:
     return pixels
 
 
+@pytest.mark.parametrize("bits_stored", [8, 12, 16])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("is_signed", [0, 1])
+def test_pixels_are_those_of_pydicom(image: Path, bits_stored: int, photometric: str, is_signed: int) -> None:
+    """Bits above those that are stored may hold an overlay."""
+    dataset = pydicom.dcmread(image)
+    noise = np.random.default_rng(bits_stored).integers(0, 2**16, SHAPE, dtype=np.uint16)
+    dataset.PixelData = noise.tobytes()
+    dataset.BitsStored, dataset.HighBit = bits_stored, bits_stored - 1
+    dataset.PhotometricInterpretation, dataset.PixelRepresentation = photometric, is_signed
+    dataset.save_as(image)
+    assert np.array_equal(read_pixels(_read(image)), pydicom.dcmread(image).pixel_array)
+
+
 def test_a_header_becomes_a_record_with_units(image: Path) -> None:
     """What the pipeline needs from a header, once and in its own units."""
     instance = _read(image)
