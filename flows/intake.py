@@ -14,7 +14,6 @@ from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import Upload, UploadListing, list_uploads, open_upload
 from tasks.matching import FoundUpload, StrayUpload, VisitKey, match_uploads
-from tasks.plan import in_order_of_arrival, stage_digests
 
 if TYPE_CHECKING:
     from storage.intake import VisitIntake
@@ -60,6 +59,8 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
     PlanError
         When subjects.csv cannot be trusted.
     """
+    from tasks.plan import in_order_of_arrival  # Prefect takes a second
+
     planned = {(line.subject_id, line.visit_id): line for line in trial.plan()}
     published: dict[VisitKey, dict[str, Any]] = {
         (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
@@ -120,10 +121,11 @@ def _visit(
 ) -> list[_Verdict]:
     """Give found, files, verdict, reason and advice of each upload of a visit, in the order of arrival."""
     from storage.intake import check_study_date, intake_visit  # pydicom takes a third of a second
+    from tasks.plan import stage_digests  # Prefect takes a second, which `status` has no need of
 
     digests = stage_digests(trial.config, planned, [one.content_digest for one in uploads])
     if row is not None and row["intake_digest"] == digests["intake"]:
-        is_refused = row["state"] in {"failed", "refused"}
+        is_refused = row["state"] == "refused"
         verdict: Verdict = "refused" if is_refused else "taken before"
         advice = "mend it as the reason says and send it again" if is_refused else ""
         return [
