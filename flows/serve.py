@@ -1,6 +1,7 @@
 """A trial served: Prefect server with UI, the nightly schedule, and runs on demand."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from storage.trial import Trial, open_trial
 
 SERVER_START_S = 120.0
 """Longest wait for the Prefect server; its first start creates the database [s]."""
+STOP_S = 15.0
+"""Longest wait for its end, before it is killed [s]."""
 
 
 def serve_trial(root: Path, port: int) -> None:
@@ -83,6 +86,7 @@ def ui_server(port: int) -> Iterator[str]:
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         env=os.environ | {"PREFECT_API_URL": f"{address}/api"},
+        start_new_session=True,  # Ctrl-C is ours; and what it started ends with it
     )
     try:
         _wait_for(process, f"{address}/api/health")
@@ -91,7 +95,11 @@ def ui_server(port: int) -> Iterator[str]:
             yield f"{address}/api"
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:  # an open page may hold it for ever
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _wait_for(process: subprocess.Popen[bytes], url: str) -> None:

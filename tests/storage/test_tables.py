@@ -277,6 +277,7 @@ def test_two_nights_at_once_tear_no_row(tmp_path: Path) -> None:
     assert read_table(tmp_path, "scans")["result_digest"] == read_table(tmp_path, "visits")["result_digest"]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
     """Either it happened or it did not, even if the recovery is killed too; repeating it completes it."""
     undisturbed = tmp_path / "undisturbed"
@@ -304,6 +305,7 @@ def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
     assert {False, True} == set(outcomes)
 
 
+@pytest.mark.slow
 def test_recovery_says_what_it_did(tmp_path: Path) -> None:
     """The night's log names the visits."""
     _publish_first(tmp_path)

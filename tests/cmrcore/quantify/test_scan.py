@@ -498,7 +498,9 @@ def of_simulated(role: RoleEchoes, scan: SimulatedScan) -> Series:
 @pytest.mark.parametrize(("subject_index", "scheme_native"), [(0, "3(3)3(3)5"), (1, "5(3)3"), (2, "5(3)3")])
 def test_simulated_scan_is_measured_as_accurately_as_promised(subject_index: int, scheme_native: str) -> None:
     """Against the noise-free fit of the same sequence: T1 within 5 ms, ECV within half a percentage point."""
-    scan = simulate_scan(1, subject_index, 0, scheme_native=scheme_native, scheme_post="4(1)3(1)2")
+    scan = simulate_scan(
+        1, subject_index, 0, scheme_native=scheme_native, scheme_post="4(1)3(1)2", difficulty="clean"
+    )
     hematocrit = Hematocrit(scan.hematocrit_fraction, SCAN_TIME.date(), None, "plan")
     result = quantify(of_simulated(scan.native, scan), of_simulated(scan.post, scan), hematocrit)
     ideal = scan.truth.scan
