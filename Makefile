@@ -7,9 +7,9 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo   a small digital trial in ./demo, one night over it, the tables (2 minutes; then seconds)"
-	@echo "make test   the whole test suite (10 minutes)"
-	@echo "make unit   the tests that start no server and no browser (1 minute)"
-	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (2 minutes; peers get their own environment)"
+	@echo "make test   the whole test suite (15 minutes)"
+	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
+	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
 	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"

@@ -190,6 +190,7 @@ def test_a_dangerous_file_costs_that_file_only(
     assert hostile.read_identity(_file(tmp_path, "fine"), source()) == FINE
 
 
+@pytest.mark.slow
 def test_of_many_files_only_the_dangerous_ones_are_lost(tmp_path: Path, hostile: BoundedReader) -> None:
     """Those behind one that ends the child are asked for again, in their order."""
     words = ("fine", "segfault", "raise", "fine", "exit", "exit", "loop", "fine", "garble", "fine")

@@ -46,10 +46,8 @@ def _best_of_scipy(times_ms: np.ndarray, magnitude: np.ndarray) -> tuple[float, 
     return best[0] * scale**2, best[1], best[2]
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    [pytest.param(name, marks=() if name == "5(3)3" else pytest.mark.slow) for name in TI_MS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", TI_MS)
 def test_scipy_over_all_polarities_finds_nothing_better(scheme: str) -> None:
     """On 2,000 random noisy curves our residual is never above scipy's by more than 1e-6 of it."""
     ti_ms, n = TI_MS[scheme], N_CURVES[scheme]
