@@ -54,6 +54,7 @@ def training_batch(
     contrast: Literal["random", "physics"],
     difficulty: Difficulty = "typical",
     n_echoes: int = 2,
+    post_share: float = 0.5,
     augmentation: Augmentation = AUGMENTATION,
 ) -> TrainingBatch:
     """Draw slices of hearts that nobody has.
@@ -72,6 +73,8 @@ def training_batch(
         Strength of motion and imperfections.
     n_echoes
         Echoes of each slice, the reference echo among them.
+    post_share
+        Share of slices after contrast, 0-1; says nothing where contrast is random.
     augmentation
         Geometry and intensity on top; the same geometry for all echoes of a slice.
     """
@@ -81,7 +84,15 @@ def training_batch(
     for start in range(0, n, per_chunk):
         count = min(per_chunk, n - start)
         drawn, mask = _draw_chunk(
-            rng, count, grid, contrast, DIFFICULTIES[difficulty], n_echoes, augmentation, generator
+            rng,
+            count,
+            grid,
+            contrast,
+            DIFFICULTIES[difficulty],
+            n_echoes,
+            post_share,
+            augmentation,
+            generator,
         )
         images.append(drawn.view(count, n_echoes, *drawn.shape[1:]))
         masks.append(mask.view(count, n_echoes, *mask.shape[1:]))
@@ -95,6 +106,7 @@ def _draw_chunk(
     contrast: Literal["random", "physics"],
     preset: Imperfections,
     n_echoes: int,
+    post_share: float,
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "image row col"], Bool[Tensor, "image label row col"]]:
@@ -122,7 +134,7 @@ def _draw_chunk(
         of_slices = fractions.view(n, n_echoes, *fractions.shape[1:])
         signed = torch.cat(
             [
-                _echoes(rng, of_slice, heart_mm, grid, preset)
+                _echoes(rng, of_slice, heart_mm, grid, preset, post_share)
                 for of_slice, heart_mm in zip(of_slices, hearts_mm, strict=True)
             ]
         )
@@ -135,13 +147,14 @@ def _echoes(
     heart_mm: tuple[float, float],
     grid: Grid,
     preset: Imperfections,
+    post_share: float,
 ) -> Complex[Tensor, "ti row col"]:
     """Images of a slice as a sequence takes them: the first acquired, and others in any order."""
     field_t = float(rng.choice(FIELD_STRENGTHS_T))
     group: Group = ("control", "attr", "scar")[int(rng.integers(3))]
     ecv, lesion_ecv = draw_ecv_fractions(rng, group)
     named = tissues(field_t, float(rng.uniform(0.34, 0.48)), ecv, lesion_ecv, rng)
-    if rng.random() < 0.5:
+    if rng.random() < post_share:
         plasma_mmol_per_l = float(rng.uniform(0.4, 1.2))
         named = {name: post_contrast(tissue, plasma_mmol_per_l, field_t) for name, tissue in named.items()}
     table = tissue_table(named)

@@ -1,0 +1,83 @@
+"""What a network says of images of any size: through frames, and back onto the image's pixels."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cmrcore.segmentation.frame import SIZE, Frame, heart_frame, look, look_mask, show, whole_frame
+from cmrcore.segmentation.unet import UNet
+
+_BATCH = 16
+"""Images that go through a network at once; more are slower on a CPU, as they leave its cache."""
+
+
+@torch.inference_mode()
+def look_twice(
+    network: UNet, images: Float[Tensor, "n row col"], spacing_mm: tuple[float, float]
+) -> Float[Tensor, "n label row col"]:
+    """Probability of every label on images that know nothing of each other.
+
+    The first look finds the LV; the second one shows it at its usual size. An image without an LV on the
+    first look keeps what that look said.
+
+    Parameters
+    ----------
+    network
+        The base network.
+    images
+        Magnitudes [a.u.].
+    spacing_mm
+        Distance between rows and between columns [mm].
+    """
+    shape = (images.shape[1], images.shape[2])
+    frame = whole_frame(shape, spacing_mm)
+    first = show(_probability(network, look(images, frame, spacing_mm)), frame, spacing_mm, shape)
+    frames = [heart_frame(one, spacing_mm) for one in first]
+    found = [index for index, one in enumerate(frames) if one is not None]
+    if not found:
+        return first
+    closer = [one for one in frames if one is not None]
+    views = [look(images[index][None], one, spacing_mm) for index, one in zip(found, closer, strict=True)]
+    for index, one, said in zip(found, closer, _probability(network, torch.cat(views)), strict=True):
+        first[index] = show(said[None], one, spacing_mm, shape)[0]
+    return first
+
+
+@torch.inference_mode()
+def look_in_frame(
+    network: UNet,
+    images: Float[Tensor, "n row col"],
+    spacing_mm: tuple[float, float],
+    frame: Frame,
+    scaled_guide: Float[Tensor, "row col"] | Bool[Tensor, "row col"] | None = None,
+) -> Float[Tensor, "n label row col"]:
+    """Probability of every label on the echoes of one slice, all seen through one frame.
+
+    Parameters
+    ----------
+    network
+        The base network, or the guided one with a guide.
+    images
+        Magnitudes [a.u.].
+    spacing_mm
+        Distance between rows and between columns [mm].
+    frame
+        Where to look.
+    scaled_guide
+        The guide's myocardium times alpha, on the image's pixels.
+    """
+    seen = None
+    if scaled_guide is not None:
+        seen = look_mask(scaled_guide[None], frame, spacing_mm).expand(len(images), SIZE, SIZE)
+    said = _probability(network, look(images, frame, spacing_mm), seen)
+    return show(said, frame, spacing_mm, (images.shape[1], images.shape[2]))
+
+
+def _probability(network: UNet, views: Tensor, scaled_guides: Tensor | None = None) -> Tensor:
+    """Run a network over views in batches that fit a CPU's cache."""
+    said = []
+    for start in range(0, len(views), _BATCH):
+        chosen = slice(start, start + _BATCH)
+        guides = None if scaled_guides is None else scaled_guides[chosen]
+        said.append(network(views[chosen], guides).float().sigmoid())
+    return torch.cat(said)
