@@ -1,7 +1,8 @@
 """Random geometry and intensity of training images, the augmentations of system S3.
 
 Geometry (flips, quarter turns, rotation, zoom, perspective, grid distortion) is a displacement at which the
-anatomy is drawn, so nothing is resampled and masks fit to the pixel. Intensity (illumination, brightness,
+anatomy is drawn, so nothing is resampled and masks fit to the pixel. Trabeculae fill the cavity's edge.
+Intensity (illumination, brightness,
 masked out rectangles) changes the images only; blur and noise are those of `cmrcore.phantom.imperfections`.
 """
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from cmrcore.phantom.anatomy import Grid
+from cmrcore.phantom.anatomy import STRUCTURES, Grid
 from cmrcore.phantom.motion import knots_shape, position_mm, smooth_maps, spline_field
 
 
@@ -33,6 +34,8 @@ class Augmentation:
     """Largest relative difference of scale between the image's center and its edge."""
     distortion_mm: float = 4.0
     """Standard deviation of the grid distortion [mm]."""
+    trabeculae_share: float = 0.7
+    """Share of samples whose cavity has a trabeculated edge, 0-1."""
     illumination: float = 0.35
     """Standard deviation of the logarithm of a smooth shading."""
     gamma: float = 0.25
@@ -45,7 +48,7 @@ class Augmentation:
 
 AUGMENTATION = Augmentation()
 """All of S3's."""
-NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def draw_geometry(
@@ -71,6 +74,38 @@ def draw_geometry(
     depth = 1 + (tilt_down * down + tilt_right * right) / reach_mm
     at_down, at_right = (dd * down + dr * right) / depth, (rd * down + rr * right) / depth
     return torch.stack([at_down - down, at_right - right], dim=1) + distortion
+
+
+def trabeculate(
+    fractions: Float[Tensor, "image structure row col"],
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+    n_echoes: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "image structure row col"]:
+    """Mix muscle into the cavity's edge; masks stay, as readers draw the endocardium around trabeculae.
+
+    On images of people the step from blood to wall is a slope several millimeters wide, at the outer end of
+    which readers draw; a network that has only seen sharp walls draws the cavity too small.
+    """
+    n_images, _, rows, cols = fractions.shape
+    n = n_images // n_echoes
+    blood, muscle = STRUCTURES.index("blood_pool"), STRUCTURES.index("papillary")
+    density = rng.uniform(0.15, 0.8, size=n) * (rng.random(n) < augmentation.trabeculae_share)
+    reach = 2 * int(rng.integers(1, 4)) + 1
+    cavity = fractions[:, blood] + fractions[:, muscle]
+    inside = torch.nn.functional.avg_pool2d(cavity, reach, stride=1, padding=reach // 2)
+    knots = torch.rand(n, 1, rows // 2, cols // 2, generator=generator)
+    grain = torch.nn.functional.interpolate(knots, size=(rows, cols), mode="bilinear")[:, 0]
+    share = torch.from_numpy(density).to(grain)[:, None, None] * (0.4 + 1.2 * grain)
+    mixed = (
+        fractions[:, blood]
+        * (2 - 2 * inside).clamp(0, 1)
+        * share.repeat_interleave(n_echoes, dim=0).clamp(0, 1)
+    )
+    fractions[:, blood] -= mixed
+    fractions[:, muscle] += mixed
+    return fractions
 
 
 def shade(

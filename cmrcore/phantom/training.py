@@ -1,7 +1,7 @@
 """Endless training images with true masks on every echo."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Complex, Float, Inexact
 from torch import Tensor
 
 from cmrcore.phantom.anatomy import Anatomy, Grid, View, draw_anatomy, labels, structure_fractions
-from cmrcore.phantom.augment import AUGMENTATION, Augmentation, draw_geometry, shade, spoil
+from cmrcore.phantom.augment import AUGMENTATION, Augmentation, draw_geometry, shade, spoil, trabeculate
 from cmrcore.phantom.bloch import paint
 from cmrcore.phantom.contrast import draw_contrast, fill
 from cmrcore.phantom.difficulty import DIFFICULTIES, Difficulty, Imperfections, draw_strengths
@@ -34,6 +34,8 @@ _GAIN = 1.5
 _BRIGHT = 0.5
 """Intensity that the signal-to-noise ratio is told of; random intensities lie between 0 and 1."""
 _WRAP_SHARE, _BAND_SHARE = 0.2, 0.25
+_NARROW_SHARE, _NARROW_CAVITY_MM, _NARROW_WALL_MM = 0.1, (5.0, 12.0), (14.0, 26.0)
+"""Share of hearts with hardly a cavity, as hypertrophied ones at end-systole, and their measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _draw_chunk(
     hearts_mm: list[tuple[float, float]] = []
     displacement = torch.empty(n, n_echoes, 2, grid.n_rows, grid.n_cols)
     for index in range(n):
-        anatomies += [draw_anatomy(rng)] * n_echoes
+        anatomies += [_draw_anatomy(rng)] * n_echoes
         view = _draw_view(rng)
         time_s = np.sort(np.append(0.0, rng.uniform(0.8, 12.0, size=n_echoes - 1))).tolist()
         hearts_mm.append(_shown_at(view.shift_mm, geometry[index], grid))
@@ -126,6 +128,7 @@ def _draw_chunk(
         for through_mm, phase in zip(motion.through_plane_mm, motion.phase_fraction, strict=True):
             views.append(moved_view(anatomies[-1], view, through_mm, phase))
     fractions = structure_fractions(anatomies, views, grid, displacement.flatten(0, 1))
+    fractions = trabeculate(fractions, rng, augmentation, n_echoes, generator)
     if contrast == "random":
         signed = fill(fractions, draw_contrast(rng, n * n_echoes), generator)
         if preset.off_resonance_ppm > 0:
@@ -177,6 +180,19 @@ def _shown_at(
     away = (down + displacement_mm[0] - point_mm[0]) ** 2 + (right + displacement_mm[1] - point_mm[1]) ** 2
     row, col = divmod(int(away.argmin()), grid.n_cols)
     return float(down[row, 0]), float(right[0, col])
+
+
+def _draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a subject; some hearts are narrower than any of the digital trial's."""
+    anatomy = draw_anatomy(rng)
+    if rng.random() >= _NARROW_SHARE:
+        return anatomy
+    narrow = replace(
+        anatomy.heart,
+        cavity_mm=float(rng.uniform(*_NARROW_CAVITY_MM)),
+        wall_mm=float(rng.uniform(*_NARROW_WALL_MM)),
+    )
+    return replace(anatomy, heart=narrow)
 
 
 def _draw_view(rng: np.random.Generator) -> View:
