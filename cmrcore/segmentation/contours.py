@@ -88,8 +88,9 @@ def _drawn(
     box = _box(wall + pool >= settings.threshold)
     if box is not None:
         epicardium, endocardium = _contours(wall[box], pool[box], rv[box], spacing_mm, settings)
+        epicardium = _solid(epicardium)
         # A pixel of wall on every side, or the ring would be open.
-        endocardium &= _eroded(epicardium)
+        endocardium = _solid(endocardium & _eroded(epicardium))
         if endocardium.any():
             masks[(0, *box)] = epicardium & ~endocardium
             masks[(1, *box)] = endocardium
@@ -211,6 +212,14 @@ def holes(mask: _Mask) -> _Mask:
     outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     enclosed: _Mask = (outside[1:-1, 1:-1] != outside[0, 0]) & ~mask
     return enclosed
+
+
+def _solid(mask: _Mask) -> _Mask:
+    """Largest piece of a mask, without holes."""
+    pieces, n_pieces = ndimage.label(mask)
+    if n_pieces > 1:
+        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    return mask | holes(mask)
 
 
 def _eroded(mask: _Mask) -> _Mask:
