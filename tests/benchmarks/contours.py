@@ -79,7 +79,12 @@ def ablate(probability_of: ProbabilityOf, n_slices: int, difficulty: Difficulty)
                 masks = masks_from(one, SPACING_MM, settings)
                 seconds[name].append(time.process_time() - started)
                 found[name].append(_score(masks, true))
-    return [Ablation(name, *np.array(found[name]).T, statistics.median(seconds[name]) * 1e3) for name in ROWS]
+    rows = []
+    for name in ROWS:
+        hausdorff_mm, distance_mm, overlap = np.array(found[name]).T
+        milliseconds = statistics.median(seconds[name]) * 1e3
+        rows.append(Ablation(name, hausdorff_mm, distance_mm, overlap, milliseconds))
+    return rows
 
 
 def _score(
@@ -106,8 +111,10 @@ def show_ablation(title: str, rows: list[Ablation]) -> None:
     full = next(row for row in rows if row.name == "+ spline")
     for row in rows:
         hausdorff = row.hausdorff_mm[everywhere]
-        more = hausdorff - full.hausdorff_mm[everywhere]
-        half_mm = 1.96 * more.std() / math.sqrt(len(more))
+        more = np.where(everywhere, row.hausdorff_mm - full.hausdorff_mm, np.nan).reshape(-1, N_ECHOES)
+        # Echoes of a slice resemble each other: the slice is the unit.
+        by_slice = np.nanmean(more[np.isfinite(more).any(axis=1)], axis=1)
+        half_mm = 1.96 * by_slice.std(ddof=1) / math.sqrt(len(by_slice))
         table.add_row(
             row.name,
             f"{hausdorff.mean():.2f} ± {hausdorff.std():.2f}",
@@ -115,7 +122,7 @@ def show_ablation(title: str, rows: list[Ablation]) -> None:
             f"{np.percentile(hausdorff, 95):.2f}",
             f"{row.distance_mm[everywhere].mean():.2f}",
             f"{row.dice[everywhere].mean():.4f}",
-            f"{more.mean():+.2f} ± {half_mm:.2f}",
+            f"{by_slice.mean():+.2f} ± {half_mm:.2f}",
             f"{np.isnan(row.dice).sum()}",
             f"{row.milliseconds:.2f}",
         )
