@@ -32,11 +32,11 @@ class ContourSettings:
     """Probability from which a pixel belongs to a label."""
     elongation_max: float = 3.0
     """Largest ratio of the axes of a left ventricle; S2 uses 3."""
-    spur_mm: float = 2.0
+    spur_mm: float = 4.0
     """Half the thickness under which an outgrowth is cut off [mm]."""
     solidity_min: float = 0.9
     """Least share of its convex hull that a contour fills; else the hull takes its place."""
-    ripple_mm: float = 12.0
+    ripple_mm: float = 25.0
     """Wavelength along a contour that smoothing damps to half [mm]."""
     rv_reach_mm: float = 8.0
     """How far from the left ventricle the RV may begin [mm]."""
@@ -88,12 +88,16 @@ def _drawn(
     box = _box(wall + pool >= settings.threshold)
     if box is not None:
         epicardium, endocardium = _contours(wall[box], pool[box], rv[box], spacing_mm, settings)
+        epicardium = _solid(epicardium)
         # A pixel of wall on every side, or the ring would be open.
-        endocardium &= _eroded(epicardium)
+        endocardium = _solid(endocardium & _eroded(epicardium))
         if endocardium.any():
             masks[(0, *box)] = epicardium & ~endocardium
             masks[(1, *box)] = endocardium
-    masks[2] = _rv_region(rv, masks[0] | masks[1], spacing_mm, settings)
+    masks[2] = rv >= settings.threshold
+    box = _box(masks[0] | masks[1] | masks[2])
+    if box is not None:
+        masks[(2, *box)] = _rv_region(rv[box], masks[(0, *box)] | masks[(1, *box)], spacing_mm, settings)
     return masks
 
 
@@ -210,6 +214,15 @@ def holes(mask: _Mask) -> _Mask:
     return enclosed
 
 
+def _solid(mask: _Mask) -> _Mask:
+    """Largest piece of a mask, without holes."""
+    pieces, n_pieces = ndimage.label(mask)
+    if n_pieces > 1:
+        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    solid: _Mask = mask | holes(mask)
+    return solid
+
+
 def _eroded(mask: _Mask) -> _Mask:
     """Pixels whose four neighbors lie within a mask, too."""
     padded = np.pad(mask, 1)
@@ -234,8 +247,11 @@ def _disc(radius_mm: float, spacing_mm: tuple[float, float]) -> _Mask:
 
 def _elongation(mask: _Mask, box: tuple[slice, slice], spacing_mm: tuple[float, float]) -> float:
     """Ratio of the principal axes of a mask, which lies within a box."""
-    at_mm = np.argwhere(mask[box]) * np.asarray(spacing_mm)
+    down_mm, right_mm = (at * length for at, length in zip(np.nonzero(mask[box]), spacing_mm, strict=True))
     # A pixel is a square with a spread of its own.
-    spread = np.cov(at_mm.T, ddof=0) + np.diag(np.square(spacing_mm)) / 12
-    short, long = np.linalg.eigvalsh(spread)
-    return math.sqrt(long / short)
+    down, right = (
+        at.var() + length**2 / 12 for at, length in zip((down_mm, right_mm), spacing_mm, strict=True)
+    )
+    across = (down_mm * right_mm).mean() - down_mm.mean() * right_mm.mean()
+    mean, half = (down + right) / 2, math.hypot((down - right) / 2, across)
+    return math.sqrt((mean + half) / (mean - half))
