@@ -115,7 +115,7 @@ class PrivacyConfig(_Section):
     headers: Literal["none", "basic"]
     """``none``: no header is stored; ``basic``: headers cleaned by the basic profile of DICOM PS3.15."""
     dates: Literal["keep", "shift"]
-    """``shift``: dates of cleaned headers move by one secret number of days a subject."""
+    """``shift``: all dates in arrays, tables and history move by one secret number of days a subject."""
     keep_private: tuple[PrivateElement, ...]
     """Private elements that stay in cleaned headers; they are not looked into."""
 

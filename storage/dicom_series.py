@@ -220,7 +220,11 @@ def _assemble_roles(
             files[image.study_date].add(image.source)
     dates = sorted(files)
     if len(dates) > 1:
-        found = "; ".join(f"{day} in {describe_files(files[day])}" for day in dates)
+        found = "; ".join(
+            f"{f'{(day - dates[0]).days} d later' if day > dates[0] else 'the first'} in "
+            f"{describe_files(files[day])}"
+            for day in dates
+        )
         message = f"the series are of several study dates ({found}), expected one visit"
         raise RefusedError(message)
     uids = {role: frozenset(frame.instance.series_instance_uid for frame in frames[role]) for role in ROLES}

@@ -120,10 +120,11 @@ def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
     RefusedError
         With what was found and what is planned.
     """
-    if study_date is None or not planned.covers(study_date):
-        found = "without a study date" if study_date is None else f"of {study_date}"
-        window = f"{planned.visit_date} +- {planned.window_days} d"
-        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
+    if study_date is None:
+        message = f"the images are without a study date, which {planned.visit_id} must be known by"
+        raise RefusedError(message)
+    if not planned.covers(study_date):
+        message = f"the images are of another day than the visit: {planned.describe_distance(study_date)}"
         raise RefusedError(message)
 
 
