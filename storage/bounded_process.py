@@ -54,6 +54,7 @@ class ChildProcess:
         self._memory_bytes = memory_bytes
         self._wall_factor = wall_factor
         self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # the end of a pipe that goes with this process, and the child with it
         self.n_started = 0
         """Children started so far."""
 
@@ -65,6 +66,7 @@ class ChildProcess:
             for pipe in (self._child.stdin, self._child.stdout):
                 if pipe is not None:
                     pipe.close()
+            os.close(self._lifeline)
             self._child = None
 
     def exchange(self, requests: Sequence[dict[str, Any]]) -> Iterator[Answer]:
@@ -148,14 +150,23 @@ class ChildProcess:
         # The key goes to the child by its pipe, and only where a header is cleaned.
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         environment |= {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, str(self._memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what a parser says may quote the file
-            cwd="/",
-            env=environment,
-        )
+        childs_end, lifeline = os.pipe()
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module, str(self._memory_bytes), str(childs_end)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # what a parser says may quote the file
+                cwd="/",
+                env=environment,
+                pass_fds=(childs_end,),
+            )
+        except BaseException:
+            os.close(lifeline)
+            raise
+        finally:
+            os.close(childs_end)
+        self._lifeline = lifeline
         self.n_started += 1
         if child.stdout is not None:  # a whole image at once, not 64 KiB a turn
             with suppress(OSError):
@@ -165,6 +176,7 @@ class ChildProcess:
         except (EOFError, TimeoutError, ValueError):
             child.kill()
             child.wait()
+            os.close(lifeline)
             message = (
                 f"the process that reads uploads does not start; try python -m {self._module} 1000000000"
             )
