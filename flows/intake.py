@@ -1,12 +1,12 @@
 """What intake would make of incoming/, found out without writing anything."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.config import UploadsConfig
-from storage.errors import RefusedError, UnreadableError, UploadChangedError
+from storage.errors import RefusedError, RefusedFile, Remedy, UnreadableError, UploadChangedError
 from storage.quarantine import upload_records
 from storage.tables import read_table
 from storage.trial import Trial
@@ -23,6 +23,11 @@ BAD_VERDICTS = frozenset({"refused", "no planned visit"})
 """Verdicts after which somebody must do something."""
 
 _NS_PER_MINUTE = 60 * 10**9
+_REMEDIES: dict[Remedy, str] = {
+    "send": "send again",
+    "mend": "mend as its reason says",
+    "choose": "find out which of the two is right, and take the other out of incoming/",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def _computed(trial: Trial, job: "VisitJob", row: Mapping[str, Any] | None) -> l
         )
     except RefusedError as error:
         advice = (
-            "send these files again"
+            _advice(error.files, with_upload=True)
             if error.files
             else "send what is missing; a wrong upload, take out of incoming/; or mend trial.toml or the plan"
         )
@@ -164,9 +169,17 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
     out = [file for file in taken.refused_files if file.upload_id == upload.upload_id]
     if not out:
         return "; ".join(parts), len(upload.files), "accepted", "", ""
-    numbers = ", ".join(str(file.file_number) for file in out)
     reasons = "; ".join(f"file {file.file_number}: {file.reason}" for file in out)
-    return "; ".join(parts), len(upload.files), "accepted in part", reasons, f"send again: file {numbers}"
+    return "; ".join(parts), len(upload.files), "accepted in part", reasons, _advice(out)
+
+
+def _advice(files: Sequence[RefusedFile], *, with_upload: bool = False) -> str:
+    """Say what to do about files that are left out, one remedy once."""
+    named: dict[Remedy, list[str]] = {}
+    for file in files:
+        upload = f"upload {file.upload_id}, " if with_upload else ""
+        named.setdefault(file.remedy, []).append(f"{upload}file {file.file_number}")
+    return "; ".join(f"{_REMEDIES[remedy]}: {', '.join(which)}" for remedy, which in named.items())
 
 
 def _site_words(found: Mapping[str, str]) -> str:

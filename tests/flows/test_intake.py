@@ -173,6 +173,7 @@ def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> No
     first, second = check_intake(trial)
     assert (second.verdict, first.verdict) == ("accepted", "accepted in part")
     assert "the first stands" in first.reason
+    assert first.advice.startswith("find out which of the two is right, and take the other out")
 
 
 def test_stray_uploads_wait_in_sight(trial: Trial) -> None:
