@@ -13,11 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float32
 
-from storage.config import IntakeConfig, SeriesRule, n_images
+from storage.config import IntakeConfig, SeriesRule
 from storage.dicom_dialect import choose_times, describe_candidates
 from storage.dicom_read import Instance, describe_files
 from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.geometry import UNIT_TOLERANCE, Vector, col_direction, row_direction
+from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import describe_series
 
 GridPart = Literal["pixel grid", "pixel spacing", "orientation", "field strength"]
@@ -139,10 +140,8 @@ def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:
     """Say what keeps a slice's images from being a scheme; empty where nothing does."""
     times = [echo.ti_ms for echo in echoes]
-    schemes = {n_images(scheme): scheme for scheme in rule.schemes}
-    if len(times) not in schemes:
-        expected = " or ".join(f"{count} ({scheme})" for count, scheme in schemes.items())
-        return f"has {len(times)} inversion times, expected {expected}"
+    if scheme_of(len(times), rule.schemes) is None:
+        return f"has {len(times)} inversion times, expected {describe_schemes(rule.schemes)}"
     scalings = sorted({echo.frame.instance.rescale.rule for echo in echoes})
     if len(scalings) > 1:
         return f"has images scaled in {len(scalings)} ways ({', '.join(scalings)}), which cannot be compared"

@@ -141,9 +141,7 @@ class ChildProcess:
     def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:
             self.close()
-        if self._child is None:
-            self._child = self._start()
-        return self._child
+        return self._start() if self._child is None else self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
         search_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
@@ -166,7 +164,7 @@ class ChildProcess:
             raise
         finally:
             os.close(childs_end)
-        self._lifeline = lifeline
+        self._child, self._lifeline = child, lifeline
         self.n_started += 1
         if child.stdout is not None:  # a whole image at once, not 64 KiB a turn
             with suppress(OSError):
@@ -174,9 +172,7 @@ class ChildProcess:
         try:
             self._receive(child, START_S)
         except (EOFError, TimeoutError, ValueError):
-            child.kill()
-            child.wait()
-            os.close(lifeline)
+            self.close()
             message = (
                 f"the process that reads uploads does not start; try python -m {self._module} 1000000000"
             )

@@ -24,7 +24,7 @@ from storage.acquisition import (
     refused_file,
     split_acquisitions,
 )
-from storage.config import IntakeConfig, SeriesRule, n_images
+from storage.config import IntakeConfig, SeriesRule
 from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
@@ -38,6 +38,7 @@ from storage.geometry import (
     levels,
     positions_along_normal,
 )
+from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
 
 _Place = tuple[Vector, tuple[float, ...], tuple[float, float]]
@@ -336,7 +337,11 @@ def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> s
     if len(set(counts)) > 1:
         message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
         raise RefusedError(message)
-    return {n_images(scheme): scheme for scheme in rule.schemes}[counts[0]]
+    scheme = scheme_of(counts[0], rule.schemes)
+    if scheme is None:  # a complete acquisition has one
+        message = f"{role}: {counts[0]} inversion times, expected {describe_schemes(rule.schemes)}"
+        raise RefusedError(message)
+    return scheme
 
 
 def _acquisition_index(echoes: Sequence[Echo]) -> list[int]:

@@ -243,6 +243,18 @@ def test_slices_of_different_schemes_are_refused(tmp_path: Path) -> None:
         assemble(read_instances(paths), INTAKE)
 
 
+def test_a_scheme_in_seconds_has_as_many_images_as_the_heart_beats(tmp_path: Path) -> None:
+    """At 75 a minute, seven before five seconds have passed and four before three."""
+    rule = INTAKE.native.model_copy(update={"schemes": ("5s(3s)3s",)})
+    intake = INTAKE.model_copy(update={"native": rule})
+    eleven = tuple(float(ti_ms) for ti_ms in range(100, 1200, 100))
+    paths = write_series(tmp_path, replace(NATIVE, ti_ms=eleven))
+    stack = _native(read_instances(paths), intake)
+    assert (stack.scheme, stack.echoes.shape[:2]) == ("5s(3s)3s", (3, 11))
+    with pytest.raises(RefusedError, match=r"the slices have \[10, 11, 11\] inversion times"):
+        _native(read_instances(paths[1:]), intake)
+
+
 REPEAT = replace(on_slices(NATIVE, 1), uid_seed="repeat", started_at=NATIVE.started_at + timedelta(minutes=2))
 
 
