@@ -173,12 +173,13 @@ def _elsewhere(echoes: Sequence[Echo], tolerance_mm: float) -> str:
 
 def grid_difference(frame: Frame, first: Frame, parts: Sequence[GridPart] = GRID) -> str:
     """Say in which parts of its grid an image differs from another; empty where it does not."""
+    spacings = (frame.pixel_spacing_mm, first.pixel_spacing_mm)
+    orientations = (frame.orientation, first.orientation)
     same = {
         "pixel grid": frame.pixels.shape == first.pixels.shape,
-        "pixel spacing": np.allclose(
-            frame.pixel_spacing_mm, first.pixel_spacing_mm, rtol=UNIT_TOLERANCE, atol=0
-        ),
-        "orientation": np.allclose(frame.orientation, first.orientation, rtol=0, atol=UNIT_TOLERANCE),
+        "pixel spacing": spacings[0] == spacings[1] or np.allclose(*spacings, rtol=UNIT_TOLERANCE, atol=0),
+        "orientation": orientations[0] == orientations[1]
+        or np.allclose(*orientations, rtol=0, atol=UNIT_TOLERANCE),
         "field strength": frame.instance.field_strength_t == first.instance.field_strength_t,
     }
     different = " and ".join(name for name in parts if not same[name])

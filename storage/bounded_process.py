@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -69,7 +69,7 @@ class ChildProcess:
             os.close(self._lifeline)
             self._child = None
 
-    def exchange(self, requests: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def exchange(self, requests: Sequence[dict[str, Any]]) -> Generator[Answer, None, None]:
         """Send requests, each with its ``cpu_s`` and ``wall_s``, and give the answers as they come.
 
         Raises

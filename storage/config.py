@@ -9,7 +9,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -262,9 +262,11 @@ class SummariseConfig(_Section):
 
 
 def _check_timezone(name: str) -> str:
-    if name not in available_timezones():
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, no name, or a folder of names
         message = "no IANA time zone, expected a name such as 'Europe/Berlin'"
-        raise ValueError(message)
+        raise ValueError(message) from None
     return name
 
 

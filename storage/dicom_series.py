@@ -288,7 +288,7 @@ def _build_stack(
     moments = [image.acquired_at for image in all_echoes if image.acquired_at is not None]
     stack = EchoStack(
         role=role,
-        echoes=np.stack([np.stack([echo.frame.pixels for echo in echoes]) for echoes in chosen]),
+        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in chosen]),
         ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in chosen]),
         acquisition_index=np.array([_acquisition_index(echoes) for echoes in chosen]),
         ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in chosen),

@@ -64,7 +64,7 @@ def test_answers_that_nobody_takes_meet_no_later_question(tmp_path: Path, child:
     """The child that has them is ended."""
     answers = child.exchange([_request(tmp_path, "fine")] * 3)
     next(answers)
-    answers.close()  # type: ignore[attr-defined]  (a generator, of which callers know the iterator)
+    answers.close()
     assert len(list(child.exchange([_request(tmp_path, "fine")]))) == 1
     assert child.n_started == 2
 

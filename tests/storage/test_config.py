@@ -126,6 +126,10 @@ def test_the_demo_trial_explains_every_key() -> None:
         ),
         pytest.param("other = {}", "other = { cine = 1 }", r"intake\.other\.cine", id="other-role"),
         pytest.param("schema_version = 1 ", "schema_version = 2 ", "schema_version: found 2", id="version"),
+        pytest.param(
+            'timezone = "UTC"', 'timezone = "Europe"', "timezone: found 'Europe', .*no IANA", id="timezone"
+        ),
+        pytest.param('"UTC"', '"Mars/Olympus"', "timezone: found 'Mars/Olympus', .*no IANA", id="no-zone"),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],
 )
