@@ -187,7 +187,7 @@ def test_no_real_date_is_in_what_can_be_handed_on(planted: PlantedTrial) -> None
     images = [path for path in (planted.root / "incoming").rglob("*.dcm") if "broken" not in path.name]
     days |= {DA(pydicom.dcmread(path, specific_tags=["StudyDate"]).StudyDate) for path in images}
     forms = set().union(*(date_forms(day) for day in days))
-    assert len(days) >= 4
+    assert len(days) >= 2
     for folder in ("arrays", "tables", "history"):
         assert not leaks(everything_in(planted.root / folder), forms)
 
