@@ -83,8 +83,8 @@ def short_axis_dice(base: UNet) -> dict[str, float]:
     folder = real_data() / "short-axis-slice"
     image = pydicom.dcmread(folder / "test_slice.dcm")
     pixels = torch.from_numpy(image.pixel_array.astype(np.float32))
-    spacing_mm = tuple(float(value) for value in image.PixelSpacing)
-    values = np.asarray(nibabel.load(folder / "mask.nii.gz").dataobj).squeeze().T
+    spacing_mm = (float(image.PixelSpacing[0]), float(image.PixelSpacing[1]))
+    values = nibabel.Nifti1Image.from_filename(folder / "mask.nii.gz").get_fdata().squeeze().T
     masks = masks_from(look_twice(base, pixels[None], spacing_mm)[0], spacing_mm)
     truth = {"wall": (0, 2), "cavity": (1, 3), "rv": (2, 1)}
     return {

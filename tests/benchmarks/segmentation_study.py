@@ -202,7 +202,7 @@ def _low(r_squared: Tensor) -> float:
     return (~(r_squared >= 0.95)).float().mean().item()
 
 
-def interval(by_subject: pd.Series) -> tuple[float, float]:  # type: ignore[type-arg]  # of floats
+def interval(by_subject: pd.Series) -> tuple[float, float]:
     """95 % confidence interval of a mean by the bootstrap over subjects."""
     values = by_subject.to_numpy(dtype=float)
     rng = np.random.default_rng(0)
@@ -211,7 +211,7 @@ def interval(by_subject: pd.Series) -> tuple[float, float]:  # type: ignore[type
     return float(low), float(high)
 
 
-def difference(found: pd.DataFrame, method: str, other: str) -> pd.Series:  # type: ignore[type-arg]
+def difference(found: pd.DataFrame, method: str, other: str) -> pd.Series:
     """Mean difference of Dice between two methods, echo by echo, one value per subject."""
     wide = found.pivot_table(index=["subject", "slice", "echo"], columns="method", values="dice")
     return (wide[method] - wide[other]).groupby("subject").mean()
