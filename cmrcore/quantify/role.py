@@ -13,7 +13,7 @@ from cmrcore.quantify.qc import Flag, Place, QcLimits, check_range, raise_flag
 from cmrcore.quantify.records import QuantifySettings, Role, Row, Series
 from cmrcore.quantify.regional import RoleMaps, low_fraction, mean
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
-from cmrcore.segmentation.guide import check_guide, complete_guide
+from cmrcore.segmentation.check import check_guide, complete_guide
 
 
 @dataclass(frozen=True, slots=True)

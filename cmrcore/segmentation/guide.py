@@ -1,45 +1,210 @@
-"""Checks of a guiding mask before it is used."""
+"""The guiding mask of a slice: found by a network, or drawn by a reader."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
-from scipy import ndimage
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-_EIGHT_NEIGHBORS = np.ones((3, 3), dtype=bool)
+from cmrcore.segmentation.check import GuideLimits, complete_guide, inspect_guide, separation
+from cmrcore.segmentation.contours import masks_from
+
+ProbabilityOf = Callable[[Float[Tensor, "n row col"]], Float[Tensor, "n label row col"]]
+"""A network: probabilities of the labels on images [a.u.] that know nothing of each other."""
+
+_SAME_SPACING = 1.01
+"""Ratio of two pixel spacings up to which they count as equal."""
 
 
-def complete_guide(guide: Bool[Tensor, "label row col"]) -> Bool[Tensor, "label row col"]:
-    """Fill a missing blood pool with the cavity that the myocardium encloses; all else stays as drawn."""
-    myocardium, blood_pool, rv = guide
-    if bool(blood_pool.any()):
-        return guide
-    return torch.stack([myocardium, _cavity(myocardium), rv])
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Guiding mask of a slice."""
+
+    masks: Bool[Tensor, "label row col"]
+    """Masks in the order of `LABELS`."""
+    echo: int
+    """Echo that it belongs to (index along ``ti``): the slice's reference echo."""
+    origin: str
+    """``reader`` or ``model``."""
+    score: float
+    """How far it can be trusted, 0-1; see `find_guide` and `reader_guide`."""
+    findings: tuple[str, ...]
+    """Failed checks in words; empty if it passed all."""
+    rejected: tuple[str, ...]
+    """Echoes that were tried before, and why each failed."""
 
 
-def check_guide(guide: Bool[Tensor, "label row col"]) -> list[str]:
-    """Reasons why a guiding mask of one slice is not plausible; empty if it is.
+def find_guide(
+    probability_of: ProbabilityOf,
+    echoes: Float[Tensor, "ti row col"],
+    spacing_mm: tuple[float, float],
+    first_acquired: int,
+    limits: GuideLimits = GuideLimits(),  # noqa: B008 - frozen
+) -> Guide | None:
+    """Find the guiding mask of a slice on the echo that shows it best; None if no echo shows a myocardium.
 
-    The myocardium must be there, in one piece (diagonal neighbors count) and closed around a cavity; blood
-    pool and RV may not overlap it.
+    The network sees every echo once. The first-acquired echo is tried first, as the paper takes it; then the
+    others, the highest score first. An echo that passes `check_guide` is seen again, flipped both ways and
+    turned by a quarter (by half where rows and columns are not equally far apart); the guide is drawn from
+    the mean of the four, and must pass again. Where no echo passes, the best score is taken, with its
+    findings.
+
+    The score is the product of three shares, halved for each finding: separation of wall and blood in the
+    image, the network's mean probability of myocardium within the wall, and (once turned) the mean Dice
+    coefficient between the wall and that of each of the four.
+
+    Parameters
+    ----------
+    probability_of
+        The base network.
+    echoes
+        Magnitudes of one slice [a.u.].
+    spacing_mm
+        Distance of rows and columns [mm].
+    first_acquired
+        The echo that was acquired first, as an index along ``ti``.
+    limits
+        What the guide must keep to.
     """
-    myocardium, blood_pool, rv = guide
-    if not bool(myocardium.any()):
-        return ["the myocardium is empty"]
-    reasons = []
-    n_pieces = int(ndimage.label(myocardium.cpu().numpy(), structure=_EIGHT_NEIGHBORS)[1])
-    if n_pieces > 1:
-        reasons.append(f"the myocardium has {n_pieces} separate pieces")
-    if not bool(_cavity(myocardium).any()):
-        reasons.append("the myocardium does not enclose a cavity")
-    for name, other in (("blood pool", blood_pool), ("RV", rv)):
-        n_shared = int((myocardium & other).sum())
-        if n_shared:
-            reasons.append(f"myocardium and {name} share {n_shared} pixels")
-    return reasons
+    seen = probability_of(echoes)
+    masks = torch.stack([masks_from(one, spacing_mm) for one in seen])
+    usual = _usual_center(masks)
+    candidates = {
+        echo: _judge(masks[echo], seen[echo], echoes[echo], echo, spacing_mm, limits, usual)
+        for echo in range(len(echoes))
+        if bool(masks[echo, 0].any())
+    }
+    order = sorted(candidates, key=lambda echo: (echo != first_acquired, -candidates[echo].score))
+    rejected: list[Guide] = []
+    n_turned = 0
+    for echo in order:
+        candidate = candidates[echo]
+        if not candidate.findings and n_turned < limits.n_tries:
+            n_turned += 1
+            views = _turned_views(probability_of, echoes[echo], spacing_mm)
+            views = torch.cat([seen[echo : echo + 1], views])
+            candidate = _judge_views(views, echoes[echo], echo, spacing_mm, limits, usual)
+            if not candidate.findings:
+                return replace(candidate, rejected=tuple(map(_in_words, rejected)))
+        if candidate.findings:
+            rejected.append(candidate)
+    if not rejected:
+        return None
+    best = max(rejected, key=lambda guide: guide.score)
+    return replace(best, rejected=tuple(_in_words(one) for one in rejected if one is not best))
 
 
-def _cavity(myocardium: Bool[Tensor, "row col"]) -> Bool[Tensor, "row col"]:
-    """Pixels that the myocardium encloses."""
-    filled = torch.from_numpy(ndimage.binary_fill_holes(myocardium.cpu().numpy()))
-    return filled.to(myocardium.device) & ~myocardium
+def reader_guide(
+    masks: Bool[Tensor, "label row col"],
+    echoes: Float[Tensor, "ti row col"],
+    spacing_mm: tuple[float, float],
+    echo: int,
+    limits: GuideLimits = GuideLimits(),  # noqa: B008 - frozen
+) -> Guide:
+    """Check a reader's guide; whatever is found, it stays the guide.
+
+    Its score is the separation of wall and blood in the image, halved for each finding.
+
+    Parameters
+    ----------
+    masks
+        As drawn; a missing blood pool is filled in.
+    echoes
+        Magnitudes of the slice [a.u.].
+    spacing_mm
+        Distance of rows and columns [mm].
+    echo
+        The echo that it was drawn on, as an index along ``ti``.
+    limits
+        What the guide should keep to.
+    """
+    masks = complete_guide(masks)
+    findings = inspect_guide(masks, echoes[echo], spacing_mm, limits)
+    score = separation(echoes[echo][masks[0]], echoes[echo][masks[1]]) * 0.5 ** len(findings)
+    return Guide(masks, echo, "reader", score, tuple(findings), ())
+
+
+def _judge(
+    masks: Bool[Tensor, "label row col"],
+    probability: Float[Tensor, "label row col"],
+    image: Float[Tensor, "row col"],
+    echo: int,
+    spacing_mm: tuple[float, float],
+    limits: GuideLimits,
+    usual_center: tuple[float, float] | None,
+) -> Guide:
+    """Guide of a network on one echo, with its findings and score."""
+    findings = inspect_guide(masks, image, spacing_mm, limits)
+    center = _center(masks)
+    if usual_center is not None and center is not None:
+        away = ((a - b) * spacing for a, b, spacing in zip(center, usual_center, spacing_mm, strict=True))
+        stray_mm = math.hypot(*away)
+        if stray_mm > limits.stray_max_mm:
+            findings.append(
+                f"center {stray_mm:.0f} mm from that on most echoes, expected at most "
+                f"{limits.stray_max_mm:g} mm"
+            )
+    certainty = float(probability[0][masks[0]].mean())
+    score = certainty * separation(image[masks[0]], image[masks[1]]) * 0.5 ** len(findings)
+    return Guide(masks, echo, "model", score, tuple(findings), ())
+
+
+def _judge_views(
+    views: Float[Tensor, "view label row col"],
+    image: Float[Tensor, "row col"],
+    echo: int,
+    spacing_mm: tuple[float, float],
+    limits: GuideLimits,
+    usual_center: tuple[float, float] | None,
+) -> Guide:
+    """Guide from the mean of an echo's views (the first, if that is empty), with which all must agree."""
+    mean = views.mean(0)
+    masks = masks_from(mean, spacing_mm)
+    if not bool(masks[0].any()):
+        mean = views[0]
+        masks = masks_from(mean, spacing_mm)
+    guide = _judge(masks, mean, image, echo, spacing_mm, limits, usual_center)
+    walls = torch.stack([masks_from(view, spacing_mm)[0] for view in views])
+    shared = (walls & masks[0]).sum((1, 2))
+    agreement = float((2 * shared / (walls.sum((1, 2)) + masks[0].sum())).mean())
+    findings, score = guide.findings, guide.score * agreement
+    if agreement < limits.agreement_min:
+        message = f"turned inputs agree by {agreement:.2f}, expected at least {limits.agreement_min:g}"
+        findings, score = (*findings, message), score / 2
+    return replace(guide, score=score, findings=findings)
+
+
+def _turned_views(
+    probability_of: ProbabilityOf, image: Float[Tensor, "row col"], spacing_mm: tuple[float, float]
+) -> Float[Tensor, "view label row col"]:
+    """Probabilities from an image flipped left-right, up-down and turned, all turned back."""
+    flipped = probability_of(torch.stack([image.flip(1), image.flip(0)]))
+    is_even = max(spacing_mm) <= _SAME_SPACING * min(spacing_mm)
+    n_quarters = 1 if is_even else 2
+    turned = probability_of(image.rot90(n_quarters)[None])
+    return torch.stack([flipped[0].flip(2), flipped[1].flip(1), turned[0].rot90(-n_quarters, (1, 2))])
+
+
+def _usual_center(masks: Bool[Tensor, "ti label row col"]) -> tuple[float, float] | None:
+    """Median center of the LV over the echoes that show one; None if fewer than three do."""
+    centers = [center for one in masks if (center := _center(one)) is not None]
+    if len(centers) < 3:
+        return None
+    row, col = np.median(centers, axis=0).tolist()
+    return row, col
+
+
+def _center(masks: Bool[Tensor, "label row col"]) -> tuple[float, float] | None:
+    """Mean (row, col) of wall and cavity; None without a wall."""
+    if not bool(masks[0].any()):
+        return None
+    row, col = torch.nonzero(masks[0] | masks[1]).double().mean(0).tolist()
+    return row, col
+
+
+def _in_words(guide: Guide) -> str:
+    """Echo of a guide and what was found."""
+    return f"echo {guide.echo}: {'; '.join(guide.findings)}"

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
+from cmrcore.segmentation.check import separation
 
 LABELS = ("myocardium", "blood_pool", "rv")
 """Order of the leading axis of every mask."""
@@ -56,15 +56,9 @@ def carry_guide(
     if not 0 <= alpha <= 1:
         raise InvalidInputError(f"alpha {alpha:g}: expected 0-1")
     myocardium, blood_pool, _ = guide
-    confidence = torch.stack([_separation(echo[myocardium], echo[blood_pool]) for echo in echoes])
+    confidence = torch.tensor(
+        [separation(echo[myocardium], echo[blood_pool]) for echo in echoes],
+        dtype=torch.float32,
+        device=echoes.device,
+    )
     return EchoMasks(masks=guide[:, None].expand(-1, len(echoes), -1, -1).clone(), confidence=confidence)
-
-
-def _separation(first: Float[Tensor, " pixel"], second: Float[Tensor, " other"]) -> Float[Tensor, ""]:
-    """|2 AUC - 1| of two groups of intensities by the rank sum (Mann-Whitney), 0 if one is empty."""
-    n_first, n_second = len(first), len(second)
-    if n_first == 0 or n_second == 0:
-        return torch.zeros((), device=first.device)
-    ranks = rankdata(torch.cat([first, second]).cpu().numpy())
-    area = (ranks[:n_first].sum() - n_first * (n_first + 1) / 2) / (n_first * n_second)
-    return torch.tensor(abs(2 * area - 1), dtype=torch.float32, device=first.device)
