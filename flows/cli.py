@@ -58,6 +58,10 @@ def simulate(
         ),
     ] = "demo",
     no_faults: Annotated[bool, typer.Option("--no-faults", help="Nothing goes wrong.")] = False,
+    guides: Annotated[
+        Literal["all", "some", "none"],
+        typer.Option(help="Visits with a reader's guiding masks; some: every third."),
+    ] = "some",
 ) -> None:
     """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
     from flows.simulate import Recipe, parse_faults, simulate_trial
@@ -65,7 +69,7 @@ def simulate(
 
     with fail_clearly():
         chosen = () if no_faults else parse_faults(faults)
-        recipe = Recipe(subjects, visits, seed, chosen, difficulty, vendor)
+        recipe = Recipe(subjects, visits, seed, chosen, difficulty, vendor, guides)
         with simulation_progress(subjects * visits) as advance:
             simulate_trial(root, recipe, on_visit=advance)
 
@@ -216,10 +220,12 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
     from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
     from storage.deidentify import needed_key
     from storage.trial import open_trial
+    from tasks.weights import needed_weights
 
     with fail_clearly():
         trial = open_trial(root)
         needed_key(trial.config.privacy)
+        needed_weights(trial.root, trial.config.segment)
         with prefect_server(), night_progress():
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)

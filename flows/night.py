@@ -43,6 +43,7 @@ from tasks.quantify import quantify
 from tasks.segment import segment
 from tasks.stage import StageName, StageResult, VisitRef
 from tasks.summarise import summarise
+from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
 """Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_visits``."""
@@ -73,6 +74,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     needed_key(trial.config.privacy)  # without it every intake would fail; its workers read their own
+    needed_weights(trial.root, trial.config.segment)  # likewise every segmentation
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)

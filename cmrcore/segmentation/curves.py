@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import ConvexHull
 
-Curve = Float[np.ndarray, "point 2"]
+Curve = Float[np.ndarray, "_ 2"]
 """Points (row, col) of a closed curve [pixel], pixel centers at integers; the last is joined to the first."""
 
 _MODES_MIN = 6
