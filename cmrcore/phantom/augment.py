@@ -85,14 +85,14 @@ def trabeculate(
 ) -> Float[Tensor, "image structure row col"]:
     """Mix muscle into the cavity's edge; masks stay, as readers draw the endocardium around trabeculae.
 
-    On images of people the step from blood to wall is a slope several millimeters wide, at the outer end of
+    On images of people the step from blood to wall is a slope up to ten millimeters wide, at the outer end of
     which readers draw; a network that has only seen sharp walls draws the cavity too small.
     """
     n_images, _, rows, cols = fractions.shape
     n = n_images // n_echoes
     blood, muscle = STRUCTURES.index("blood_pool"), STRUCTURES.index("papillary")
-    density = rng.uniform(0.15, 0.8, size=n) * (rng.random(n) < augmentation.trabeculae_share)
-    reach = 2 * int(rng.integers(1, 4)) + 1
+    density = rng.uniform(0.15, 0.95, size=n) * (rng.random(n) < augmentation.trabeculae_share)
+    reach = 2 * int(rng.integers(1, 8)) + 1
     cavity = fractions[:, blood] + fractions[:, muscle]
     inside = torch.nn.functional.avg_pool2d(cavity, reach, stride=1, padding=reach // 2)
     knots = torch.rand(n, 1, rows // 2, cols // 2, generator=generator)

@@ -19,6 +19,7 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cmrcore.phantom import simulate_scan
@@ -30,6 +31,7 @@ from cmrcore.segmentation.contours import masks_from
 from cmrcore.segmentation.frame import heart_frame
 from cmrcore.segmentation.guide import find_guide
 from cmrcore.segmentation.infer import look_in_frame, look_twice
+from cmrcore.segmentation.networks import network_from
 from cmrcore.segmentation.unet import UNet
 from flows.simulate import SCHEME_NATIVE, SCHEME_NATIVE_11, SCHEME_POST
 
@@ -92,7 +94,10 @@ def _moved_px(
     spacing = torch.tensor(spacing_mm)[None, :, None, None]
     away = (echoes.displacement_mm[index] / spacing).norm(dim=1)
     return torch.stack(
-        [field[mask].mean() if bool(mask.any()) else torch.tensor(0.0) for field, mask in zip(away, myocardium)]
+        [
+            field[mask].mean() if bool(mask.any()) else torch.tensor(0.0)
+            for field, mask in zip(away, myocardium, strict=True)
+        ]
     )
 
 
@@ -141,7 +146,7 @@ class _Remembered:
     def __call__(self, one: StudySlice) -> Tensor | None:
         if self._last is None or self._last[0] is not one:
             probability_of = partial(look_twice, self._base, spacing_mm=one.spacing_mm)
-            found = find_guide(probability_of, one.echoes, one.spacing_mm)
+            found = find_guide(probability_of, one.echoes, one.spacing_mm, first_acquired=0)
             self._last = (one, None if found is None else found.masks)
         return self._last[1]
 
@@ -293,3 +298,41 @@ def show_table(title: str, table: pd.DataFrame) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     Console(width=200).print(shown)
+
+
+def read_networks(folder: Path) -> dict[str, UNet]:
+    """Read every network in a folder by its file's name; one must be ``base``."""
+    networks = {file.stem: network_from(load_file(file)) for file in sorted(folder.glob("*.safetensors"))}
+    if "base" not in networks:
+        message = f"no base.safetensors among {sorted(networks)}"
+        raise FileNotFoundError(message)
+    return networks
+
+
+def main() -> None:
+    """Score every network of a folder on the digital trial and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("cmrcore/weights"))
+    parser.add_argument("--slices", type=int, default=200)
+    parser.add_argument("--difficulty", choices=("clean", "typical", "hard"), default="typical")
+    parser.add_argument("--roles", nargs="+", choices=("native", "post"), default=["native", "post"])
+    parser.add_argument("--alphas", nargs="+", type=float, default=list(ALPHAS))
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--rows", type=Path, help="Parquet file for the scores of every echo")
+    chosen = parser.parse_args()
+    networks = read_networks(chosen.weights)
+    base = networks.pop("base")
+    methods = answers(base, networks, tuple(chosen.alphas))
+    slices = draw_slices(chosen.slices, chosen.difficulty, tuple(chosen.roles))
+    found = score(slices, methods, chosen.slices)
+    if chosen.rows:
+        found.to_parquet(chosen.rows)
+    title = f"{found.slice.nunique()} slices, {chosen.difficulty}, {' and '.join(chosen.roles)}"
+    show_table(f"Dice of the myocardium: {title}", summary(found))
+    show_table("Differences of Dice, 95 % confidence by the bootstrap over subjects", contrasts(found))
+    if chosen.figure:
+        draw(found, chosen.figure)
+
+
+if __name__ == "__main__":
+    main()

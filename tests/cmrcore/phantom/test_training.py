@@ -9,8 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cmrcore.phantom.anatomy import STRUCTURES, Grid
-from cmrcore.phantom.augment import AUGMENTATION, NO_AUGMENTATION, Augmentation, draw_geometry, shade, spoil
+from cmrcore.phantom.anatomy import STRUCTURES, Grid, labels
+from cmrcore.phantom.augment import (
+    AUGMENTATION,
+    NO_AUGMENTATION,
+    Augmentation,
+    draw_geometry,
+    shade,
+    spoil,
+    trabeculate,
+)
 from cmrcore.phantom.contrast import draw_contrast
 from cmrcore.phantom.difficulty import Difficulty
 from cmrcore.phantom.training import TrainingBatch, training_batch
@@ -169,3 +177,38 @@ def test_masking_out_blanks_rectangles_only() -> None:
     blanked = spoil(image.clone(), np.random.default_rng(0), replace(NO_AUGMENTATION, mask_share=1.0))
     assert ((blanked == 0) | (blanked == 0.5)).all()
     assert 0 < (blanked == 0).float().mean() < 0.05
+
+
+def test_trabeculae_line_the_cavity_and_leave_the_masks() -> None:
+    """Muscle takes blood's place at the cavity's edge, not in its middle; a reader's contour is the same."""
+    grid = Grid(128, 128, 1.5)
+    fractions = torch.zeros(4, len(STRUCTURES), 128, 128)
+    row, col = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    radius = torch.hypot(row - grid.n_rows / 2, col - grid.n_cols / 2)
+    blood, muscle = STRUCTURES.index("blood_pool"), STRUCTURES.index("papillary")
+    fractions[:, blood] = (radius < 24).float()
+    fractions[:, STRUCTURES.index("myocardium")] = ((radius >= 24) & (radius < 32)).float()
+    lined = replace(NO_AUGMENTATION, trabeculae_share=1.0)
+    found = trabeculate(
+        fractions.clone(), np.random.default_rng(0), lined, 2, torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(labels(found), labels(fractions))
+    torch.testing.assert_close(found.sum(1), fractions.sum(1))
+    assert found[:, muscle, radius < 12].max().item() == 0.0
+    at_edge = found[:, muscle, (radius > 22) & (radius < 24)].mean(1)
+    assert at_edge.min().item() > 0.05
+    assert torch.equal(found[0], found[1])
+    same = trabeculate(
+        fractions.clone(), np.random.default_rng(0), NO_AUGMENTATION, 2, torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(same, fractions)
+
+
+def test_the_share_of_post_contrast_slices_can_be_chosen() -> None:
+    """A network can be trained on native echoes alone."""
+    native, post = (
+        training_batch(np.random.default_rng(1), 3, GRID, contrast="physics", post_share=share)
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(native.masks, post.masks)
+    assert not torch.equal(native.images, post.images)

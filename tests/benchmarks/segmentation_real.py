@@ -1,0 +1,118 @@
+"""Masks of the base network on images of people that no network has learned from.
+
+`python -m tests.benchmarks.segmentation_real` scores the development patients; ``--test`` the others, which
+is done once for each release and never for a choice.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cmrcore.quantify.overlap import dice
+from cmrcore.segmentation.contours import masks_from
+from cmrcore.segmentation.infer import look_twice
+from cmrcore.segmentation.networks import network_from
+from cmrcore.segmentation.unet import UNet
+
+SPACING_MM = (1.3, 1.3)
+"""Of the Sunnybrook images, which come without headers: 256 pixels of a field of view of about 330 mm."""
+DEVELOPMENT_STEP = 3
+"""Every third patient, by name and from the first, is for development."""
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An image and the LV cavity that a reader drew."""
+
+    patient: str
+    image: Float[Tensor, "row col"]
+    blood_pool: Bool[Tensor, "row col"]
+
+
+def real_data() -> Path:
+    """Folder of the real data."""
+    return Path(os.environ.get("CMRTRIALS_REAL_DATA", "../shared/data"))
+
+
+def read_sunnybrook(*, test: bool) -> Iterator[Drawn]:
+    """Read the development patients' images, or the test patients'."""
+    files = sorted((real_data() / "sunnybrook" / "Images").rglob("*.png"))
+    patients = sorted({_patient(file) for file in files})
+    development = set(patients[::DEVELOPMENT_STEP])
+    for file in files:
+        if (_patient(file) not in development) == test:
+            label = Path(str(file).replace("/Images/", "/Labels/"))
+            yield Drawn(_patient(file), _gray(file), _gray(label) > 127)
+
+
+def _patient(file: Path) -> str:
+    return file.name.partition("-IM-")[0]
+
+
+def _gray(file: Path) -> Float[Tensor, "row col"]:
+    return torch.from_numpy(np.asarray(Image.open(file).convert("L"), dtype=np.float32))
+
+
+def sunnybrook_dice(base: UNet, drawn: list[Drawn]) -> list[float]:
+    """Dice of the LV cavity on each image."""
+    scores = []
+    for start in range(0, len(drawn), _BATCH):
+        part = drawn[start : start + _BATCH]
+        said = look_twice(base, torch.stack([one.image for one in part]), SPACING_MM)
+        for one, probability in zip(part, said, strict=True):
+            scores.append(dice(masks_from(probability, SPACING_MM)[1], one.blood_pool) or 0.0)
+    return scores
+
+
+def short_axis_dice(base: UNet) -> dict[str, float]:
+    """Dice of LV wall and cavity and of the RV on the one labeled DICOM slice."""
+    folder = real_data() / "short-axis-slice"
+    image = pydicom.dcmread(folder / "test_slice.dcm")
+    pixels = torch.from_numpy(image.pixel_array.astype(np.float32))
+    spacing_mm = tuple(float(value) for value in image.PixelSpacing)
+    values = np.asarray(nibabel.load(folder / "mask.nii.gz").dataobj).squeeze().T
+    masks = masks_from(look_twice(base, pixels[None], spacing_mm)[0], spacing_mm)
+    truth = {"wall": (0, 2), "cavity": (1, 3), "rv": (2, 1)}
+    return {
+        name: dice(masks[label], torch.from_numpy(values == value)) or 0.0
+        for name, (label, value) in truth.items()
+    }
+
+
+def main() -> None:
+    """Print the scores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("cmrcore/weights/base.safetensors"))
+    parser.add_argument("--test", action="store_true", help="score the test patients")
+    chosen = parser.parse_args()
+    base = network_from(load_file(chosen.weights))
+    drawn = list(read_sunnybrook(test=chosen.test))
+    scores = np.array(sunnybrook_dice(base, drawn))
+    title = f"{'test' if chosen.test else 'development'} patients, Dice of the LV cavity"
+    table = Table("patient", "images", "mean", "median", "lowest", title=title)
+    patients = np.array([one.patient for one in drawn])
+    for patient in [*sorted(set(patients)), "all"]:
+        own = scores if patient == "all" else scores[patients == patient]
+        figures = (own.mean(), np.median(own), own.min())
+        table.add_row(str(patient), str(len(own)), *(f"{figure:.3f}" for figure in figures))
+    Console().print(table)
+    short_axis = short_axis_dice(base)
+    Console().print("short-axis slice, Dice:", {name: round(value, 3) for name, value in short_axis.items()})
+
+
+if __name__ == "__main__":
+    main()
