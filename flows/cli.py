@@ -177,6 +177,69 @@ def query(
 
 
 @app.command()
+def train(
+    kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
+    output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights (on a CPU).")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Weights to start from; of a base network for guided."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Labelled images to learn from: PATIENT/NAME_image.nii.gz with NAME_mask.nii.gz "
+            "(1 RV, 2 myocardium, 3 blood pool); every fifth patient is held out. Else the digital trial.",
+        ),
+    ] = None,
+    development: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Labelled images that choose among the weights instead of held-out ones.",
+        ),
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two scores and checkpoints.")
+    ] = 250,
+    patience: Annotated[int, typer.Option(min=1, help="Scores that may pass without a better one.")] = 12,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples ahead.")] = 1,
+) -> None:
+    """Train a network; the same command goes on with a training that was interrupted.
+
+    Prints the digest that trial.toml names the weights by; put the file into weights/ of the trial's root.
+    """
+    from flows.terminal import fail_clearly
+
+    with fail_clearly():
+        from flows.server import prefect_server
+        from flows.train import train as train_flow
+
+        with prefect_server():
+            digest = train_flow(
+                kind=kind,
+                output=str(output),
+                steps=steps,
+                seed=seed,
+                start=None if start is None else str(start),
+                data=None if data is None else str(data),
+                development=None if development is None else str(development),
+                evaluate_every=evaluate_every,
+                patience=patience,
+                device=device,
+                workers=workers,
+            )
+    typer.echo(f'{kind} = "{digest}"')
+
+
+@app.command()
 def serve(
     root: Root,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
