@@ -1,7 +1,8 @@
 """The training flow."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+from uuid import UUID
 
 import torch
 from prefect import flow
@@ -76,7 +77,8 @@ def train(
     chosen = torch.device(
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     )
-    artifact = create_progress_artifact(progress=0.0, key=f"train-{kind}", description=f"training of {kind}")
+    description = f"training of the {kind} network"
+    artifact = cast("UUID", create_progress_artifact(0.0, key=f"train-{kind}", description=description))
 
     def report(step: int, progress: Progress) -> None:
         _, loss, score = progress.curve[-1]

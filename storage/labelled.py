@@ -8,6 +8,7 @@
 Echoes stand in the order of acquisition. Messages name files by their number, as names may be a patient's.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -133,10 +134,14 @@ def _load(file: LabelledFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     """Image and labels with axes ``col row slice ti``, and the spacing of rows and columns [mm]."""
     import nibabel  # a third of a second, and only for training on one's own images
 
-    image: Any = nibabel.load(file.image)
-    mask: Any = nibabel.load(file.mask)
-    magnitudes = np.asarray(image.dataobj, dtype=np.float32)
-    labels = np.asarray(mask.dataobj)
+    try:
+        image: Any = nibabel.load(file.image)
+        mask: Any = nibabel.load(file.mask)
+        magnitudes = np.asarray(image.dataobj, dtype=np.float32)
+        labels = np.asarray(mask.dataobj)
+    except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
+        message = f"labelled images, file {file.number}: cannot be read ({type(error).__name__})"
+        raise RefusedError(message) from None  # the library's text holds the path
     unknown = sorted(set(np.unique(labels).tolist()) - {0, *LABEL_VALUES.model_dump().values()})
     if unknown:
         message = (
@@ -147,7 +152,7 @@ def _load(file: LabelledFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     if magnitudes.ndim == 3:
         magnitudes = magnitudes[..., None]
     if labels.ndim == 3:
-        labels = np.broadcast_to(labels[..., None], magnitudes.shape)
+        labels = np.repeat(labels[..., None], magnitudes.shape[-1], axis=-1)
     if magnitudes.ndim != 4 or labels.shape != magnitudes.shape:
         message = (
             f"labelled images, file {file.number}: image {magnitudes.shape} and mask {labels.shape} differ, "

@@ -135,9 +135,9 @@ def write_labelled(folder: Path, one: LabelledSlice) -> None:
     labels = sum(VALUES[index] * one.masks[:, index].numpy().astype(np.uint8) for index in range(3))
     for name, values in {"image": one.images.numpy(), "mask": np.asarray(labels)}.items():
         volume = np.ascontiguousarray(values.transpose(2, 1, 0)[:, :, None])
-        nibabel.Nifti1Image(volume, np.diag([*one.spacing_mm[::-1], 8.0, 1.0])).to_filename(
-            folder / f"1_{name}.nii.gz"
-        )
+        affine = np.diag([*one.spacing_mm[::-1], 8.0, 1.0])
+        image = nibabel.Nifti1Image(volume, affine)  # type: ignore[no-untyped-call]
+        image.to_filename(folder / f"1_{name}.nii.gz")
 
 
 def test_a_checkpoint_gives_back_what_was_put_in(tmp_path: Path) -> None:
