@@ -88,12 +88,16 @@ def _drawn(
     box = _box(wall + pool >= settings.threshold)
     if box is not None:
         epicardium, endocardium = _contours(wall[box], pool[box], rv[box], spacing_mm, settings)
+        epicardium = _solid(epicardium)
         # A pixel of wall on every side, or the ring would be open.
-        endocardium &= _eroded(epicardium)
+        endocardium = _solid(endocardium & _eroded(epicardium))
         if endocardium.any():
             masks[(0, *box)] = epicardium & ~endocardium
             masks[(1, *box)] = endocardium
-    masks[2] = _rv_region(rv, masks[0] | masks[1], spacing_mm, settings)
+    masks[2] = rv >= settings.threshold
+    box = _box(masks.any(0))
+    if box is not None:
+        masks[(2, *box)] = _rv_region(rv[box], masks[:2, *box].any(0), spacing_mm, settings)
     return masks
 
 
@@ -210,6 +214,14 @@ def holes(mask: _Mask) -> _Mask:
     return enclosed
 
 
+def _solid(mask: _Mask) -> _Mask:
+    """Largest piece of a mask, without holes."""
+    pieces, n_pieces = ndimage.label(mask)
+    if n_pieces > 1:
+        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    return mask | holes(mask)
+
+
 def _eroded(mask: _Mask) -> _Mask:
     """Pixels whose four neighbors lie within a mask, too."""
     padded = np.pad(mask, 1)
@@ -234,8 +246,11 @@ def _disc(radius_mm: float, spacing_mm: tuple[float, float]) -> _Mask:
 
 def _elongation(mask: _Mask, box: tuple[slice, slice], spacing_mm: tuple[float, float]) -> float:
     """Ratio of the principal axes of a mask, which lies within a box."""
-    at_mm = np.argwhere(mask[box]) * np.asarray(spacing_mm)
+    down_mm, right_mm = (at * length for at, length in zip(np.nonzero(mask[box]), spacing_mm, strict=True))
     # A pixel is a square with a spread of its own.
-    spread = np.cov(at_mm.T, ddof=0) + np.diag(np.square(spacing_mm)) / 12
-    short, long = np.linalg.eigvalsh(spread)
-    return math.sqrt(long / short)
+    down, right = (
+        at.var() + length**2 / 12 for at, length in zip((down_mm, right_mm), spacing_mm, strict=True)
+    )
+    across = (down_mm * right_mm).mean() - down_mm.mean() * right_mm.mean()
+    mean, half = (down + right) / 2, math.hypot((down - right) / 2, across)
+    return math.sqrt((mean + half) / (mean - half))

@@ -14,6 +14,8 @@ _MODES_MIN = 6
 """Ripples around a curve that smoothing leaves alone at least, so that a small curve keeps its size."""
 _STEPS_PER_PIXEL = 2
 """Points of a smoothed curve in one pixel's length."""
+_POINTS_MIN = 64
+"""Least number of points of a smoothed curve: straight between them, they enclose a little less."""
 _AREA_MIN = 1e-3
 """Area under which a curve is only a point or a line [square pixels]."""
 
@@ -77,7 +79,7 @@ def smooth(curve: Curve, spacing_mm: tuple[float, float], ripple_mm: float) -> C
     closed = np.concatenate([curve, curve[:1]]) * spacing_mm
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     length_mm = float(along[-1])
-    n_points = max(4 * _MODES_MIN, math.ceil(_STEPS_PER_PIXEL * length_mm / min(spacing_mm)))
+    n_points = max(_POINTS_MIN, math.ceil(_STEPS_PER_PIXEL * length_mm / min(spacing_mm)))
     even = np.arange(n_points) * (length_mm / n_points)
     points = np.stack([np.interp(even, along, closed[:, axis]) for axis in (0, 1)])
 
