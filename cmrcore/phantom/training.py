@@ -36,6 +36,8 @@ _BRIGHT = 0.5
 _WRAP_SHARE, _BAND_SHARE = 0.2, 0.25
 _NARROW_SHARE, _NARROW_CAVITY_MM, _NARROW_WALL_MM = 0.1, (5.0, 12.0), (14.0, 26.0)
 """Share of hearts with hardly a cavity, as hypertrophied ones at end-systole, and their measures."""
+_PAPILLARY_FACTOR = (0.7, 2.0)
+"""Size of papillary muscles and trabeculae, relative to those of the digital trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +185,18 @@ def _shown_at(
 
 
 def _draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a subject; some hearts are narrower than any of the digital trial's."""
+    """Draw a subject; cavities are narrower and muscles in them larger than in the digital trial."""
     anatomy = draw_anatomy(rng)
-    if rng.random() >= _NARROW_SHARE:
-        return anatomy
-    narrow = replace(
+    first, second, edge = rng.uniform(*_PAPILLARY_FACTOR, size=3).tolist()
+    heart = replace(
         anatomy.heart,
-        cavity_mm=float(rng.uniform(*_NARROW_CAVITY_MM)),
-        wall_mm=float(rng.uniform(*_NARROW_WALL_MM)),
+        papillary_mm=(first * anatomy.heart.papillary_mm[0], second * anatomy.heart.papillary_mm[1]),
+        trabecula_mm=edge * anatomy.heart.trabecula_mm,
     )
-    return replace(anatomy, heart=narrow)
+    if rng.random() < _NARROW_SHARE:
+        cavity_mm, wall_mm = float(rng.uniform(*_NARROW_CAVITY_MM)), float(rng.uniform(*_NARROW_WALL_MM))
+        heart = replace(heart, cavity_mm=cavity_mm, wall_mm=wall_mm)
+    return replace(anatomy, heart=heart)
 
 
 def _draw_view(rng: np.random.Generator) -> View:
