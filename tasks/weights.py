@@ -75,7 +75,10 @@ def load_network(root: Path, kind: Kind, digest: str, device: torch.device) -> U
             f"network, expected those of a {kind} one; see `cmrtrials train {kind}`"
         )
         raise ConfigError(message)
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    if device.type == "cuda":
+        # A CPU is a quarter slower with it.
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)
 
 
 def _find(root: Path, kind: Kind, digest: str) -> Path:
