@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Bool
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -34,3 +36,26 @@ def displacement_mm(
     return math.hypot(
         *((a - b) * spacing for a, b, spacing in zip(here, there, pixel_spacing_mm, strict=True))
     )
+
+
+def edge_distances_mm(
+    mask: Bool[Tensor, "row col"],
+    reference: Bool[Tensor, "row col"],
+    pixel_spacing_mm: tuple[float, float],
+) -> tuple[float, float] | None:
+    """Largest (Hausdorff) and mean distance between the edges of two masks, both ways [mm].
+
+    An edge is made of the mask's pixels that have a neighbor (of four) outside, or lie at the image's edge;
+    from each the distance to the nearest edge pixel of the other mask counts. None if either mask is empty.
+    """
+    edges = [_edge(one.cpu().numpy()) for one in (mask, reference)]
+    if not all(edge.any() for edge in edges):
+        return None
+    away_mm = [ndimage.distance_transform_edt(~edge, sampling=pixel_spacing_mm) for edge in edges]
+    both_ways = np.concatenate([away_mm[1][edges[0]], away_mm[0][edges[1]]])
+    return float(both_ways.max()), float(both_ways.mean())
+
+
+def _edge(mask: Bool[np.ndarray, "row col"]) -> Bool[np.ndarray, "row col"]:
+    """Pixels of a mask with a neighbor outside."""
+    return np.asarray(mask & ~ndimage.binary_erosion(mask))

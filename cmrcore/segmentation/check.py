@@ -35,12 +35,12 @@ class GuideLimits:
     """Largest area within the epicardium [mm2]."""
     margin_fraction: float = 0.1
     """How close to an edge of the image the center may lie, as a share of its length."""
-    stray_max_mm: float = 20.0
-    """How far from its place on most other echoes the center may lie [mm]."""
     separation_min: float = 0.4
     """Least separation of wall and blood in the image, |2 AUC - 1|."""
     agreement_min: float = 0.75
     """Least mean Dice coefficient between turned inputs."""
+    consensus_min: float = 0.5
+    """Least median Dice coefficient with the masks of the other echoes; hearts move little between echoes."""
     n_tries: int = 4
     """Echoes that are tried with turned inputs."""
 

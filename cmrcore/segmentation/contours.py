@@ -32,11 +32,11 @@ class ContourSettings:
     """Probability from which a pixel belongs to a label."""
     elongation_max: float = 3.0
     """Largest ratio of the axes of a left ventricle; S2 uses 3."""
-    spur_mm: float = 2.0
+    spur_mm: float = 4.0
     """Half the thickness under which an outgrowth is cut off [mm]."""
     solidity_min: float = 0.9
     """Least share of its convex hull that a contour fills; else the hull takes its place."""
-    ripple_mm: float = 12.0
+    ripple_mm: float = 25.0
     """Wavelength along a contour that smoothing damps to half [mm]."""
     rv_reach_mm: float = 8.0
     """How far from the left ventricle the RV may begin [mm]."""
@@ -95,9 +95,9 @@ def _drawn(
             masks[(0, *box)] = epicardium & ~endocardium
             masks[(1, *box)] = endocardium
     masks[2] = rv >= settings.threshold
-    box = _box(masks.any(0))
+    box = _box(masks[0] | masks[1] | masks[2])
     if box is not None:
-        masks[(2, *box)] = _rv_region(rv[box], masks[:2, *box].any(0), spacing_mm, settings)
+        masks[(2, *box)] = _rv_region(rv[box], masks[(0, *box)] | masks[(1, *box)], spacing_mm, settings)
     return masks
 
 
@@ -219,7 +219,8 @@ def _solid(mask: _Mask) -> _Mask:
     pieces, n_pieces = ndimage.label(mask)
     if n_pieces > 1:
         mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
-    return mask | holes(mask)
+    solid: _Mask = mask | holes(mask)
+    return solid
 
 
 def _eroded(mask: _Mask) -> _Mask:

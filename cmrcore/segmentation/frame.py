@@ -7,8 +7,10 @@ shows every LV at about the same size in the middle of the frame, whatever matri
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from torch import Tensor
 
 SIZE = 128
@@ -64,16 +66,16 @@ def heart_frame(
     spacing_mm
         Distance between rows and between columns [mm].
     """
-    lv = masks[0].float() + masks[1].float()
-    lv = lv * (lv > 0.5)
-    n_pixels = lv.sum()
-    if n_pixels == 0:
+    lv = (masks[0].float() + masks[1].float() > 0.5).cpu().numpy()
+    pieces, n_pieces = ndimage.label(lv)
+    if n_pieces == 0:
         return None
-    row = (lv.sum(1) * torch.arange(lv.shape[0], device=lv.device)).sum() / n_pixels
-    col = (lv.sum(0) * torch.arange(lv.shape[1], device=lv.device)).sum() / n_pixels
-    diameter_mm = 2 * math.sqrt(n_pixels.item() * spacing_mm[0] * spacing_mm[1] / math.pi)
+    # What looks like a second heart, such as the stomach, must not pull the frame away.
+    rows, cols = np.nonzero(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
+    diameter_mm = 2 * math.sqrt(len(rows) * spacing_mm[0] * spacing_mm[1] / math.pi)
     smallest, largest = _PIXEL_MM
-    return Frame((row.item(), col.item()), min(max(diameter_mm / _LV_PIXELS, smallest), largest))
+    center = float(rows.mean()), float(cols.mean())
+    return Frame(center, min(max(diameter_mm / _LV_PIXELS, smallest), largest))
 
 
 def look(
@@ -94,7 +96,6 @@ def look_mask(
         frame.pixel_mm / _SAMPLES
     )
     places = _places(frame.center, offset_mm, spacing_mm, tuple(values.shape[1:]))
-    shown = _sample(values.float()[:, None], places)
     shown = _sample(values.float()[:, None], places)
     return torch.nn.functional.avg_pool2d(shown, _SAMPLES)[:, 0]
 

@@ -22,7 +22,8 @@ def circle(radius: float, center: tuple[float, float] = (24.3, 23.8), n: int = 2
 def soft_disc(radius: float, center: tuple[float, float] = (24.3, 23.8)) -> Float[np.ndarray, "row col"]:
     """Disc with a linear edge two pixels wide."""
     row, col = np.mgrid[:48, :48]
-    return (0.5 + (radius - np.hypot(row - center[0], col - center[1])) / 2).clip(0, 1)
+    depth = radius - np.hypot(row - center[0], col - center[1])
+    return np.asarray((0.5 + depth / 2).clip(0, 1))
 
 
 @given(
