@@ -61,7 +61,7 @@ def simulate(
     guides: Annotated[
         Literal["all", "some", "none"],
         typer.Option(help="Visits with a reader's guiding masks; some: every third."),
-    ] = "some",
+    ] = "all",
 ) -> None:
     """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
     from flows.simulate import Recipe, parse_faults, simulate_trial
@@ -216,13 +216,13 @@ def train(
 
     Prints the digest that trial.toml names the weights by; put the file into weights/ of the trial's root.
     """
-    from flows.terminal import fail_clearly
+    from flows.terminal import fail_clearly, flow_progress
 
     with fail_clearly():
         from flows.server import prefect_server
         from flows.train import train as train_flow
 
-        with prefect_server():
+        with prefect_server(), flow_progress("steps"):
             digest = train_flow(
                 kind=kind,
                 output=str(output),
@@ -280,7 +280,7 @@ def audit_verify(root: Root) -> None:
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.night import NEWS
     from flows.server import prefect_server
-    from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
+    from flows.terminal import fail_clearly, flow_progress, print_files, print_scans, print_visits
     from storage.deidentify import needed_key
     from storage.trial import open_trial
     from tasks.weights import needed_weights
@@ -289,7 +289,7 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
         trial = open_trial(root)
         needed_key(trial.config.privacy)
         needed_weights(trial.root, trial.config.segment)
-        with prefect_server(), night_progress():
+        with prefect_server(), flow_progress("visits"):
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)
         print_scans(trial)

@@ -46,7 +46,7 @@ from tasks.summarise import summarise
 from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
-"""Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_visits``."""
+"""Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_in_all``."""
 
 STALE_TEMPORARY_S = 24 * 3600.0
 """Age at which a temporary store cannot belong to a running night any more [s]."""
@@ -188,7 +188,7 @@ class Night:
         subject_id = job.visit.subject_id
         self._open[subject_id] -= 1
         n_ended = len(self._jobs) - self._open.total()
-        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_visits": len(self._jobs)})
+        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
         if self._open[subject_id] == 0:
             self._submit_summary(subject_id)
 

@@ -1,5 +1,6 @@
 """The training flow."""
 
+import logging
 from pathlib import Path
 from typing import Literal, cast
 from uuid import UUID
@@ -13,6 +14,9 @@ from cmrcore.segmentation.train import Recipe
 from flows.checkpoint import Progress
 from flows.training import Kind, Training, train_network
 from storage.digest import file_digest
+
+terminal = logging.getLogger("cmrtrials.progress")
+"""Tells a terminal how far the training is."""
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -83,6 +87,7 @@ def train(
     def report(step: int, progress: Progress) -> None:
         _, loss, score = progress.curve[-1]
         update_progress_artifact(artifact, progress=100 * step / steps)
+        terminal.info("dice %.3f", score, extra={"n_ended": step, "n_in_all": steps})
         log.info(
             "%s step=%d/%d loss=%.4f dice=%.4f best=%.4f", kind, step, steps, loss, score, progress.best_score
         )

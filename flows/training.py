@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from cmrcore.errors import InvalidInputError
 from cmrcore.segmentation import UNet, network_from
 from cmrcore.segmentation.own_images import LabelledSlice, draw_slices, mean_dice, samples_of
 from cmrcore.segmentation.train import Recipe, Samples, Trainer, draw_samples
@@ -178,7 +180,13 @@ def _steps(source: Callable[[int], Samples], done: int, training: Training) -> I
     """Give the samples of the steps that are left, drawn ahead by workers."""
     n_steps = training.recipe.n_steps
     left = torch.utils.data.Subset(_Steps(source, n_steps), range(done, n_steps))
-    return iter(torch.utils.data.DataLoader(left, batch_size=None, num_workers=training.workers))
+    # A fork would take the flow's threads along, half-dead, and fail when it ends.
+    context = "spawn" if training.workers else None
+    return iter(
+        torch.utils.data.DataLoader(
+            left, batch_size=None, num_workers=training.workers, multiprocessing_context=context
+        )
+    )
 
 
 def _network(training: Training) -> UNet:
@@ -186,7 +194,11 @@ def _network(training: Training) -> UNet:
     torch.manual_seed(training.recipe.seed)
     network = UNet(guided=False)
     if training.start is not None:
-        network = network_from(load_file(training.start))
+        try:
+            network = network_from(load_file(training.start))
+        except (SafetensorError, InvalidInputError) as error:
+            message = f"the weights to start from cannot be used: {error}"
+            raise TrainingError(message) from None
     if training.kind == "base" and network.guided:
         message = "a base network cannot start from the weights of a guided one"
         raise TrainingError(message)

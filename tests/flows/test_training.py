@@ -115,6 +115,9 @@ def test_a_guided_network_starts_from_a_base_network(tmp_path: Path) -> None:
     assert network_from(load_file(guided)).guided
     with pytest.raises(TrainingError, match="cannot start from the weights of a guided one"):
         train_network(training(tmp_path / "wrong", start=guided), CPU, quiet)
+    (tmp_path / "broken").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="to start from cannot be used"):
+        train_network(training(tmp_path / "none", start=tmp_path / "broken"), CPU, quiet)
 
 
 def test_one_can_train_on_ones_own_images(tmp_path: Path, slices: list[LabelledSlice]) -> None:

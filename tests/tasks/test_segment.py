@@ -10,7 +10,7 @@ from jaxtyping import Float
 from prefect.logging import disable_run_logger
 from torch import Tensor
 
-from cmrcore.segmentation import Guide, carry_guide
+from cmrcore.segmentation import Guide, GuidedSegmenter, UNet, carry_guide
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_array, read_notes, read_stack
@@ -120,8 +120,8 @@ def test_guides_are_stored_with_what_is_known_of_them(
     assert {"guide_doubtful", "guide_fell_back"} <= {flag["code"] for flag in flags}
 
 
-def test_a_guided_night_is_the_same_every_time(trial: Trial, job: VisitJob) -> None:
-    """A rerun proves the bytes of what it computes again; random weights are as good as any for that."""
+def test_a_guided_stage_gives_the_same_bytes_again(trial: Trial, job: VisitJob) -> None:
+    """A rerun proves what it computes again; networks that find nothing leave slices without masks."""
     folder = trial.root / "weights"
     config = SegmentConfig(
         method="guided",
@@ -133,3 +133,16 @@ def test_a_guided_night_is_the_same_every_time(trial: Trial, job: VisitJob) -> N
     again = segment.fn(job.visit, job.digests["intake"], config, "guided", True)
     assert replace(first, seconds=None) == replace(again, seconds=None)
     assert first.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    assert "native/masks" not in open_store(trial.root, "S01", "V1", "guided")
+
+
+def test_a_guided_network_says_the_same_every_time(stack: EchoStack) -> None:
+    """On a CPU, to the last bit: confidences are stored, and a rerun compares bytes."""
+    torch.manual_seed(0)
+    guided = GuidedSegmenter(UNet(guided=True, widths=(4, 4)).eval())
+    one = replace(stack, echoes=stack.echoes[:1, :2])
+    (first,), (again,) = (segment_series(guided, found_on_echo_2, one, None, 0.25) for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.found.confidence, again.found.confidence)
+    assert torch.equal(first.found.masks, again.found.masks)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from storage.config import SegmentConfig
 from storage.digest import file_digest
 from storage.errors import ConfigError, NotStoredError
-from tasks.weights import load_network, needed_weights, weights_of
+from tasks.weights import PACKAGED, load_network, needed_weights, weights_of
+from tests.storage.drawn_uploads import demo_config
 from tests.tasks.weights import write_weights
 
 CPU = torch.device("cpu")
@@ -49,6 +51,22 @@ def test_weights_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     guided = write_weights(tmp_path / "weights", guided=True)
     with pytest.raises(ConfigError, match=r"segment\.base: the weights .* are of a guided network"):
         needed_weights(tmp_path, config(base=guided))
+
+
+def test_the_demo_names_packaged_weights(tmp_path: Path) -> None:
+    """Who copies it needs no file from elsewhere."""
+    needed_weights(tmp_path, demo_config().segment)
+
+
+def test_packaged_weights_are_small_and_have_a_card() -> None:
+    """Under 10 MB and 2.5 million parameters; the card tells digest and limits."""
+    for path in PACKAGED.glob("*.safetensors"):
+        digest = f"sha256:{file_digest(path)}"
+        card = path.with_suffix(".md").read_text()
+        assert digest in card
+        assert "ot for clinical use" in card
+        assert path.stat().st_size < 10e6
+        assert sum(tensor.numel() for tensor in load_file(path).values()) < 2.5e6
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"], ids=["empty", "garbage"])
