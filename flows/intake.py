@@ -2,21 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.config import UploadsConfig
-from storage.errors import RefusedError, UnreadableError, UploadChangedError
-from storage.plan import PlannedVisit
+from storage.errors import RefusedError, RefusedFile, Remedy, UnreadableError, UploadChangedError
 from storage.quarantine import upload_records
 from storage.tables import read_table
 from storage.trial import Trial
-from storage.upload import Upload, UploadListing, list_uploads, open_upload
-from tasks.matching import FoundUpload, StrayUpload, VisitKey, match_uploads
+from storage.upload import Upload, UploadListing, list_uploads
+from tasks.matching import StrayUpload
 
 if TYPE_CHECKING:
     from storage.intake import VisitIntake
+    from tasks.plan import VisitJob
 
 Verdict = Literal["accepted", "accepted in part", "taken before", "arriving", "refused", "no planned visit"]
 
@@ -24,6 +23,11 @@ BAD_VERDICTS = frozenset({"refused", "no planned visit"})
 """Verdicts after which somebody must do something."""
 
 _NS_PER_MINUTE = 60 * 10**9
+_REMEDIES: dict[Remedy, str] = {
+    "send": "send again",
+    "mend": "mend as its reason says",
+    "choose": "find out which of the two is right, and take the other out of incoming/",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +56,24 @@ class CheckedUpload:
 
 
 def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
-    """Read what a night would read, and say what it would take and refuse; nothing is written.
+    """Plan a night and read what it would read, and say what it would take and refuse; nothing is written.
 
     Raises
     ------
-    PlanError
-        When subjects.csv cannot be trusted.
+    PlanError, ConfigError, NotStoredError
+        When the night could not be planned either, see `tasks.plan.plan_night`.
     """
-    from tasks.plan import in_order_of_arrival  # Prefect takes a second
+    from tasks.plan import Selection, plan_night  # Prefect takes a second
 
-    planned = {(line.subject_id, line.visit_id): line for line in trial.plan()}
-    published: dict[VisitKey, dict[str, Any]] = {
-        (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
-    }
     rules = trial.config.uploads
     places = {listing.path: number for number, listing in enumerate(list_uploads(trial.root, rules), 1)}
-    matched = match_uploads(trial.root, trial.config.matching, rules, tuple(planned.values()), published)
-    checked = [_arriving(listing, places[listing.path], rules) for listing in matched.arriving]
-    checked += [_stray(stray, places[stray.upload.path]) for stray in matched.stray]
-    for key, taken in matched.taken.items():
-        row = published.get(key)
-        uploads = in_order_of_arrival(taken, (row or {}).get("upload_digests", ()))
-        verdicts = _visit(trial, planned[key], uploads, row)
+    plan = plan_night(trial, Selection("new"))
+    jobs = {(job.visit.subject_id, job.visit.visit_id): job for job in plan.jobs}
+    checked = [_arriving(listing, places[listing.path], rules) for listing in plan.arriving]
+    checked += [_stray(stray, places[stray.upload.path]) for stray in plan.stray]
+    for key, uploads in plan.taken.items():
+        job, row = jobs.get(key), plan.published.get(key)
+        verdicts = _settled(row, len(uploads)) if job is None else _computed(trial, job, row)
         checked += [
             CheckedUpload(places[found.listing.path], found.upload_id, "/".join(key), *verdict)
             for found, verdict in zip(uploads, verdicts, strict=True)
@@ -84,7 +84,7 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
         for place in again
     ]
     words = {number: {"folder": path.name} for path, number in places.items()}
-    words |= {places[stray.upload.path]: dict(stray.found) for stray in matched.stray if stray.found}
+    words |= {places[stray.upload.path]: dict(stray.found) for stray in plan.stray if stray.found}
     named = (replace(one, site_words=_site_words(words[one.entry])) for one in checked)
     return tuple(sorted(named, key=lambda one: one.entry))
 
@@ -116,37 +116,43 @@ def waiting_uploads(trial: Trial) -> tuple[CheckedUpload, ...]:
 _Verdict = tuple[str, int | None, Verdict, str, str]
 
 
-def _visit(
-    trial: Trial, planned: PlannedVisit, uploads: Sequence[FoundUpload], row: dict[str, Any] | None
-) -> list[_Verdict]:
-    """Give found, files, verdict, reason and advice of each upload of a visit, in the order of arrival."""
-    from storage.intake import check_study_date, intake_visit  # pydicom takes a third of a second
-    from tasks.plan import stage_digests  # Prefect takes a second, which `status` has no need of
+def _settled(row: Mapping[str, Any] | None, n_uploads: int) -> list[_Verdict]:
+    """Give the verdict on each upload of a visit that a night leaves as it is."""
+    state, reason = (row["state"], row["reason"]) if row is not None else ("new", "")
+    if state == "refused":
+        return [("", None, "refused", reason, "mend it as the reason says and send it again")] * n_uploads
+    return [("", None, "taken before", f"the visit is {state}", "")] * n_uploads
 
-    digests = stage_digests(trial.config, planned, [one.content_digest for one in uploads])
-    if row is not None and row["intake_digest"] == digests["intake"]:
-        is_refused = row["state"] == "refused"
-        verdict: Verdict = "refused" if is_refused else "taken before"
-        advice = "mend it as the reason says and send it again" if is_refused else ""
-        return [
-            ("", None, verdict, row["reason"] if is_refused else f"the visit is {row['state']}", advice)
-        ] * len(uploads)
+
+def _computed(trial: Trial, job: "VisitJob", row: Mapping[str, Any] | None) -> list[_Verdict]:
+    """Give the verdict on each upload of a visit that a night computes, in the order of arrival."""
+    from storage.arrays import store_exists  # Zarr takes a third of a second
+    from tasks.intake import take_visit
+
+    visit, uploads = job.visit, job.uploads
+    if store_exists(visit.path, visit.subject_id, visit.visit_id, job.digests["intake"]):
+        state = "new" if row is None else row["state"]
+        reason = f"the visit is {state}, and is computed again from the images as they were taken"
+        return [("", None, "taken before", reason, "")] * len(uploads)
     try:
-        with ExitStack() as stack:
-            loaded = [one.load() for one in uploads]
-            opened = [stack.enter_context(open_upload(upload)) for upload in loaded]
-            taken = intake_visit(opened, trial.config.intake)
-            check_study_date(taken.study_date, planned)
+        taken = take_visit(
+            visit.subject_id,
+            job.planned,
+            uploads,
+            trial.config.intake,
+            trial.config.privacy,
+            leave_out=lambda _: None,
+        )
     except RefusedError as error:
         advice = (
-            "send these files again"
+            _advice(error.files, with_upload=True)
             if error.files
             else "send what is missing; a wrong upload, take out of incoming/; or mend trial.toml or the plan"
         )
         return [("", None, "refused", error.reason, advice)] * len(uploads)
     except (UploadChangedError, UnreadableError) as error:
         return [("", None, "arriving", str(error), "look again later")] * len(uploads)
-    return [_accepted(upload, taken) for upload in loaded]
+    return [_accepted(upload, taken.images) for upload in uploads]
 
 
 def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
@@ -163,9 +169,17 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
     out = [file for file in taken.refused_files if file.upload_id == upload.upload_id]
     if not out:
         return "; ".join(parts), len(upload.files), "accepted", "", ""
-    numbers = ", ".join(str(file.file_number) for file in out)
     reasons = "; ".join(f"file {file.file_number}: {file.reason}" for file in out)
-    return "; ".join(parts), len(upload.files), "accepted in part", reasons, f"send again: file {numbers}"
+    return "; ".join(parts), len(upload.files), "accepted in part", reasons, _advice(out)
+
+
+def _advice(files: Sequence[RefusedFile], *, with_upload: bool = False) -> str:
+    """Say what to do about files that are left out, one remedy once."""
+    named: dict[Remedy, list[str]] = {}
+    for file in files:
+        upload = f"upload {file.upload_id}, " if with_upload else ""
+        named.setdefault(file.remedy, []).append(f"{upload}file {file.file_number}")
+    return "; ".join(f"{_REMEDIES[remedy]}: {', '.join(which)}" for remedy, which in named.items())
 
 
 def _site_words(found: Mapping[str, str]) -> str:

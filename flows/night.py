@@ -14,7 +14,6 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from storage.arrays import remove_stale_temporaries
-from storage.deidentify import needed_key
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -28,7 +27,6 @@ from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout
 from tasks.intake import intake
-from tasks.matching import matching_digests
 from tasks.plan import (
     NightPlan,
     Selection,
@@ -73,17 +71,16 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
-    needed_key(trial.config.privacy)  # without it every intake would fail; its workers read their own
-    needed_weights(trial.root, trial.config.segment)  # likewise every segmentation
+    needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
     plan = plan_night(trial, selection)
-    log.info("plan: %d visits, %d to compute", len(plan.planned), len(plan.jobs))
+    log.info("plan: %d visits, %d to compute", len(plan.recorded), len(plan.jobs))
     publisher = Publisher(
         root=trial.root,
         config=trial.config,
-        matching=matching_digests(trial.config.matching, plan.planned),
+        matching=plan.matching,
         run_id=str(context.flow_run.id),
         who=current_user(),
         why=why,
@@ -105,9 +102,9 @@ class Night:
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
-        self._planned = {(line.subject_id, line.visit_id): line for line in plan.planned}
+        self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
         self._visits_of: dict[str, list[PlannedVisit]] = {}
-        for line in sorted(plan.planned, key=lambda line: line.visit_date):
+        for line in sorted(plan.recorded, key=lambda line: line.visit_date):
             self._visits_of.setdefault(line.subject_id, []).append(line)
 
     def run(self) -> State[Any]:
@@ -124,10 +121,10 @@ class Night:
             )
         for waiting in self._plan.waiting:
             self._publisher.waiting(waiting)
-        for visit, planned in self._plan.corrected:
+        for visit, recorded in self._plan.corrected:
             row = self._plan.published.get((visit.subject_id, visit.visit_id))
             if row is not None and visit.label not in self._jobs:
-                self._publisher.correction(visit, planned, row)
+                self._publisher.correction(visit, recorded, row)
         for job in self._plan.jobs:
             self._fanout.submit(
                 (job.visit.label, "intake"),
@@ -138,6 +135,7 @@ class Night:
                 job.uploads,
                 self._trial.config.intake,
                 self._trial.config.privacy,
+                self._plan.key_name,
                 job.digests["intake"],
                 job.force,
             )
@@ -175,7 +173,7 @@ class Night:
                 quantify,
                 "CPU",
                 job.visit,
-                job.planned,
+                job.recorded,
                 digests["segment"],
                 config.quantify,
                 digests["quantify"],
@@ -273,7 +271,7 @@ class Night:
         unplanned = [f"{subject}/{visit}" for subject, visit in rows if (subject, visit) not in self._planned]
         for what, which in {
             "uploads that no planned visit takes": [str(stray) for stray in self._plan.stray],
-            "uploads still arriving": [str(self._plan.n_arriving)] if self._plan.n_arriving else [],
+            "uploads still arriving": [str(len(self._plan.arriving))] if self._plan.arriving else [],
             "asked for, but without an upload": self._plan.idle,
             "results of an older plan or trial.toml, as their uploads are gone": self._plan.outdated,
             "published, but no longer planned": unplanned,

@@ -8,6 +8,9 @@ from prefect.logging.handlers import APILogWorker
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+START_S = 120
+"""Longest time until the server answers; the machine may be busy [s]."""
+
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
@@ -22,7 +25,7 @@ def prefect_server() -> Iterator[str]:
         yield configured
         return
     server = SubprocessASGIServer()
-    server.start()
+    server.start(timeout=START_S)
     # Workers inherit the environment; a worker that finds no URL would start a server of its own.
     os.environ["PREFECT_API_URL"] = server.api_url
     try:

@@ -1,23 +1,29 @@
 """Acquisitions of one slice: where the inversion times stand, whether it is complete, which one is taken.
 
 Of several acquisitions of a slice the last complete one is taken: as many images as a scheme has, each with a
-time of its own, scaled alike, at one place. The others are kept in the upload and named.
+time of its own, scaled alike, on one grid at one place. The others are kept in the upload and named.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float32
 
-from storage.config import IntakeConfig, SeriesRule, n_images
+from storage.config import IntakeConfig, SeriesRule
 from storage.dicom_dialect import choose_times, describe_candidates
 from storage.dicom_read import Instance, describe_files
-from storage.errors import RefusedError, RefusedFile
-from storage.geometry import Vector, col_direction, row_direction
+from storage.errors import RefusedError, RefusedFile, Remedy
+from storage.geometry import UNIT_TOLERANCE, Vector, col_direction, row_direction
+from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import describe_series
+
+GridPart = Literal["pixel grid", "pixel spacing", "orientation", "field strength"]
+GRID: tuple[GridPart, ...] = get_args(GridPart)
+"""What the images of a stack must have in common."""
 
 _MAX_NAMED_TIMES = 3
 
@@ -103,6 +109,7 @@ def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
     problem = (
         _repeated_times(echoes, describe_candidates(candidates, "inversion_time", vendor))
         or _incomplete(echoes, rule)
+        or _mixed_grids(echoes)
         or _elsewhere(echoes, intake.position_tolerance_mm)
     )
     return Acquisition(tuple(frames), tuple(echoes), problem, refused)
@@ -133,14 +140,19 @@ def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:
     """Say what keeps a slice's images from being a scheme; empty where nothing does."""
     times = [echo.ti_ms for echo in echoes]
-    schemes = {n_images(scheme): scheme for scheme in rule.schemes}
-    if len(times) not in schemes:
-        expected = " or ".join(f"{count} ({scheme})" for count, scheme in schemes.items())
-        return f"has {len(times)} inversion times, expected {expected}"
+    if scheme_of(len(times), rule.schemes) is None:
+        return f"has {len(times)} inversion times, expected {describe_schemes(rule.schemes)}"
     scalings = sorted({echo.frame.instance.rescale.rule for echo in echoes})
     if len(scalings) > 1:
         return f"has images scaled in {len(scalings)} ways ({', '.join(scalings)}), which cannot be compared"
     return ""
+
+
+def _mixed_grids(echoes: Sequence[Echo]) -> str:
+    """Say which image is on another grid; empty where all are on one."""
+    first = echoes[0].frame
+    found = next(filter(None, (grid_difference(echo.frame, first) for echo in echoes)), "")
+    return f"is on several grids: {found}" if found else ""
 
 
 def _elsewhere(echoes: Sequence[Echo], tolerance_mm: float) -> str:
@@ -156,6 +168,38 @@ def _elsewhere(echoes: Sequence[Echo], tolerance_mm: float) -> str:
         f"has images {apart_mm[one, other]:.1f} mm apart in the plane "
         f"({echoes[one].frame.instance.source}, {echoes[other].frame.instance.source}), "
         f"expected at most {tolerance_mm:g} mm"
+    )
+
+
+def grid_difference(frame: Frame, first: Frame, parts: Sequence[GridPart] = GRID) -> str:
+    """Say in which parts of its grid an image differs from another; empty where it does not."""
+    spacings = (frame.pixel_spacing_mm, first.pixel_spacing_mm)
+    orientations = (frame.orientation, first.orientation)
+    same = {
+        "pixel grid": frame.pixels.shape == first.pixels.shape,
+        "pixel spacing": spacings[0] == spacings[1] or np.allclose(*spacings, rtol=UNIT_TOLERANCE, atol=0),
+        "orientation": orientations[0] == orientations[1]
+        or np.allclose(*orientations, rtol=0, atol=UNIT_TOLERANCE),
+        "field strength": frame.instance.field_strength_t == first.instance.field_strength_t,
+    }
+    different = " and ".join(name for name in parts if not same[name])
+    if not different:
+        return ""
+    one, other = first.instance.source, frame.instance.source
+    return (
+        f"{different} of {other} differs from that of {one} "
+        f"({_grid_text(frame)} against {_grid_text(first)}), expected one grid"
+    )
+
+
+def _grid_text(frame: Frame) -> str:
+    rows, cols = frame.pixels.shape
+    between_rows, between_cols = frame.pixel_spacing_mm
+    directions = ", ".join(f"{value:.3g}" for value in frame.orientation)
+    field = frame.instance.field_strength_t
+    return (
+        f"{rows} x {cols} pixels of {between_rows:g} x {between_cols:g} mm along ({directions})"
+        f"{'' if field is None else f' at {field:g} T'}"
     )
 
 
@@ -190,8 +234,8 @@ def choose_acquisition(
     return taken, others
 
 
-def refused_file(instance: Instance, reason: str) -> RefusedFile:
+def refused_file(instance: Instance, reason: str, remedy: Remedy = "send") -> RefusedFile:
     """Refuse the file of an image."""
     source = instance.source
     reason = reason.removeprefix(f"{source}: ")
-    return RefusedFile(source.upload_id, source.file_number, reason, instance.path, source.sha256)
+    return RefusedFile(source.upload_id, source.file_number, reason, instance.path, source.sha256, remedy)

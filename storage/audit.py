@@ -4,13 +4,16 @@
 missed too. It is written before and after each addition: what a kill leaves between the two is known from
 what had been announced, and nothing else is taken for it. The chain has no key: whoever rewrites log, head,
 tables and history consistently is found out only by a head that was noted elsewhere, so note it now and then.
+
+A log without a head was begun before there were heads, or its head was removed and lines perhaps with it;
+nobody can tell. It goes on with a line that says so, and stays unproven up to there until somebody adopts it.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from storage.errors import TamperedError
 
 AUDIT_LOG = Path("audit", "log.jsonl")
 HEAD_FILE = "head.json"
+
+HEAD_MISSING, ADOPTED = "head_missing", "adopted"
+"""Events of the log itself: it went on without a head; somebody took it for whole up to there."""
 
 _START = "0" * 64
 
@@ -34,13 +40,17 @@ class Head:
     """SHA-256 of the last line, without its end; zeros where there is none."""
     announced: tuple[str, ...] = ()
     """Digests of the lines that are being added."""
+    n_unproven: int = 0
+    """Lines from the first on after which more may have stood once, for no head was there and nobody has
+    adopted them."""
 
 
 def append(root: Path, *events: dict[str, Any]) -> None:
     """Add events; the time and the digest of the line before each are put in here.
 
     A line that a kill cut off was never acknowledged and is dropped first. A log that does not end where its
-    head says is not mended: the new lines follow from the head, so that `verify` finds the gap for ever.
+    head says is not mended: the new lines follow from the head, so that `verify` finds the gap for ever. One
+    that has no head gets a line first that says so.
     """
     if not events:
         return
@@ -51,7 +61,11 @@ def append(root: Path, *events: dict[str, Any]) -> None:
             _write_head(path.parent, Head(0, _START))
         with path.open("a+b") as file:
             last = _cut_to_whole_lines(file.fileno())
-            head = _end(root, last)
+            if last and not (path.parent / HEAD_FILE).exists():
+                head = Head(len(_lines(root)), _digest(last))
+                events = ({"event": HEAD_MISSING, "n_lines": head.n_lines}, *events)
+            else:
+                head = _end(root, last)
             lines = _chained(events, head.digest)
             digests = tuple(map(_digest, lines))
             _write_head(path.parent, Head(head.n_lines, head.digest, digests))
@@ -69,8 +83,24 @@ def read_events(root: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+def adopt(root: Path, who: str, why: str) -> Head:
+    """Put on record that somebody takes the lines for whole that no head vouches for.
+
+    Raises
+    ------
+    TamperedError
+        If the log was changed, or there is nothing to adopt.
+    """
+    found = verify(root)
+    if not found.n_unproven:
+        message = f"{AUDIT_LOG}: nothing to adopt, its head vouches for all {found.n_lines} lines"
+        raise TamperedError(message)
+    append(root, {"event": ADOPTED, "who": who, "why": why, "n_lines": found.n_unproven})
+    return verify(root)
+
+
 def verify(root: Path) -> Head:
-    """Check the chain and its end; give where it ends.
+    """Check the chain and its end; give where it ends, and whether a head vouches for that.
 
     Raises
     ------
@@ -82,10 +112,14 @@ def verify(root: Path) -> Head:
         return Head(0, _START)
     with shared_lock(folder):
         lines, head = _lines(root), _read_head(folder)
-    previous = b""
+        has_head = (folder / HEAD_FILE).exists()
+    previous, n_unproven = b"", 0
     for number, line in enumerate(lines, 1):
         try:
-            chained = json.loads(line)["previous"]
+            event = json.loads(line)
+            chained = event["previous"]
+            if event["event"] in (HEAD_MISSING, ADOPTED):
+                n_unproven = number - 1 if event["event"] == HEAD_MISSING else 0
         except (ValueError, LookupError, TypeError, RecursionError):
             chained = None
         if chained != _digest(previous):
@@ -94,12 +128,14 @@ def verify(root: Path) -> Head:
             )
             raise TamperedError(message)
         previous = line
+    if lines and not has_head:
+        return Head(len(lines), _digest(lines[-1]), n_unproven=len(lines))
     end = None if head is None else _agreed(lines, head)
     if end is None:
         found = "is missing or unreadable" if head is None else f"says otherwise ({head.n_lines} lines)"
         message = f"{AUDIT_LOG} ends with line {len(lines)}, but {HEAD_FILE} {found}: the log was changed"
         raise TamperedError(message)
-    return end
+    return replace(end, n_unproven=n_unproven)
 
 
 def _end(root: Path, last: bytes) -> Head:

@@ -4,6 +4,7 @@ It is started by `storage.bounded`, has no file of its own to write, and ends wi
 """
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -45,7 +46,8 @@ _PARSERS_OWN = (None, errno.EINVAL)
 def main() -> None:
     """Answer requests until the parent is gone."""
     requests, answers = _take_over_pipes()
-    memory_bytes = int(sys.argv[1])
+    memory_bytes, lifeline = map(int, sys.argv[1:3])
+    _end_with(lifeline)
     _limit_memory(memory_bytes + KEPT_BYTES)
     keep_files(KEPT_BYTES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -189,6 +191,16 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
     return requests, answers
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process, by SIGIO, when the other end of a pipe closes, whatever is going on here.
+
+    That end is held by the parent alone. A thread that waits for it could not act while a decoder holds the
+    interpreter, and the kernel's own death signal comes when the thread ends that started the child.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +54,7 @@ class ChildProcess:
         self._memory_bytes = memory_bytes
         self._wall_factor = wall_factor
         self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # the end of a pipe that goes with this process, and the child with it
         self.n_started = 0
         """Children started so far."""
 
@@ -65,9 +66,10 @@ class ChildProcess:
             for pipe in (self._child.stdin, self._child.stdout):
                 if pipe is not None:
                     pipe.close()
+            os.close(self._lifeline)
             self._child = None
 
-    def exchange(self, requests: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def exchange(self, requests: Sequence[dict[str, Any]]) -> Generator[Answer, None, None]:
         """Send requests, each with its ``cpu_s`` and ``wall_s``, and give the answers as they come.
 
         Raises
@@ -139,23 +141,30 @@ class ChildProcess:
     def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:
             self.close()
-        if self._child is None:
-            self._child = self._start()
-        return self._child
+        return self._start() if self._child is None else self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
         search_path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
         # The key goes to the child by its pipe, and only where a header is cleaned.
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         environment |= {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, str(self._memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what a parser says may quote the file
-            cwd="/",
-            env=environment,
-        )
+        childs_end, lifeline = os.pipe()
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module, str(self._memory_bytes), str(childs_end)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # what a parser says may quote the file
+                cwd="/",
+                env=environment,
+                pass_fds=(childs_end,),
+            )
+        except BaseException:
+            os.close(lifeline)
+            raise
+        finally:
+            os.close(childs_end)
+        self._child, self._lifeline = child, lifeline
         self.n_started += 1
         if child.stdout is not None:  # a whole image at once, not 64 KiB a turn
             with suppress(OSError):
@@ -163,8 +172,7 @@ class ChildProcess:
         try:
             self._receive(child, START_S)
         except (EOFError, TimeoutError, ValueError):
-            child.kill()
-            child.wait()
+            self.close()
             message = (
                 f"the process that reads uploads does not start; try python -m {self._module} 1000000000"
             )

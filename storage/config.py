@@ -9,7 +9,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -23,26 +23,9 @@ from pydantic import (
 
 from storage.digest import canonical_digest
 from storage.errors import ConfigError, NotStoredError
+from storage.schemes import SHMOLLI, check_schemes
 
 CONFIG_FILE = "trial.toml"
-
-_SCHEME = re.compile(r"\d+(\(\d+\)\d+)*")
-
-
-def n_images(scheme: str) -> int:
-    """Count the images of an acquisition scheme in heart beats: ``"5(3)3"`` gives 8.
-
-    Numbers in parentheses are pauses, the others are images.
-
-    Raises
-    ------
-    ValueError
-        If the scheme is not written as counts and pauses in beats.
-    """
-    if not _SCHEME.fullmatch(scheme):
-        message = f"{scheme!r} is no scheme in beats such as '5(3)3' or '4(1)3(1)2'"
-        raise ValueError(message)
-    return sum(int(count) for count in re.sub(r"\(\d+\)", " ", scheme).split())
 
 
 def _check_pattern(pattern: str) -> str:
@@ -54,14 +37,6 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
-def _check_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
-    counts = [n_images(scheme) for scheme in schemes]
-    if len(set(counts)) < len(counts):
-        message = f"two schemes have the same number of images ({counts}) and cannot be told apart"
-        raise ValueError(message)
-    return schemes
-
-
 def _check_minutes(minutes: tuple[float, ...]) -> tuple[float, ...]:
     if minutes and not (len(minutes) == 2 and minutes[0] < minutes[1]):
         message = f"{list(minutes)} is no range [from, to] in minutes; [] where time says nothing"
@@ -71,7 +46,7 @@ def _check_minutes(minutes: tuple[float, ...]) -> tuple[float, ...]:
 
 MinuteRange = Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_minutes)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_schemes)]
+Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(check_schemes)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 WeightsDigest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -116,7 +91,7 @@ class PrivacyConfig(_Section):
     headers: Literal["none", "basic"]
     """``none``: no header is stored; ``basic``: headers cleaned by the basic profile of DICOM PS3.15."""
     dates: Literal["keep", "shift"]
-    """``shift``: dates of cleaned headers move by one secret number of days a subject."""
+    """``shift``: all dates in arrays, tables and history move by one secret number of days a subject."""
     keep_private: tuple[PrivateElement, ...]
     """Private elements that stay in cleaned headers; they are not looked into."""
 
@@ -303,9 +278,11 @@ class SummariseConfig(_Section):
 
 
 def _check_timezone(name: str) -> str:
-    if name not in available_timezones():
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, no name, or a folder of names
         message = "no IANA time zone, expected a name such as 'Europe/Berlin'"
-        raise ValueError(message)
+        raise ValueError(message) from None
     return name
 
 
@@ -331,6 +308,17 @@ class TrialConfig(_Section):
     quantify: QuantifyConfig
     summarise: SummariseConfig
     schedule: ScheduleConfig
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        schemes = {*self.intake.native.schemes, *self.intake.post.schemes}
+        if self.quantify.t1_model == "shmolli" and schemes != {SHMOLLI}:
+            message = (
+                f"quantify.t1_model = 'shmolli' fits {SHMOLLI} alone, but the schemes of intake.native and "
+                f"intake.post are {', '.join(sorted(schemes))}"
+            )
+            raise ValueError(message)
+        return self
 
     def digest(self) -> str:
         """SHA-256 of all that changes results."""

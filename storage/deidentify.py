@@ -102,7 +102,35 @@ class _Rules:
 
 def needed_key(privacy: PrivacyConfig) -> bytes | None:
     """Read the trial's key where its rules need one, as `pseudonym_key` does; None where they do not."""
-    return None if privacy.headers == "none" else pseudonym_key()
+    return None if (privacy.headers, privacy.dates) == ("none", "keep") else pseudonym_key()
+
+
+def key_name(privacy: PrivacyConfig) -> str | None:
+    """Name the key that the trial's rules need; None where they need none.
+
+    Raises
+    ------
+    ConfigError
+        As `pseudonym_key`.
+    """
+    key = needed_key(privacy)
+    return None if key is None else key_id(key)
+
+
+def check_key(privacy: PrivacyConfig, expected: str | None) -> None:
+    """Make sure that this process has the key of those who planned its work.
+
+    Raises
+    ------
+    ConfigError
+        If it has another one, or none.
+    """
+    if key_name(privacy) != expected:
+        message = (
+            f"environment: {KEY_VARIABLE} of this worker is another one than the night's; "
+            f"set the same for the night and all its workers"
+        )
+        raise ConfigError(message)
 
 
 def pseudonym_key() -> bytes:
@@ -116,8 +144,9 @@ def pseudonym_key() -> bytes:
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if not text:
         message = (
-            f"environment: {KEY_VARIABLE} is missing, and trial.toml says [privacy] headers = 'basic'; set "
-            f"it for the night and all its workers: at least {KEY_BYTES_MIN} random bytes in hex or base64"
+            f"environment: {KEY_VARIABLE} is missing, which [privacy] headers = 'basic' and dates = 'shift' "
+            f"in trial.toml need; set it for the night and all its workers: at least {KEY_BYTES_MIN} random "
+            f"bytes in hex or base64"
         )
         raise ConfigError(message)
     key = _decoded(text)
@@ -130,7 +159,7 @@ def pseudonym_key() -> bytes:
 
 
 def key_id(key: bytes) -> str:
-    """Name a key without giving it away, so that headers cleaned with another key are noticed."""
+    """Name a key without giving it away, so that what was made with another key is noticed."""
     return _keyed(key, "key id", "").hex()[:16]
 
 

@@ -14,13 +14,21 @@ from datetime import date, datetime
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from storage.acquisition import Echo, Frame, choose_acquisition, refused_file, split_acquisitions
-from storage.config import IntakeConfig, SeriesRule, n_images
+from storage.acquisition import (
+    GRID,
+    Echo,
+    Frame,
+    GridPart,
+    choose_acquisition,
+    grid_difference,
+    refused_file,
+    split_acquisitions,
+)
+from storage.config import IntakeConfig, SeriesRule
 from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import (
-    UNIT_TOLERANCE,
     Level,
     StackGeometry,
     Vector,
@@ -30,6 +38,7 @@ from storage.geometry import (
     levels,
     positions_along_normal,
 )
+from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
 
 _Place = tuple[Vector, tuple[float, ...], tuple[float, float]]
@@ -179,8 +188,11 @@ def _read_files(
             for (role, image), where, array in zip(files[source], of_file, arrays, strict=True):
                 frames[role].append(Frame(image, *where, array))
         elif first.sha256 != source.sha256:
-            reason = f"has the SOPInstanceUID of {first} but other content; the first stands"
-            refused.append(refused_file(first_image, reason))
+            reason = (
+                f"has the SOPInstanceUID of {first} but other content; the first stands until the wrong one "
+                f"of the two is taken out of incoming/ (to send one again changes nothing)"
+            )
+            refused.append(refused_file(first_image, reason, "choose"))
     return frames, tuple(refused)
 
 
@@ -209,8 +221,9 @@ def _assemble_roles(
     if not frames["native"]:
         aside = f"; set aside: {series.set_aside['native']}" if series.set_aside["native"] else ""
         message = (
-            f"no native series: no usable magnitude image fits the rules of intake.native (description and "
-            f"others); {series.n_other} other series found{aside}"
+            f"no native series: no usable magnitude image, as acquired, fits the rules of intake.native "
+            f"(description and others); {series.n_other} other series found{aside}; send the magnitude "
+            f"images as acquired, or check the rules"
         )
         raise RefusedError(message)
     images = [frame.instance for role in ROLES for frame in frames[role]]
@@ -220,7 +233,11 @@ def _assemble_roles(
             files[image.study_date].add(image.source)
     dates = sorted(files)
     if len(dates) > 1:
-        found = "; ".join(f"{day} in {describe_files(files[day])}" for day in dates)
+        found = "; ".join(
+            f"{f'{(day - dates[0]).days} d later' if day > dates[0] else 'the first'} in "
+            f"{describe_files(files[day])}"
+            for day in dates
+        )
         message = f"the series are of several study dates ({found}), expected one visit"
         raise RefusedError(message)
     uids = {role: frozenset(frame.instance.series_instance_uid for frame in frames[role]) for role in ROLES}
@@ -242,7 +259,8 @@ def _assemble_roles(
 def _build_stack(
     role: Role, frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
 ) -> tuple[EchoStack, tuple[RefusedFile, ...]]:
-    _check_one_grid(role, frames)
+    for frame in frames:  # of repeats that are not taken, too: without it no image has a slice
+        _check_grid(role, frame, frames[0], ("orientation",))
     slices = _split_slices(frames, intake.position_tolerance_mm)
     if intake.slices and len(slices) != intake.slices:
         counts = ", ".join(str(len(of_slice)) for of_slice in slices)
@@ -263,12 +281,14 @@ def _build_stack(
         repeats += [f"{role}: slice {number} {other}" for other in others]
     scheme = _scheme(role, chosen, rule)
     first = chosen[0][0].frame
+    for echoes in chosen:
+        _check_grid(role, echoes[0].frame, first, GRID)
     all_echoes = [echo.frame.instance for echoes in chosen for echo in echoes]
     days = [image.study_date for image in all_echoes if image.study_date is not None]
     moments = [image.acquired_at for image in all_echoes if image.acquired_at is not None]
     stack = EchoStack(
         role=role,
-        echoes=np.stack([np.stack([echo.frame.pixels for echo in echoes]) for echoes in chosen]),
+        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in chosen]),
         ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in chosen]),
         acquisition_index=np.array([_acquisition_index(echoes) for echoes in chosen]),
         ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in chosen),
@@ -290,35 +310,10 @@ def _build_stack(
     return stack, refused
 
 
-def _check_one_grid(role: Role, frames: Sequence[Frame]) -> None:
-    first = frames[0]
-    spacing_mm, orientation = first.pixel_spacing_mm, first.orientation
-    for frame in frames:
-        same = {
-            "pixel grid": frame.pixels.shape == first.pixels.shape,
-            "pixel spacing": np.allclose(frame.pixel_spacing_mm, spacing_mm, rtol=UNIT_TOLERANCE, atol=0),
-            "orientation": np.allclose(frame.orientation, orientation, rtol=0, atol=UNIT_TOLERANCE),
-            "field strength": frame.instance.field_strength_t == first.instance.field_strength_t,
-        }
-        different = " and ".join(name for name, is_same in same.items() if not is_same)
-        if different:
-            one, other = first.instance.source, frame.instance.source
-            message = (
-                f"{role}: {different} of {other} differs from that of {one} "
-                f"({_grid_text(frame)} against {_grid_text(first)}), expected one grid"
-            )
-            raise RefusedError(message)
-
-
-def _grid_text(frame: Frame) -> str:
-    rows, cols = frame.pixels.shape
-    between_rows, between_cols = frame.pixel_spacing_mm
-    directions = ", ".join(f"{value:.3g}" for value in frame.orientation)
-    field = frame.instance.field_strength_t
-    return (
-        f"{rows} x {cols} pixels of {between_rows:g} x {between_cols:g} mm along ({directions})"
-        f"{'' if field is None else f' at {field:g} T'}"
-    )
+def _check_grid(role: Role, frame: Frame, first: Frame, parts: Sequence[GridPart]) -> None:
+    different = grid_difference(frame, first, parts)
+    if different:
+        raise RefusedError(f"{role}: {different}")
 
 
 def _split_slices(frames: Sequence[Frame], tolerance_mm: float) -> list[list[Frame]]:
@@ -342,7 +337,11 @@ def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> s
     if len(set(counts)) > 1:
         message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
         raise RefusedError(message)
-    return {n_images(scheme): scheme for scheme in rule.schemes}[counts[0]]
+    scheme = scheme_of(counts[0], rule.schemes)
+    if scheme is None:  # a complete acquisition has one
+        message = f"{role}: {counts[0]} inversion times, expected {describe_schemes(rule.schemes)}"
+        raise RefusedError(message)
+    return scheme
 
 
 def _acquisition_index(echoes: Sequence[Echo]) -> list[int]:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Remedy = Literal["send", "mend", "choose"]
 
 
 def os_reason(error: OSError) -> str:
@@ -23,6 +26,8 @@ class RefusedFile:
     """Where it lies in incoming/; for quarantine only."""
     sha256: str
     """Digest of the bytes that are refused."""
+    remedy: Remedy = "send"
+    """What the site can do: send it again, mend it as the reason says, or choose one of two."""
 
     def __str__(self) -> str:
         return f"upload {self.upload_id}, file {self.file_number}: {self.reason}"

@@ -15,12 +15,13 @@ from storage.bounded import BoundedReader, shared_reader
 from storage.config import GuideConfig, IntakeConfig
 from storage.dicom_read import FileSource, Instance, describe_files, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
-from storage.errors import RefusedError, RefusedFile
+from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.guide import Guide, is_nifti, place_guide
 from storage.no_image import why_no_image
 from storage.plan import PlannedVisit
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
+from storage.zipped import is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -120,10 +121,11 @@ def check_study_date(study_date: date | None, planned: PlannedVisit) -> None:
     RefusedError
         With what was found and what is planned.
     """
-    if study_date is None or not planned.covers(study_date):
-        found = "without a study date" if study_date is None else f"of {study_date}"
-        window = f"{planned.visit_date} +- {planned.window_days} d"
-        message = f"the images are {found}, {planned.visit_id} is planned for {window}"
+    if study_date is None:
+        message = f"the images are without a study date, which {planned.visit_id} must be known by"
+        raise RefusedError(message)
+    if not planned.covers(study_date):
+        message = f"the images are of another day than the visit: {planned.describe_distance(study_date)}"
         raise RefusedError(message)
 
 
@@ -176,7 +178,9 @@ def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles
                 with naming_the_file(source):
                     _read_file(read, reader, file, source, outcomes.get(source), intake.guide)
             except RefusedError as error:
-                read.refused.append(_refused_file(source, file.path, error.reason))
+                # A guide or an archive that is sent again as it is would be refused once more.
+                remedy: Remedy = "mend" if is_nifti(file.path) or is_archive(file.site_path) else "send"
+                read.refused.append(_refused_file(source, file.path, error.reason, remedy))
     return read
 
 
@@ -287,7 +291,9 @@ def _place_guides(
         kept = [mask for guide, mask in entries if guide not in refused]
         if kept:
             masks[role] = np.logical_or.reduce(kept)
-    return masks, [_refused_file(guide.source, guide.path, reason) for guide, reason in refused.items()]
+    return masks, [
+        _refused_file(guide.source, guide.path, reason, "mend") for guide, reason in refused.items()
+    ]
 
 
 def _overlapping(entries: Sequence[tuple[Guide, GuideMasks]]) -> list[Guide]:
@@ -298,9 +304,9 @@ def _overlapping(entries: Sequence[tuple[Guide, GuideMasks]]) -> list[Guide]:
     return [guide for guides in by_slice.values() if len(guides) > 1 for guide in guides]
 
 
-def _refused_file(source: FileSource, path: Path, reason: str) -> RefusedFile:
+def _refused_file(source: FileSource, path: Path, reason: str, remedy: Remedy) -> RefusedFile:
     reason = reason.removeprefix(f"{source}: ")
-    return RefusedFile(source.upload_id, source.file_number, reason, path, source.sha256)
+    return RefusedFile(source.upload_id, source.file_number, reason, path, source.sha256, remedy)
 
 
 def _left_out(files: Sequence[RefusedFile]) -> str:

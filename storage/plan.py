@@ -65,6 +65,12 @@ class PlannedVisit:
         """Whether the date lies in the visit's window."""
         return abs(study_date - self.visit_date) <= timedelta(days=self.window_days)
 
+    def describe_distance(self, study_date: date) -> str:
+        """Say how far from the visit a date lies, in words that give away neither date."""
+        days = (study_date - self.visit_date).days
+        where = f"{abs(days)} d {'after' if days > 0 else 'before'}" if days else "on the day of"
+        return f"{where} {self.visit_id} (window +- {self.window_days} d)"
+
 
 def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
     """Read and check the plan of a trial.

@@ -1,4 +1,4 @@
-"""Whether the record is as it was published: the audit log, the tables and the former rows agree."""
+"""Whether the record is as it was published: the audit log, tables, arrays and former rows agree."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from storage import audit
+from storage.arrays import ARRAYS, content_digest, store_path
 from storage.digest import file_digest
 from storage.durable import shared_lock
 from storage.errors import TamperedError
 from storage.schema import TABLES
 from storage.tables import (
+    EMPTY_FILE,
     HISTORY_FOLDER,
     MANIFEST_FILE,
     STAGING_FOLDER,
@@ -21,6 +25,9 @@ from storage.tables import (
 )
 
 VisitKey = tuple[str, str]
+
+NOT_COVERED = "trial.toml, subjects.csv, incoming/, quarantine/, reports/, arrays no publication names"
+"""What no check looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +40,16 @@ class RecordCheck:
     """Visits whose rows are those that the log names."""
     n_former: int
     """Former states of visits that are those that the log names."""
+    n_arrays: int
+    """Published results, former ones among them, whose arrays are those that the log names."""
+    n_unlisted: int
+    """States of visits whose files, and results whose arrays, a former version did not put into the log."""
     interrupted: tuple[str, ...]
     """Visits whose publication a kill interrupted and the next run completes; they are not compared."""
 
 
 def verify_record(root: Path) -> RecordCheck:
-    """Compare the audit log with itself, and with the tables and history it speaks of.
+    """Compare the audit log with itself, and with the tables, arrays and history it speaks of.
 
     Raises
     ------
@@ -51,7 +62,7 @@ def verify_record(root: Path) -> RecordCheck:
         if head.n_lines and any(event["event"] == "published" for event in audit.read_events(root)):
             message = f"{TABLES_FOLDER}/ is missing, but {audit.AUDIT_LOG} names publications"
             raise TamperedError(message)
-        return RecordCheck(head, 0, 0, ())
+        return RecordCheck(head, 0, 0, 0, 0, ())
     with shared_lock(root / TABLES_FOLDER):
         for event in audit.read_events(root):
             if event["event"] == "published":
@@ -61,10 +72,22 @@ def verify_record(root: Path) -> RecordCheck:
         compared = {key: events for key, events in publications.items() if key not in interrupted}
         for key, events in compared.items():
             problems += _differences(root, key, events)
+    results = {key: _arrays_digests(events) for key, events in compared.items()}
+    for key, digests in results.items():
+        problems += _array_differences(root, key, digests)
     if problems:
         raise TamperedError("not as published: " + "; ".join(problems))
-    n_former = sum(len(events) - 1 for events in compared.values())
-    return RecordCheck(head, len(compared), n_former, tuple(sorted("/".join(key) for key in interrupted)))
+    states = [event for events in compared.values() for event in events]
+    known = [bool(digests) for of_visit in results.values() for digests in of_visit.values()]
+    n_unlisted = sum("files" not in event for event in states) + known.count(False)
+    return RecordCheck(
+        head=head,
+        n_visits=sum("files" in events[-1] for events in compared.values()),
+        n_former=sum("files" in event for events in compared.values() for event in events[:-1]),
+        n_arrays=known.count(True),
+        n_unlisted=n_unlisted,
+        interrupted=tuple(sorted("/".join(key) for key in interrupted)),
+    )
 
 
 def _interrupted(root: Path) -> set[VisitKey]:
@@ -75,38 +98,63 @@ def _interrupted(root: Path) -> set[VisitKey]:
 def _unknown_files(
     root: Path, publications: Mapping[VisitKey, list[dict[str, Any]]], interrupted: set[VisitKey]
 ) -> list[str]:
-    """Name files of visits, and former states of visits, of which the log knows nothing.
+    """Name what lies in tables/ and history/ of which the log knows nothing.
 
-    A table is read with all that lies in its folder, so a file under a new name adds rows to it.
+    A table is read with all that lies in its folder, so a file under any name adds rows to it.
     """
     visits = publications.keys() | interrupted
+    tables, history = root / TABLES_FOLDER, root / HISTORY_FOLDER
+    expected = {table_file(root, name, *key) for name in TABLES for key in visits}
+    expected |= {tables / name / EMPTY_FILE for name in TABLES}
     problems = [
         f"{path.relative_to(root)}: the log knows of no such visit"
-        for name in TABLES
-        for path in sorted((root / TABLES_FOLDER / name).glob("*/*.parquet"))
-        if (path.parent.name, path.stem) not in visits
+        for path in sorted(tables.rglob("*"))
+        if path not in expected and not path.is_dir() and tables / STAGING_FOLDER not in path.parents
     ]
-    known = {
-        (*key, str(event["history_number"])) for key, events in publications.items() for event in events[1:]
+    problems += [
+        f"{path.relative_to(root)} holds rows, expected none"
+        for path in (tables / name / EMPTY_FILE for name in TABLES)
+        if path.exists() and _n_rows(path) != 0
+    ]
+    kept = {
+        history.joinpath(*key, str(event["history_number"]), name)
+        for key, events in publications.items()
+        for event in events[1:]
+        for name in (*(f"{table}.parquet" for table in TABLES), SUPERSEDED_FILE)
     }
     problems += [
         f"{path.relative_to(root)}: the log knows of no such former state"
-        for path in sorted((root / HISTORY_FOLDER).glob("*/*/*"))
-        if (place := path.relative_to(root / HISTORY_FOLDER).parts) not in known
-        and place[:2] not in interrupted
+        for path in sorted(history.rglob("*"))
+        if path not in kept and not path.is_dir() and path.relative_to(history).parts[:2] not in interrupted
     ]
     return problems
+
+
+def _n_rows(path: Path) -> int | None:
+    """Count the rows of a Parquet file; None where it is none."""
+    try:
+        n_rows: int = pq.read_metadata(path).num_rows
+    except (OSError, ValueError):
+        return None
+    return n_rows
 
 
 def _differences(root: Path, key: VisitKey, events: list[dict[str, Any]]) -> Iterator[str]:
     """Name the files of a visit that differ from what the log says of its publications."""
     current = {name: table_file(root, name, *key) for name in TABLES}
-    yield from _file_differences(root, current, events[-1]["files"])
+    if "files" in events[-1]:
+        yield from _file_differences(root, current, events[-1]["files"])
     for former, event in pairwise(events):
         folder = root / HISTORY_FOLDER / key[0] / key[1] / str(event["history_number"])
-        kept = {name: folder / f"{name}.parquet" for name in TABLES}
-        digests = {**former["files"], SUPERSEDED_FILE: event["files"][SUPERSEDED_FILE]}
-        yield from _file_differences(root, {**kept, SUPERSEDED_FILE: folder / SUPERSEDED_FILE}, digests)
+        paths: dict[str, Path] = {}
+        digests: dict[str, str] = {}
+        if "files" in former:
+            paths |= {name: folder / f"{name}.parquet" for name in TABLES}
+            digests |= former["files"]
+        if "files" in event:
+            paths[SUPERSEDED_FILE] = folder / SUPERSEDED_FILE
+            digests[SUPERSEDED_FILE] = event["files"][SUPERSEDED_FILE]
+        yield from _file_differences(root, paths, digests)
 
 
 def _file_differences(root: Path, paths: Mapping[str, Path], digests: Mapping[str, str]) -> Iterator[str]:
@@ -115,3 +163,24 @@ def _file_differences(root: Path, paths: Mapping[str, Path], digests: Mapping[st
         if found != digests.get(name):
             what = "is missing" if found is None else "was changed" if name in digests else "was added"
             yield f"{path.relative_to(root)} {what}"
+
+
+def _arrays_digests(events: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Give what the log says of the arrays of each result of a visit; they are written once."""
+    found: dict[str, set[str]] = {}
+    for event in events:
+        if event["result_digest"] is not None:
+            named = event.get("arrays_digest")
+            found.setdefault(event["result_digest"], set()).update({named} if named else ())
+    return found
+
+
+def _array_differences(root: Path, key: VisitKey, results: Mapping[str, set[str]]) -> Iterator[str]:
+    """Name the results of a visit whose arrays are not those that the log names."""
+    for result_digest, digests in results.items():
+        place = f"{ARRAYS}/{key[0]}/{key[1]}/{result_digest}.zarr"
+        path = store_path(root, *key, result_digest)
+        if digests and not path.is_dir():
+            yield f"{place} is missing"
+        elif digests and digests != {content_digest(path)}:
+            yield f"{place} was changed"

@@ -133,9 +133,10 @@ def _unmet_time(parts: Sequence[Sequence[Instance]], rule: SeriesMatch, contrast
 
 
 def _copies(parts: Mapping[tuple[str, str, str], Sequence[Instance]], rule: SeriesMatch) -> str:
-    """Count what fits a rule by its names but was made by the scanner from other images."""
+    """Count what fits a rule by its names, but is no magnitude or was made from other images."""
     found: dict[str, int] = defaultdict(int)
     for part in parts.values():
-        if part[0].content != "acquired" and _fits_names(part[0], rule):
-            found[part[0].content] += 1
-    return ", ".join(f"{count} {content}" for content, count in sorted(found.items()))
+        image = part[0]
+        if not _is_usable(image) and _fits_names(image, rule):
+            found[image.component if image.content == "acquired" else image.content] += 1
+    return ", ".join(f"{count} series of {kind} images" for kind, count in sorted(found.items()))

@@ -12,7 +12,7 @@ import zarr
 
 from storage.bounded import shared_reader
 from storage.config import PrivacyConfig
-from storage.deidentify import key_id, needed_key
+from storage.deidentify import key_id
 from storage.dicom_read import naming_the_file
 from storage.dicom_series import EchoStack
 from storage.header_read import FileHeader
@@ -92,19 +92,20 @@ def read_source_header(
 
 
 def read_source_headers(
-    stacks: Sequence[EchoStack], uploads: Sequence[Upload], privacy: PrivacyConfig, subject_id: str
+    stacks: Sequence[EchoStack],
+    uploads: Sequence[Upload],
+    privacy: PrivacyConfig,
+    key: bytes | None,
+    subject_id: str,
 ) -> dict[Role, SourceHeader]:
     """Read what the trial's rules keep of the headers of a visit's files; nothing where they keep none.
 
     Raises
     ------
-    ConfigError
-        If the rules need a key, and the environment has none.
     RefusedError, UnreadableError
         See `read_source_header`.
     """
-    key = needed_key(privacy)
-    if key is None:
+    if privacy.headers == "none" or key is None:
         return {}
     return {stack.role: read_source_header(stack, uploads, privacy, key, subject_id) for stack in stacks}
 

@@ -60,6 +60,7 @@ def publish(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     who: str,
     why: str,
+    arrays_digest: str | None = None,
 ) -> Literal["published", "unchanged"]:
     """Publish a visit's rows in place of its former ones, which move to history/.
 
@@ -75,6 +76,8 @@ def publish(
         Rows of the other tables; a table without rows has no file.
     who, why
         For the audit log, and for the former rows.
+    arrays_digest
+        Digest over the files of the arrays the rows were made with, for the audit log; None without arrays.
 
     Raises
     ------
@@ -89,7 +92,7 @@ def publish(
         _write_empty_tables(root)
         if _is_unchanged(root, contents["visits"]):
             return "unchanged"
-        staging = _stage(root, visit_row, contents, who, why)
+        staging = _stage(root, visit_row, contents, {"who": who, "why": why, "arrays_digest": arrays_digest})
         manifest = _carry_through(root, staging)
         audit.append(root, *_events(manifest))
         _remove_staging(root)
@@ -178,9 +181,12 @@ def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
 
 
 def _stage(
-    root: Path, visit_row: Mapping[str, Any], contents: Mapping[str, pa.Table], who: str, why: str
+    root: Path, visit_row: Mapping[str, Any], contents: Mapping[str, pa.Table], facts: Mapping[str, Any]
 ) -> Path:
-    """Write a publication aside; its manifest, written last, makes it count."""
+    """Write a publication aside; its manifest, written last, makes it count.
+
+    ``facts`` go into the audit log as they are.
+    """
     subject_id, visit_id = str(visit_row["subject_id"]), str(visit_row["visit_id"])
     staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
     files = {name: _parquet_bytes(table) for name, table in contents.items()}
@@ -192,8 +198,7 @@ def _stage(
     manifest: dict[str, Any] = {
         "subject_id": subject_id,
         "visit_id": visit_id,
-        "who": who,
-        "why": why,
+        **facts,
         "when": published_at.isoformat(),
         "state": visit_row["state"],
         "result_digest": visit_row["result_digest"],
@@ -293,7 +298,8 @@ def _events(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     if manifest["former"]:
         place = {"history_number": manifest["history_number"]}
         events.append({"event": "superseded", **about, **manifest["supersedes"], **place})
-    facts = {fact: manifest[fact] for fact in ("state", "result_digest", "history_number", "files")}
+    named = ("state", "result_digest", "arrays_digest", "history_number", "files")
+    facts = {fact: manifest.get(fact) for fact in named}  # a manifest of a former version names fewer
     return [*events, {"event": "published", **about, **facts}]
 
 

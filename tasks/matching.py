@@ -81,10 +81,25 @@ def match_uploads(
     upload_rules: UploadsConfig,
     planned: tuple[PlannedVisit, ...],
     published: Mapping[VisitKey, Mapping[str, Any]],
+    digests: Mapping[str, str],
 ) -> MatchedUploads:
-    """Find the visit of every upload; one that is published or stray and unchanged is not read again."""
-    known = _known_uploads(rules, planned, published)
-    judged_by = judgement_digest(rules, upload_rules, planned)
+    """Find the visit of every upload; one that is published or stray and unchanged is not read again.
+
+    Parameters
+    ----------
+    root
+        Folder of the trial.
+    rules, upload_rules
+        Rules of the trial.
+    planned
+        Lines of subjects.csv.
+    published
+        Rows of the table ``visits``.
+    digests
+        What `matching_digests` gives for the lines as the record has them.
+    """
+    known = _known_uploads(digests, published)
+    judged_by = judgement_digest(digests, rules, upload_rules)
     records = upload_records(root)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
     stray: dict[str, StrayUpload] = {}
@@ -146,14 +161,12 @@ def matching_digests(rules: MatchingConfig, planned: Iterable[PlannedVisit]) -> 
     }
 
 
-def judgement_digest(
-    rules: MatchingConfig, upload_rules: UploadsConfig, planned: Iterable[PlannedVisit]
-) -> str:
+def judgement_digest(digests: Mapping[str, str], rules: MatchingConfig, upload_rules: UploadsConfig) -> str:
     """Digest of all that decides that no planned visit takes an upload, besides the upload."""
     return canonical_digest(
         {
             "code": version("cmrtrials"),
-            "matching": matching_digests(rules, planned),
+            "matching": dict(digests),
             "rules": rules.model_dump(mode="json"),
             "uploads": upload_rules.model_dump(mode="json", exclude={"stable_minutes", "marker_file"}),
         }
@@ -161,12 +174,9 @@ def judgement_digest(
 
 
 def _known_uploads(
-    rules: MatchingConfig,
-    planned: tuple[PlannedVisit, ...],
-    published: Mapping[VisitKey, Mapping[str, Any]],
+    digests: Mapping[str, str], published: Mapping[VisitKey, Mapping[str, Any]]
 ) -> dict[str, tuple[VisitKey, str]]:
     """Visit and content digest by fingerprint, as published under the same rules and plan."""
-    digests = matching_digests(rules, planned)
     return {
         fingerprint: (key, content_digest)
         for key, row in published.items()

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storage.config import TrialConfig
+from storage.deidentify import key_id, needed_key
 from storage.digest import canonical_digest
-from storage.errors import PlanError, UploadChangedError
+from storage.errors import NotStoredError, PlanError, UploadChangedError
 from storage.plan import PlannedVisit, read_plan
+from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.tables import read_table
 from storage.trial import Trial
-from storage.upload import Upload
+from storage.upload import INCOMING, Upload, UploadListing
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
 
@@ -67,6 +69,8 @@ class VisitJob:
     """The visit."""
     planned: PlannedVisit
     """Its line in subjects.csv."""
+    recorded: PlannedVisit
+    """The same with the dates of the record (`storage.recorded_dates`)."""
     uploads: tuple[Upload, ...] = field(repr=False)
     """What it is computed from."""
     digests: Mapping[StageName, str]
@@ -81,8 +85,8 @@ class Waiting:
 
     visit: VisitRef
     """The visit."""
-    planned: PlannedVisit
-    """Its line in subjects.csv."""
+    recorded: PlannedVisit
+    """Its line in subjects.csv, with the dates of the record."""
     reason: str
     """Why there is none."""
 
@@ -91,8 +95,12 @@ class Waiting:
 class NightPlan:
     """What a night has to do."""
 
-    planned: tuple[PlannedVisit, ...]
-    """Lines of subjects.csv."""
+    recorded: tuple[PlannedVisit, ...]
+    """Lines of subjects.csv, with the dates of the record."""
+    key_name: str | None
+    """Name of the key that workers must have; None where they need none."""
+    matching: Mapping[str, str]
+    """Digest of what matched each subject's uploads, see `tasks.matching.matching_digests`."""
     published: Mapping[VisitKey, Mapping[str, Any]] = field(repr=False)
     """Rows of the table ``visits`` that stand, by subject and visit."""
     jobs: tuple[VisitJob, ...]
@@ -103,56 +111,77 @@ class NightPlan:
     """Subjects whose published rows no longer follow from their results, the plan and the configuration."""
     stray: tuple[StrayUpload, ...]
     """Uploads that no planned visit takes."""
-    n_arriving: int
-    """Uploads that were still changing."""
+    taken: Mapping[VisitKey, tuple[FoundUpload, ...]]
+    """Uploads by the visit that takes them, in order of arrival, but for those that are still changing."""
+    arriving: tuple[UploadListing, ...]
+    """Uploads that were still changing, and what else came for their visits."""
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
     outdated: tuple[str, ...]
     """Visits whose result stands although plan or configuration have changed, and whose upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
-    """Visits tried in vain whose line in the plan has changed in what needs no new try."""
+    """Visits tried in vain whose line in the plan has changed in what needs no new try; as recorded."""
 
 
 def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     """Compare subjects.csv, incoming and the published visits.
 
-    Uploads whose names, sizes and times are those of a published visit are not read again.
+    Uploads whose names, sizes and times are those of a published visit are not read again. Nothing is
+    written.
 
     Raises
     ------
     PlanError
         When subjects.csv cannot be trusted, or the selection names what is not in it.
+    ConfigError
+        When the rules need a key and the environment has none.
+    NotStoredError
+        When there is no incoming/: a lost mount must not pass for sites that send nothing.
     """
     planned = read_plan(trial.root)
     selection.check(planned)
+    if not (trial.root / INCOMING).is_dir():
+        message = f"{INCOMING}/ is missing: make it, or mount what the sites upload to"
+        raise NotStoredError(message)
+    rules = trial.config
+    key = needed_key(rules.privacy)
+    key_name = None if key is None else key_id(key)
+    recorded = {
+        (line.subject_id, line.visit_id): recorded_plan(
+            line, recorded_shift(rules.privacy, key, line.subject_id)
+        )
+        for line in planned
+    }
     rows = published_visits(trial.root)
-    uploads = match_uploads(trial.root, trial.config.matching, trial.config.uploads, planned, rows)
+    matching = matching_digests(rules.matching, recorded.values())
+    uploads = match_uploads(trial.root, rules.matching, rules.uploads, planned, rows, matching)
     elsewhere = _places(uploads)
-    matching = matching_digests(trial.config.matching, planned)
     jobs: list[VisitJob] = []
     waiting: list[Waiting] = []
     idle: list[str] = []
     outdated: list[str] = []
     corrected: list[tuple[VisitRef, PlannedVisit]] = []
-    n_arriving = len(uploads.arriving)
-    for line in planned:
-        key = (line.subject_id, line.visit_id)
+    taken: dict[VisitKey, tuple[FoundUpload, ...]] = {}
+    arriving = list(uploads.arriving)
+    for planned_line, (place, line) in zip(planned, recorded.items(), strict=True):
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
-        row = rows.get(key)
+        row = rows.get(place)
         asked = selection.asks_for(line, row["state"] if row else None)
         if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
             corrected.append((visit, line))
-        found = in_order_of_arrival(uploads.taken.get(key, ()), (row or {}).get("upload_digests", ()))
+        found = in_order_of_arrival(uploads.taken.get(place, ()), (row or {}).get("upload_digests", ()))
         if found:
-            digests = stage_digests(trial.config, line, [upload.content_digest for upload in found])
+            digests = stage_digests(rules, line, [upload.content_digest for upload in found], key_name)
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
                     files = tuple(upload.load() for upload in found)
-                    jobs.append(VisitJob(visit, line, files, digests, asked))
                 except UploadChangedError:
-                    n_arriving += 1
+                    arriving += [upload.listing for upload in found]
                     if row is None:
                         waiting.append(Waiting(visit, line, "its upload is still arriving"))
+                    continue
+                jobs.append(VisitJob(visit, planned_line, line, files, digests, asked))
+            taken[place] = found
             continue
         if selection.mode == "chosen" and asked:
             idle.append(visit.label)
@@ -164,19 +193,22 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
         elif row["state"] in USABLE_STATES:
-            digests = stage_digests(trial.config, line, row["upload_digests"])
+            digests = stage_digests(rules, line, row["upload_digests"], key_name)
             if row["result_digest"] != digests["quantify"]:
                 outdated.append(visit.label)
-    withdrawn = {(one.planned.subject_id, one.planned.visit_id) for one in waiting}
-    published = {key: row for key, row in rows.items() if key not in withdrawn}
+    withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
+    published = {place: row for place, row in rows.items() if place not in withdrawn}
     return NightPlan(
-        planned,
+        tuple(recorded.values()),
+        key_name,
+        matching,
         published,
         tuple(jobs),
         tuple(waiting),
-        _outdated_subjects(trial.config, planned, published),
+        _outdated_subjects(rules, recorded, published, matching),
         uploads.stray,
-        n_arriving,
+        taken,
+        tuple(arriving),
         tuple(idle),
         tuple(outdated),
         tuple(corrected),
@@ -197,10 +229,23 @@ def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) 
     return tuple(sorted(found, key=arrival))
 
 
-def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str]) -> dict[StageName, str]:
+def stage_digests(
+    config: TrialConfig, recorded: PlannedVisit, contents: Sequence[str], key_name: str | None
+) -> dict[StageName, str]:
     """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
 
-    The uploads' contents come in the order of their arrival, which decides where they contradict each other.
+    Parameters
+    ----------
+    config
+        Rules of the trial.
+    recorded
+        The visit's line of the plan with the dates of the record: a digest of the real ones would give them
+        away to whoever tries all days.
+    contents
+        Digests of the uploads' contents in the order of their arrival, which decides where they contradict
+        each other.
+    key_name
+        Name of the key that dates and pseudonyms follow from, see `storage.deidentify.key_name`.
     """
 
     def digest(stage: StageName, **inputs: Any) -> str:
@@ -212,12 +257,13 @@ def stage_digests(config: TrialConfig, planned: PlannedVisit, contents: list[str
         config=config.intake.model_dump(mode="json"),
         limits=config.uploads.model_dump(mode="json", include={"read_seconds", "read_memory_mib"}),
         privacy=config.privacy.model_dump(mode="json"),
+        **({} if key_name is None else {"key": key_name}),
     )
     segment = digest("segment", echoes=intake, config=config.segment.model_dump(mode="json"))
     hematocrit = [
-        planned.hematocrit_fraction,
-        str(planned.hematocrit_date or ""),
-        str(planned.hematocrit_time or ""),
+        recorded.hematocrit_fraction,
+        str(recorded.hematocrit_date or ""),
+        str(recorded.hematocrit_time or ""),
     ]
     quantify = digest(
         "quantify", masks=segment, hematocrit=hematocrit, config=config.quantify.model_dump(mode="json")
@@ -289,11 +335,10 @@ def _follows_plan(row: Mapping[str, Any], line: PlannedVisit) -> bool:
 
 def _outdated_subjects(
     config: TrialConfig,
-    planned: Iterable[PlannedVisit],
+    lines: Mapping[VisitKey, PlannedVisit],
     published: Mapping[VisitKey, Mapping[str, Any]],
+    matching: Mapping[str, str],
 ) -> frozenset[str]:
-    lines = {(line.subject_id, line.visit_id): line for line in planned}
-    matching = matching_digests(config.matching, lines.values())
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from cmrcore.quantify import Flag, check_scanner, verdict
 from storage import audit
-from storage.arrays import open_store
+from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
 from storage.tables import publish
@@ -57,7 +57,7 @@ class Publisher:
             "summary_digest": summary_digest,
             "device": "+".join(devices) or None,
         }
-        if self._write(row, rows) == "unchanged" and job.force:
+        if self._write(row, rows, job.visit) == "unchanged" and job.force:
             audit.append(
                 self.root,
                 {
@@ -73,7 +73,7 @@ class Publisher:
     def summary(
         self,
         visit: VisitRef,
-        planned: PlannedVisit,
+        recorded: PlannedVisit,
         row: Mapping[str, Any],
         longitudinal: list[dict[str, Any]],
         summary_digest: str,
@@ -82,7 +82,7 @@ class Publisher:
         rows, state, reason = self._stored_rows(visit, row["result_digest"], longitudinal)
         now = {
             "site_id": visit.site_id,
-            "visit_date": planned.visit_date,
+            "visit_date": recorded.visit_date,
             "state": state,
             "reason": reason,
             "matching_digest": self.matching[visit.subject_id],
@@ -91,11 +91,11 @@ class Publisher:
             "code_version": version("cmrtrials"),
             "run_id": self.run_id,
         }
-        self._write({**row, **now}, rows)
+        self._write({**row, **now}, rows, visit)
 
-    def correction(self, visit: VisitRef, planned: PlannedVisit, row: Mapping[str, Any]) -> None:
+    def correction(self, visit: VisitRef, recorded: PlannedVisit, row: Mapping[str, Any]) -> None:
         """Publish a visit without a result again whose line in the plan changed."""
-        self._write({**row, "site_id": visit.site_id, "visit_date": planned.visit_date}, {})
+        self._write({**row, "site_id": visit.site_id, "visit_date": recorded.visit_date}, {})
 
     def failure(self, job: VisitJob, state: str, stage: str, kind: str, reason: str) -> None:
         """Publish a visit that was refused or failed in a stage: a row that says so, and no result."""
@@ -104,7 +104,7 @@ class Publisher:
 
     def waiting(self, waiting: Waiting) -> None:
         """Publish that a visit has no upload."""
-        self._write(self._visit_row(waiting.visit, waiting.planned, "waiting", waiting.reason), {})
+        self._write(self._visit_row(waiting.visit, waiting.recorded, "waiting", waiting.reason), {})
 
     def stray(self, stray: StrayUpload) -> None:
         """Log that no planned visit takes an upload."""
@@ -138,13 +138,13 @@ class Publisher:
             scan["scan_datetime"] = None if moment is None else datetime.fromisoformat(moment)
         return rows, *state_of(rows["flags"])
 
-    def _visit_row(self, visit: VisitRef, planned: PlannedVisit, state: str, reason: str) -> dict[str, Any]:
+    def _visit_row(self, visit: VisitRef, recorded: PlannedVisit, state: str, reason: str) -> dict[str, Any]:
         return {
             "subject_id": visit.subject_id,
             "visit_id": visit.visit_id,
             "site_id": visit.site_id,
             "result_digest": None,
-            "visit_date": planned.visit_date,
+            "visit_date": recorded.visit_date,
             "state": state,
             "reason": reason,
             "failed_stage": None,
@@ -168,7 +168,7 @@ class Publisher:
         }
 
     def _job_row(self, job: VisitJob, state: str, reason: str) -> dict[str, Any]:
-        return self._visit_row(job.visit, job.planned, state, reason) | {
+        return self._visit_row(job.visit, job.recorded, state, reason) | {
             "upload_ids": [upload.upload_id for upload in job.uploads],
             "upload_digests": [upload.content_digest for upload in job.uploads],
             "upload_fingerprints": [upload.fingerprint for upload in job.uploads],
@@ -179,9 +179,16 @@ class Publisher:
             "quantify_digest": job.digests["quantify"],
         }
 
-    def _write(self, row: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> str:
+    def _write(
+        self, row: dict[str, Any], rows: dict[str, list[dict[str, Any]]], visit: VisitRef | None = None
+    ) -> str:
+        """Publish a row; ``visit`` where arrays belong to it."""
         stamped = row | {"published_at": datetime.now(UTC)}
-        outcome = publish(self.root, stamped, rows, self.who, self.why)
+        arrays_digest = None
+        if visit is not None:
+            store = store_path(self.root, visit.subject_id, visit.visit_id, row["result_digest"])
+            arrays_digest = content_digest(store)
+        outcome = publish(self.root, stamped, rows, self.who, self.why, arrays_digest)
         get_run_logger().info(
             "publish %s/%s %s, state=%s reason=%s",
             row["subject_id"],

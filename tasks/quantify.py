@@ -38,13 +38,16 @@ FILE_FLAGS = {"file_refused": "refused_files", "burned_in_annotation": "burned_i
 @task(name="quantify", task_run_name="quantify {visit.label}", cache_policy=NO_CACHE, persist_result=False)
 def quantify(
     visit: VisitRef,
-    planned: PlannedVisit,
+    recorded: PlannedVisit,
     masks_digest: str,
     config: QuantifyConfig,
     digest: str,
     force: bool,
 ) -> StageResult:
-    """Fit, measure and check a scan, and store its maps and rows."""
+    """Fit, measure and check a scan, and store its maps and rows.
+
+    ``recorded`` is the visit's line of the plan with dates moved as those of the stored images are.
+    """
     ids = (visit.subject_id, visit.visit_id)
 
     def work() -> str:
@@ -54,7 +57,7 @@ def quantify(
             result = quantify_scan(
                 native=read_series(store, native),
                 post=read_series(store, stacks["post"]) if "post" in stacks else None,
-                hematocrit=hematocrit_of(planned),
+                hematocrit=hematocrit_of(recorded),
                 scan_time=native.acquired_at,
                 scan_date=native.study_date,
                 settings=settings_of(config),

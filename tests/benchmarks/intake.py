@@ -89,11 +89,12 @@ def _unchanged(root: Path, n_files: int) -> list[Figure]:
         for index in range(100):
             (folder / f"IM{index:04d}.dcm").write_bytes(b"x")
         plan.append(PlannedVisit(f"S{number:04d}", "V1", "01", date(2026, 3, 4), 7, None, None, None))
-    published = _published(root, config, plan)
+    digests = matching_digests(config.matching, plan)
+    published = _published(root, config, plan, digests)
     taken: list[int] = []
 
     def look() -> None:
-        found = match_uploads(root, config.matching, config.uploads, tuple(plan), published)
+        found = match_uploads(root, config.matching, config.uploads, tuple(plan), published, digests)
         taken.append(sum(upload.upload is None for uploads in found.taken.values() for upload in uploads))
 
     seconds = _seconds(look)
@@ -105,9 +106,8 @@ def _unchanged(root: Path, n_files: int) -> list[Figure]:
 
 
 def _published(
-    root: Path, config: TrialConfig, plan: Sequence[PlannedVisit]
+    root: Path, config: TrialConfig, plan: Sequence[PlannedVisit], digests: Mapping[str, str]
 ) -> Mapping[VisitKey, Mapping[str, Any]]:
-    digests = matching_digests(config.matching, plan)
     return {
         (line.subject_id, line.visit_id): {
             "matching_digest": digests[line.subject_id],

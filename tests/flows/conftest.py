@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,37 @@ import pytest
 from tests.flows.trials import SMALL_TRIAL, Cmrtrials, DemoNight, set_segmentation
 
 COMMAND = Path(sys.executable).with_name("cmrtrials")
+
+
+SERVE = """
+import sys
+from flows.server import prefect_server
+with prefect_server() as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def running_server(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Run one Prefect server for several commands, each of which would start its own; gives what names it."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    with server:
+        if server.stdin is None or server.stdout is None:
+            message = "the server was started without pipes"
+            raise RuntimeError(message)
+        try:
+            yield {"PREFECT_API_URL": server.stdout.readline().strip()}
+        finally:
+            server.stdin.close()
+            server.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def plant_in_nifti(path: Path) -> None:
     comment = nibabel.nifti1.Nifti1Extension("comment", f"{MARK} Jane, born {BIRTH_DATES[1]}".encode())
     image.header.extensions.append(comment)
     nibabel.save(image, path)
+
+
+def date_forms(day: date) -> set[str]:
+    """Ways in which a date may be written down, those of Python's own records among them."""
+    parts = f"({day.year}, {day.month}, {day.day}"
+    return {f"{day:%Y%m%d}", f"{day:%Y-%m-%d}", f"date{parts}", f"datetime{parts}"}
 
 
 def leaks(texts: Iterator[tuple[str, bytes]], secrets: set[str]) -> list[str]:

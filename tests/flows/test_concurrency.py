@@ -8,7 +8,7 @@ import pytest
 
 from storage.audit import read_events
 from storage.record import verify_record
-from tests.flows.conftest import COMMAND
+from tests.flows.conftest import COMMAND, running_server
 from tests.flows.trials import Cmrtrials
 
 pytestmark = pytest.mark.slow
@@ -29,18 +29,20 @@ def test_two_nights_at_once_neither_double_nor_tear_a_row(
     """A scheduled night and one started by hand meet; the tables are those of a single night."""
     undisturbed = tmp_path / "undisturbed"
     subprocess.run(["cp", "-a", small_trial, undisturbed], check=True)
-    assert cmrtrials("run", undisturbed).returncode == 0
-    nights = [
-        subprocess.Popen(
-            [COMMAND, "run", small_copy],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    outputs = [night.communicate(timeout=300)[0] for night in nights]
+    with running_server(environment) as server:
+        own = {**server, "CMR_WORKERS": "1"}
+        assert cmrtrials("run", undisturbed, **own).returncode == 0
+        nights = [
+            subprocess.Popen(
+                [COMMAND, "run", small_copy],
+                env=environment | own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        outputs = [night.communicate(timeout=300)[0] for night in nights]
     assert [night.returncode for night in nights] == [0, 0], outputs
 
     for table in ("visits", "scans", "slices", "segments", "echoes", "longitudinal"):

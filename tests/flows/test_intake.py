@@ -14,7 +14,10 @@ from prefect.logging import disable_run_logger
 from flows.intake import BAD_VERDICTS, check_intake, waiting_uploads
 from flows.terminal import print_uploads
 from storage import Trial, open_trial
+from storage.deidentify import KEY_VARIABLE
+from storage.errors import ConfigError, NotStoredError
 from storage.quarantine import quarantine_upload
+from tasks.intake import intake
 from tasks.plan import Selection, plan_night
 from tasks.publish import Publisher
 from tests.flows.trials import snapshot
@@ -83,10 +86,7 @@ def test_an_arriving_upload_says_when_it_is_taken(trial: Trial) -> None:
 
 def test_a_refused_visit_is_looked_at_again_under_other_rules(trial: Trial) -> None:
     """Whoever mends trial.toml wants to see what the next night will say, not what the last one said."""
-    (job,) = plan_night(trial, Selection()).jobs
-    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "tester", "test")
-    with disable_run_logger():
-        publisher.failure(job, "refused", "intake", "error", "3 slices, expected 5")
+    _publish_failure(trial, "refused", "error", "3 slices, expected 5")
     (checked,) = check_intake(trial)
     assert (checked.verdict, checked.reason) == ("refused", "3 slices, expected 5")
     text = (trial.root / "trial.toml").read_text()
@@ -95,6 +95,70 @@ def test_a_refused_visit_is_looked_at_again_under_other_rules(trial: Trial) -> N
     (trial.root / "trial.toml").write_text(changed)
     (checked,) = check_intake(open_trial(trial.root))
     assert checked.verdict == "accepted"
+
+
+def _publish_failure(trial: Trial, state: str, kind: str, reason: str) -> None:
+    plan = plan_night(trial, Selection())
+    publisher = Publisher(trial.root, trial.config, plan.matching, "run", "tester", "test")
+    with disable_run_logger():
+        publisher.failure(plan.jobs[0], state, "intake", kind, reason)
+
+
+def test_what_the_next_night_tries_again_is_looked_at_again(trial: Trial) -> None:
+    """What passed, such as a full disk, and what was matched under another plan."""
+    _publish_failure(trial, "failed", "passing", "OSError: No space left on device")
+    (checked,) = check_intake(trial)
+    assert checked.verdict == "accepted"
+    _publish_failure(trial, "failed", "error", "for a reason")
+    (checked,) = check_intake(trial)
+    assert (checked.verdict, checked.reason) == ("taken before", "the visit is failed")
+    (trial.root / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04", "S01,V1,2026-03-05"))
+    (checked,) = check_intake(trial)
+    assert checked.verdict == "accepted"
+
+
+def test_images_that_are_stored_are_not_read_again(trial: Trial) -> None:
+    """A night after another limit of QC computes from the store; what changed in it cannot refuse them."""
+    (job,) = plan_night(trial, Selection()).jobs
+    config = trial.config
+    with disable_run_logger():
+        intake.fn(
+            job.visit,
+            job.planned,
+            job.uploads,
+            config.intake,
+            config.privacy,
+            None,
+            job.digests["intake"],
+            False,
+        )
+    (checked,) = check_intake(trial)
+    assert (checked.verdict, checked.n_files) == ("taken before", None)
+    assert "computed again from the images as they were taken" in checked.reason
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["new", "published"])
+def test_a_missing_key_stops_the_look_as_it_stops_the_night(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    """Also for a visit that was published before the trial wanted cleaned headers."""
+    if published:
+        _publish_failure(trial, "refused", "error", "3 slices, expected 5")
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    text = (trial.root / "trial.toml").read_text()
+    (trial.root / "trial.toml").write_text(text.replace('headers = "none"', 'headers = "basic"'))
+    changed = open_trial(trial.root)
+    for look in (check_intake, lambda one: plan_night(one, Selection())):
+        with pytest.raises(ConfigError, match="CMR_PSEUDONYM_KEY is missing"):
+            look(changed)
+
+
+def test_a_missing_incoming_stops_the_look_as_it_stops_the_night(trial: Trial) -> None:
+    """A lost mount is no site that sends nothing."""
+    shutil.rmtree(trial.root / "incoming")
+    for look in (check_intake, lambda one: plan_night(one, Selection())):
+        with pytest.raises(NotStoredError, match="incoming/ is missing: make it, or mount"):
+            look(trial)
 
 
 def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> None:
@@ -109,6 +173,7 @@ def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> No
     first, second = check_intake(trial)
     assert (second.verdict, first.verdict) == ("accepted", "accepted in part")
     assert "the first stands" in first.reason
+    assert first.advice.startswith("find out which of the two is right, and take the other out")
 
 
 def test_stray_uploads_wait_in_sight(trial: Trial) -> None:

@@ -135,7 +135,7 @@ def test_rerun_after_mending_executes_only_what_failed(demo_copy: Path, cmrtrial
     assert settled == {"accepted": 12, "refused": 1, "superseded": 1, "published": 13}
     verified = cmrtrials("audit", "verify", demo_copy)
     assert verified.returncode == 0, verified.stderr
-    assert "12 visits and 1 former states" in verified.stdout
+    assert "12 visits, 1 former states" in verified.stdout
     log = demo_copy / "audit" / "log.jsonl"
     log.write_bytes(log.read_bytes().replace(b"refused", b"Refused", 1))
     forged = cmrtrials("audit", "verify", demo_copy)

@@ -12,13 +12,16 @@ import pandas as pd
 import pydicom
 import pytest
 import zarr
+from pydicom.valuerep import DA
 
 from storage import open_trial
 from storage.deidentify import KEY_VARIABLE
 from storage.source_headers import stored_source_header
+from tests.flows.conftest import running_server
 from tests.flows.leaks import (
     BIRTH_DATES,
     MARK,
+    date_forms,
     everything_in,
     leaks,
     plant_in_dicom,
@@ -35,6 +38,7 @@ OPEN_PLACES = {"incoming", "quarantine"}
 RULES = {
     "'(?P<subject>.+)'": "'(?P<subject>[^ ]+)( .*)?'",
     'headers = "none"': 'headers = "basic"',
+    'dates = "keep"': 'dates = "shift"',
 }
 
 
@@ -54,7 +58,10 @@ class PlantedTrial:
 
 @pytest.fixture(scope="module")
 def planted(
-    small_trial: Path, cmrtrials: Cmrtrials, tmp_path_factory: pytest.TempPathFactory
+    small_trial: Path,
+    cmrtrials: Cmrtrials,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> PlantedTrial:
     """Nights over planted uploads: one with strays, one with a wrong plan, one that supersedes a result."""
     root = tmp_path_factory.mktemp("planted") / "trial"
@@ -62,23 +69,25 @@ def planted(
     secrets = {MARK, KEY, *BIRTH_DATES} | _plant(root)
     surroundings = tmp_path_factory.mktemp("surroundings")
     (surroundings / "tmp").mkdir()
-    environment = {
+    own = {
         KEY_VARIABLE: KEY,
         "PREFECT_HOME": str(surroundings / "prefect"),
         "TMPDIR": str(surroundings / "tmp"),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG",
+        "CMR_WORKERS": "1",
     }
     plan = (root / "subjects.csv").read_text()
-    outputs = {"night": cmrtrials("run", root, **environment)}
-    wrong = f"{MARK}^Jane,{MARK}^V1,{BIRTH_DATES[1]}x,{MARK},{MARK},{BIRTH_DATES[0]},{MARK},{MARK}^site\n"
-    (root / "subjects.csv").write_text(plan + wrong)
-    outputs["wrong plan"] = cmrtrials("run", root, **environment)
-    outputs["wrong plan, status"] = cmrtrials("status", root, **environment)
-    (root / "subjects.csv").write_text(_with_another_hematocrit(plan))
-    outputs["second night"] = cmrtrials("run", root, **environment)
+    with running_server(environment | own) as server:
+        outputs = {"night": cmrtrials("run", root, **own, **server)}
+        wrong = f"{MARK}^Jane,{MARK}^V1,{BIRTH_DATES[1]}x,{MARK},{MARK},{BIRTH_DATES[0]},{MARK},{MARK}^site\n"
+        (root / "subjects.csv").write_text(plan + wrong)
+        outputs["wrong plan"] = cmrtrials("run", root, **own, **server)
+        outputs["wrong plan, status"] = cmrtrials("status", root, **own)
+        (root / "subjects.csv").write_text(_with_another_hematocrit(plan))
+        outputs["second night"] = cmrtrials("run", root, **own, **server)
     for command in (("status", root), ("query", root, "select * from flags"), ("audit", "verify", root)):
-        outputs[command[0]] = cmrtrials(*command, **environment)
+        outputs[command[0]] = cmrtrials(*command, **own)
     return PlantedTrial(root, surroundings, secrets, outputs)
 
 
@@ -169,6 +178,18 @@ def test_no_secret_is_in_the_record(planted: PlantedTrial) -> None:
             assert not leaks(everything_in(path), planted.secrets)
         else:
             assert not leaks(iter([(path.name, path.read_bytes())]), planted.secrets)
+
+
+def test_no_real_date_is_in_what_can_be_handed_on(planted: PlantedTrial) -> None:
+    """The trial shifts its dates: neither an examination's nor the plan's or a blood sample's is there."""
+    plan = pd.read_csv(planted.root / "subjects.csv", parse_dates=["visit_date", "hematocrit_date"])
+    days = {day.date() for column in ("visit_date", "hematocrit_date") for day in plan[column]}
+    images = [path for path in (planted.root / "incoming").rglob("*.dcm") if "broken" not in path.name]
+    days |= {DA(pydicom.dcmread(path, specific_tags=["StudyDate"]).StudyDate) for path in images}
+    forms = set().union(*(date_forms(day) for day in days))
+    assert len(days) >= 2
+    for folder in ("arrays", "tables", "history"):
+        assert not leaks(everything_in(planted.root / folder), forms)
 
 
 def test_no_secret_reaches_prefect_or_a_temporary_folder(planted: PlantedTrial) -> None:

@@ -27,6 +27,8 @@ def _misbehave(request: dict[str, Any]) -> Answer:
             pass
     if word == "sleep":
         time.sleep(1000)
+    if word == "hold":  # the interpreter, as a decoder may
+        ctypes.PyDLL(None).sleep(1000)
     if word == "memory":
         np.ones(10**10)
     if word == "exit":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.audit import AUDIT_LOG, HEAD_FILE, append, read_events, verify
+from storage.audit import AUDIT_LOG, HEAD_FILE, adopt, append, read_events, verify
 from storage.errors import TamperedError
 
 
@@ -147,13 +147,41 @@ def test_lines_cut_off_the_end_are_missed(tmp_path: Path, n_left: int) -> None:
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("removed", ["log", "head", "all"])
-def test_a_removed_file_is_missed_for_ever(tmp_path: Path, removed: str) -> None:
+def test_a_log_without_head_is_neither_whole_nor_changed(tmp_path: Path) -> None:
+    """A former version kept none, or it was removed, and lines with it: so until somebody adopts it."""
+    lines = _write(tmp_path, 3)
+    (tmp_path / "audit" / HEAD_FILE).unlink()
+    (tmp_path / AUDIT_LOG).write_bytes(b"".join(lines[:2]))
+    assert (verify(tmp_path).n_lines, verify(tmp_path).n_unproven) == (2, 2)
+    append(tmp_path, {"event": "after"})
+    assert [event["event"] for event in read_events(tmp_path)][2:] == ["head_missing", "after"]
+    assert (verify(tmp_path).n_lines, verify(tmp_path).n_unproven) == (4, 2)
+    assert adopt(tmp_path, "operator", "as in the back-up").n_unproven == 0
+    adopted = list(read_events(tmp_path))[-1]
+    assert (adopted["event"], adopted["n_lines"], adopted["why"]) == ("adopted", 2, "as in the back-up")
+    with pytest.raises(TamperedError, match="nothing to adopt"):
+        adopt(tmp_path, "operator", "again")
+    (tmp_path / "audit" / HEAD_FILE).unlink()
+    assert verify(tmp_path).n_unproven == 5
+
+
+def test_a_log_without_head_can_be_adopted_at_once_but_not_mended(tmp_path: Path) -> None:
+    """Its chain must hold."""
+    lines = _write(tmp_path, 3)
+    (tmp_path / "audit" / HEAD_FILE).unlink()
+    (tmp_path / AUDIT_LOG).write_bytes(lines[0] + lines[2])
+    with pytest.raises(TamperedError, match="line 2 does not follow"):
+        adopt(tmp_path, "operator", "no")
+    (tmp_path / AUDIT_LOG).write_bytes(b"".join(lines))
+    assert (adopt(tmp_path, "operator", "yes").n_lines, verify(tmp_path).n_unproven) == (5, 0)
+
+
+@pytest.mark.parametrize("removed", ["log", "all"])
+def test_a_removed_log_is_missed_for_ever(tmp_path: Path, removed: str) -> None:
     """Nothing that is added heals it; only where log and head are both gone nobody knows of them."""
     _write(tmp_path)
-    if removed in {"log", "all"}:
-        (tmp_path / AUDIT_LOG).unlink()
-    if removed in {"head", "all"}:
+    (tmp_path / AUDIT_LOG).unlink()
+    if removed == "all":
         (tmp_path / "audit" / HEAD_FILE).unlink()
     for _ in range(2):
         with pytest.raises(TamperedError):

@@ -257,6 +257,27 @@ def test_a_child_that_was_killed_is_replaced(tmp_path: Path) -> None:
         assert reader.n_started == 2
 
 
+@pytest.mark.parametrize("word", ["loop", "hold"])
+def test_a_busy_child_ends_with_its_parent(tmp_path: Path, word: str) -> None:
+    """A worker that was killed takes its reader along before the limits do, in whatever it is stuck."""
+    (tmp_path / "fine").write_text("fine")
+    code = (
+        "import os\nfrom pathlib import Path\nfrom storage.bounded import BoundedReader\n"
+        "from tests.storage.drawn_uploads import demo_config, source\n"
+        f"reader = BoundedReader(demo_config().uploads, {HOSTILE!r})\n"
+        f"reader.read_identity(Path({str(tmp_path / 'fine')!r}), source())\n"
+        "print(Path(f'/proc/self/task/{os.getpid()}/children').read_text(), flush=True)\n"
+        f"reader.read_identity(Path({str(_file(tmp_path, word))!r}), source())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path("/proc", parent.stdout.readline().strip())
+        time.sleep(0.3)
+        assert child.exists()
+        parent.kill()
+    _wait_for_the_end(child)
+
+
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     """A killed worker leaves no process behind, even while a file is read."""
     code = (
@@ -268,8 +289,11 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    child = Path("/proc", done.stdout.strip())
     assert done.returncode == -signal.SIGKILL
+    _wait_for_the_end(Path("/proc", done.stdout.strip()))
+
+
+def _wait_for_the_end(child: Path) -> None:
     deadline = time.monotonic() + 10
     while child.exists() and "(zombie)" not in (child / "status").read_text():
         assert time.monotonic() < deadline

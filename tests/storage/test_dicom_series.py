@@ -203,14 +203,22 @@ def _shift(paths: list[Path]) -> None:
         ),
         pytest.param(
             _rescale,
-            r"native: pixel spacing of upload u-3fa9c1d2e4, file 4 differs .*1\.4 x 1\.25 mm.*1\.5 x 1\.25",
+            r"slice 1 is on several grids: pixel spacing of .* file 4 differs .*1\.4 x 1\.25 mm.*1\.5 x",
             id="spacing",
         ),
-        pytest.param(_other_field, r"native: field strength of .* file 4 differs .*1\.5 T.* 3 T", id="field"),
-        pytest.param(_crop, "native: pixel grid of upload u-3fa9c1d2e4, file 4 differs", id="grid"),
+        pytest.param(
+            _other_field,
+            r"native: slice 1 is on several grids: field strength of .* file 4 differs .*1\.5 T.* 3 T",
+            id="field",
+        ),
+        pytest.param(
+            _crop,
+            "native: slice 1 is on several grids: pixel grid of upload u-3fa9c1d2e4, file 4 differs",
+            id="grid",
+        ),
         pytest.param(
             _other_day,
-            r"dates \(2026-03-04 in 23 files: .*, \.\.\.; 2026-03-11 in 1 file: .*file \d+\)",
+            r"dates \(the first in 23 files: .*, \.\.\.; 7 d later in 1 file: .*file \d+\)",
             id="dates",
         ),
         pytest.param(_shift, "native: 4 slices, expected 3", id="position"),
@@ -235,6 +243,18 @@ def test_slices_of_different_schemes_are_refused(tmp_path: Path) -> None:
         assemble(read_instances(paths), INTAKE)
 
 
+def test_a_scheme_in_seconds_has_as_many_images_as_the_heart_beats(tmp_path: Path) -> None:
+    """At 75 a minute, seven before five seconds have passed and four before three."""
+    rule = INTAKE.native.model_copy(update={"schemes": ("5s(3s)3s",)})
+    intake = INTAKE.model_copy(update={"native": rule})
+    eleven = tuple(float(ti_ms) for ti_ms in range(100, 1200, 100))
+    paths = write_series(tmp_path, replace(NATIVE, ti_ms=eleven))
+    stack = _native(read_instances(paths), intake)
+    assert (stack.scheme, stack.echoes.shape[:2]) == ("5s(3s)3s", (3, 11))
+    with pytest.raises(RefusedError, match=r"the slices have \[10, 11, 11\] inversion times"):
+        _native(read_instances(paths[1:]), intake)
+
+
 REPEAT = replace(on_slices(NATIVE, 1), uid_seed="repeat", started_at=NATIVE.started_at + timedelta(minutes=2))
 
 
@@ -257,6 +277,44 @@ def test_an_incomplete_repeat_does_not_replace_a_complete_acquisition(tmp_path: 
     assert {source.file_number for source in stack.sources[1]} == set(range(9, 17))
     (named,) = stack.repeats
     assert "which was not taken: it has 5 inversion times, expected 8 (5(3)3) or 11" in named
+
+
+@pytest.mark.parametrize("values", [{"PixelSpacing": [1.4, 1.25]}, {"MagneticFieldStrength": "1.5"}, None])
+def test_a_repeat_that_is_not_taken_may_have_another_grid(
+    tmp_path: Path, values: dict[str, object] | None
+) -> None:
+    """Whoever repeats a slice may do so because its matrix was wrong; only what is used must fit."""
+    wrong = replace(REPEAT, started_at=NATIVE.started_at - timedelta(minutes=2))
+    first = write_series(tmp_path, wrong)
+    for path in first:
+        if values is None:
+            _crop([path] * 5)
+        else:
+            _change(path, **values)
+    stack = _native(read_instances([*first, *write_series(tmp_path)]))
+    assert stack.echoes.shape[:2] == (3, 8)
+    (named,) = stack.repeats
+    assert "it came before another complete one" in named
+
+
+def test_a_repeat_of_mixed_grids_is_not_complete(tmp_path: Path) -> None:
+    """The one before it is taken, and the reason named."""
+    paths = write_series(tmp_path)
+    repeat = write_series(tmp_path, REPEAT)
+    _change(repeat[3], PixelSpacing=[1.4, 1.25])
+    stack = _native(read_instances([*paths, *repeat]))
+    assert {source.file_number for source in stack.sources[1]} == set(range(9, 17))
+    (named,) = stack.repeats
+    assert "which was not taken: it is on several grids: pixel spacing of upload" in named
+
+
+def test_slices_that_are_taken_need_one_grid(tmp_path: Path) -> None:
+    """Each slice is one acquisition of its own, and complete."""
+    paths = write_series(tmp_path)
+    for path in paths[8:16]:
+        _change(path, PixelSpacing=[1.4, 1.25])
+    with pytest.raises(RefusedError, match=r"native: pixel spacing of .* file 9 differs .*expected one grid"):
+        assemble(read_instances(paths), INTAKE)
 
 
 def test_a_slice_without_a_complete_acquisition_is_refused_with_all_of_them(tmp_path: Path) -> None:
@@ -370,6 +428,7 @@ def test_an_instance_identifier_with_other_content_goes_to_quarantine(tmp_path: 
     (file,) = result.refused_files
     assert file.file_number == 25
     assert "has the SOPInstanceUID of upload u-3fa9c1d2e4, file 4 but other content" in file.reason
+    assert file.remedy == "choose"
 
 
 def test_a_whole_copy_replaces_a_truncated_one(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_first_copy_of_an_image_stands(tmp_path: Path) -> None:
         (refused,) = taken.refused_files
         assert refused.upload_id == late.upload_id
         assert refused.reason.startswith(f"has the SOPInstanceUID of upload {first.upload_id}, file ")
-        assert refused.reason.endswith("but other content; the first stands")
+        assert "but other content; the first stands until the wrong one" in refused.reason
 
 
 def test_a_damaged_image_that_came_whole_elsewhere_is_not_missed(tmp_path: Path, folder: Path) -> None:
@@ -234,14 +234,23 @@ def test_a_refused_visit_names_the_file_that_is_empty(tmp_path: Path, folder: Pa
     assert [refused.path for refused in caught.value.files] == [file]
 
 
-def test_an_archive_in_a_folder_is_refused_and_other_files_are_counted(tmp_path: Path, folder: Path) -> None:
-    """Images in a nested zip file must not be lost in silence; a PDF holds none."""
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_an_archive_in_an_upload_is_refused_and_other_files_are_counted(
+    tmp_path: Path, folder: Path, packed: bool
+) -> None:
+    """Images in a nested zip file must not be lost in silence, nor cost the others; a PDF holds none."""
     write_visit(folder)
     (folder / "more.zip").write_bytes(b"PK")
     (folder / "letter.pdf").write_bytes(b"%PDF")
-    taken = _intake(tmp_path)
+    if packed:
+        shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+        shutil.rmtree(folder)
+    (listing,) = list_uploads(tmp_path, RULES)
+    with open_upload(hash_upload(listing)) as opened:
+        taken = intake_visit([opened], INTAKE)
     (refused,) = taken.refused_files
     assert refused.reason == "is an archive inside of the upload; put its files into the upload themselves"
+    assert refused.remedy == "mend"
     assert len(taken.other_files) == 1
 
 

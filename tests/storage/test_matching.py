@@ -1,8 +1,6 @@
 """The planned visits that uploads belong to."""
 
 import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -29,21 +27,6 @@ PLAN = tuple(
     for subject in ("S01", "S02")
     for visit, day in (("V1", date(2026, 3, 1)), ("V2", date(2026, 9, 1)))
 )
-
-
-@pytest.fixture
-def incoming(tmp_path: Path) -> Path:
-    """Give an incoming/ with one upload of subject S01."""
-    write_series(tmp_path / "incoming" / "S01_a", on_slices(NATIVE, 0))
-    return tmp_path / "incoming"
-
-
-@pytest.fixture
-def public_root() -> Iterator[Path]:
-    """Give the root of a trial that any user may enter, which pytest's own folders allow nobody."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def _match(incoming: Path, folder: str = "S01_a", **changes: object) -> Match | Mismatch:

@@ -1,12 +1,15 @@
 """Whether the record is as it was published."""
 
+import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from storage.audit import AUDIT_LOG
+from storage.arrays import content_digest, store_path, write_array, write_store
+from storage.audit import AUDIT_LOG, append
 from storage.errors import TamperedError
 from storage.record import verify_record
 from storage.tables import publish
@@ -78,9 +81,13 @@ def test_an_added_file_is_named(root: Path) -> None:
     ("copied", "added"),
     [
         ("tables/scans/S02/extra.parquet", "tables/scans/S02/extra.parquet"),
-        ("history/S01/V1/9/scans.parquet", "history/S01/V1/9"),
+        ("tables/scans/extra.parquet", "tables/scans/extra.parquet"),
+        ("tables/scans/S01/V1.parquet.bak", "tables/scans/S01/V1.parquet.bak"),
+        ("history/S01/V1/9/scans.parquet", "history/S01/V1/9/scans.parquet"),
+        ("history/S01/V1/1/extra.parquet", "history/S01/V1/1/extra.parquet"),
+        ("history/S01/note", "history/S01/note"),
     ],
-    ids=["rows", "former-state"],
+    ids=["rows", "rows-of-nobody", "beside", "former-state", "in-a-former-state", "beside-former-states"],
 )
 def test_a_file_under_a_new_name_is_named(root: Path, copied: str, added: str) -> None:
     """Reading a table takes in all of its folder, and history is what an inspector reads."""
@@ -89,6 +96,66 @@ def test_a_file_under_a_new_name_is_named(root: Path, copied: str, added: str) -
     shutil.copy(former, root / copied)
     with pytest.raises(TamperedError, match=f"{added}: the log knows of no such"):
         verify_record(root)
+
+
+def test_rows_in_the_file_without_rows_are_named(root: Path) -> None:
+    """It is part of the table, and no publication names it."""
+    shutil.copy(root / "tables/scans/S01/V1.parquet", root / "tables/scans/columns.parquet")
+    with pytest.raises(TamperedError, match=r"tables/scans/columns\.parquet holds rows"):
+        verify_record(root)
+    (root / "tables/scans/columns.parquet").write_text("no Parquet")
+    with pytest.raises(TamperedError, match=r"tables/scans/columns\.parquet holds rows"):
+        verify_record(root)
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "added", "all"])
+def test_changed_arrays_are_named(tmp_path: Path, change: str) -> None:
+    """Those of current and of former results; one that is published again cannot bless a change."""
+    for number in range(2):
+        with write_store(tmp_path, "S01", "V1", f"digest-{number}") as store:
+            write_array(store, "values", np.arange(3.0), "1", "value")
+    stores = [store_path(tmp_path, "S01", "V1", f"digest-{number}") for number in range(2)]
+    for number, store_folder in enumerate(stores):
+        _publish_arrays(tmp_path, number, content_digest(store_folder))
+    assert verify_record(tmp_path).n_arrays == 2
+    former = stores[0]
+    if change == "edited":
+        (chunk,) = former.glob("values/c*")
+        chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    elif change == "removed":
+        (former / "values" / "zarr.json").unlink()
+    elif change == "added":
+        (former / "note").write_text("x")
+    else:
+        shutil.rmtree(former)
+    with pytest.raises(TamperedError, match=r"arrays/S01/V1/digest-0\.zarr (was changed|is missing)$"):
+        verify_record(tmp_path)
+    if change != "all":
+        _publish_arrays(tmp_path, 0, content_digest(former))
+        with pytest.raises(TamperedError, match=r"digest-0\.zarr was changed$"):
+            verify_record(tmp_path)
+
+
+def _publish_arrays(root: Path, number: int, digest: str) -> None:
+    row_of_result = visit_row(
+        result_digest=f"digest-{number}", published_at=datetime.now(UTC), run_id=f"{number}"
+    )
+    assert publish(root, row_of_result, {}, "core lab", "night", digest) == "published"
+
+
+def test_states_that_a_former_version_published_are_counted_not_blamed(root: Path) -> None:
+    """Its log names no digests of files, and has no head."""
+    log = root / AUDIT_LOG
+    events = [json.loads(line) for line in log.read_bytes().splitlines()]
+    log.unlink()
+    (log.parent / "head.json").unlink()
+    for event in events[:-1]:
+        append(root, {name: value for name, value in event.items() if name not in {"files", "arrays_digest"}})
+    append(root, events[-1])
+    (log.parent / "head.json").unlink()
+    found = verify_record(root)
+    assert (found.n_visits, found.n_former, found.n_unlisted) == (1, 0, 3 + 4)  # states, results
+    assert found.head.n_unproven == len(events)
 
 
 def test_a_log_that_is_gone_is_missed_by_the_tables(root: Path) -> None:

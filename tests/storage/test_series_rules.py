@@ -159,5 +159,19 @@ def test_copies_alone_are_no_series_and_are_named(tmp_path: Path) -> None:
     paths = write_series(tmp_path, on_slices(NATIVE, 0))
     _set(paths, ImageType=["DERIVED", "PRIMARY", "M", "DIS2D", "MOCO"])
     paths += write_series(tmp_path, on_slices(POST, 0))
-    with pytest.raises(RefusedError, match=r"no native series.*; set aside: 1 motion corrected"):
+    with pytest.raises(
+        RefusedError, match=r"no native series.*; set aside: 1 series of motion corrected images; send"
+    ):
+        assemble(read_instances(paths), INTAKE)
+
+
+def test_phase_images_alone_say_which_images_are_missing(tmp_path: Path) -> None:
+    """They bear the series' name, so "no series" would be no help."""
+    paths = write_series(tmp_path)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "P", "ND"]
+        dataset.save_as(path)
+    expected = r"1 other series found; set aside: 1 series of phase images; send the magnitude images"
+    with pytest.raises(RefusedError, match=expected):
         assemble(read_instances(paths), INTAKE)

@@ -3,11 +3,9 @@
 import math
 import os
 import shutil
-import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,21 +28,6 @@ from tests.storage.drawn_uploads import (
 )
 
 RULES = demo_config().uploads
-
-
-@pytest.fixture
-def incoming(tmp_path: Path) -> Path:
-    """Give an incoming/ with one upload of subject S01."""
-    write_series(tmp_path / "incoming" / "S01_a", on_slices(NATIVE, 0))
-    return tmp_path / "incoming"
-
-
-@pytest.fixture
-def public_root() -> Iterator[Path]:
-    """Give the root of a trial that any user may enter, which pytest's own folders allow nobody."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def test_an_absent_incoming_holds_no_uploads(tmp_path: Path) -> None:

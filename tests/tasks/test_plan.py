@@ -56,7 +56,7 @@ def publish_done(trial: Trial) -> None:
     (job,) = plan_night(trial, NEW).jobs
     digest = job.digests["quantify"]
     row = visit_row(
-        visit_date=job.planned.visit_date,
+        visit_date=job.recorded.visit_date,
         upload_digests=[upload.content_digest for upload in job.uploads],
         upload_fingerprints=[upload.fingerprint for upload in job.uploads],
         matching_digest=matching_digests(trial.config.matching, trial.plan())["S01"],
@@ -220,7 +220,7 @@ def test_a_changed_hematocrit_computes_only_the_quantities_again(trial: Trial) -
     first, _, _ = trial.plan()
     (trial.root / "subjects.csv").write_text(PLAN.replace("0.42", "0.43"))
     changed, _, _ = trial.plan()
-    before, after = (stage_digests(trial.config, line, ["content"]) for line in (first, changed))
+    before, after = (stage_digests(trial.config, line, ["content"], None) for line in (first, changed))
     assert (before["intake"], before["segment"]) == (after["intake"], after["segment"])
     assert before["quantify"] != after["quantify"]
 
@@ -242,7 +242,7 @@ def test_a_stage_depends_on_its_slice_of_the_configuration(
     part = getattr(trial.config, section).model_copy(update={field: value})
     other = trial.config.model_copy(update={section: part})
     line = trial.plan()[0]
-    before, after = (stage_digests(config, line, ["content"]) for config in (trial.config, other))
+    before, after = (stage_digests(config, line, ["content"], None) for config in (trial.config, other))
     assert {stage for stage in before if before[stage] != after[stage]} == changed
 
 
@@ -328,7 +328,7 @@ def test_an_upload_that_may_still_change_is_waited_for(trial: Trial) -> None:
     text = (trial.root / "trial.toml").read_text()
     (trial.root / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
     plan = plan_night(open_trial(trial.root), NEW)
-    assert (plan.jobs, plan.stray, plan.n_arriving) == ((), (), 1)
+    assert (plan.jobs, plan.stray, len(plan.arriving)) == ((), (), 1)
 
 
 def test_two_parts_of_a_visit_are_taken_together(trial: Trial) -> None:

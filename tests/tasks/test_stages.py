@@ -1,8 +1,11 @@
 """The stages of one visit as plain functions: references in, a store and a reference out."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prefect.logging import disable_run_logger
@@ -12,7 +15,9 @@ from cmrcore.quantify.qc import raise_flag
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_stack, store_exists
-from storage.errors import AlreadyWrittenError, RefusedError, UploadChangedError
+from storage.config import load_config
+from storage.deidentify import KEY_VARIABLE, key_name
+from storage.errors import AlreadyWrittenError, ConfigError, RefusedError, UploadChangedError
 from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
@@ -21,6 +26,7 @@ from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
 from tasks.summarise import summarise
+from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
 
 SCAN: Row = {"t1_native_ms": 1000.0, "ecv_fraction": 0.4, "manufacturer": "x"}
@@ -53,10 +59,17 @@ def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[Stag
     config, digests = trial.config, job.digests
     return [
         intake.fn(
-            job.visit, job.planned, job.uploads, config.intake, config.privacy, digests["intake"], force
+            job.visit,
+            job.planned,
+            job.uploads,
+            config.intake,
+            config.privacy,
+            key_name(config.privacy),
+            digests["intake"],
+            force,
         ),
         segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
-        quantify.fn(job.visit, job.planned, digests["segment"], config.quantify, digests["quantify"], force),
+        quantify.fn(job.visit, job.recorded, digests["segment"], config.quantify, digests["quantify"], force),
     ]
 
 
@@ -100,7 +113,7 @@ def test_a_result_that_is_not_the_same_is_never_written_over(
     with pytest.raises(AlreadyWrittenError, match="result version"):
         quantify.fn(
             job.visit,
-            job.planned,
+            job.recorded,
             job.digests["segment"],
             trial.config.quantify.model_copy(update={"blood_erosion_mm": 1.0}),
             job.digests["quantify"],
@@ -113,7 +126,7 @@ def test_a_refused_visit_leaves_no_store_and_a_reason(trial: Trial, jobs: tuple[
     job = jobs[1]
     strict = trial.config.intake.model_copy(update={"slices": 5})
     with pytest.raises(RefusedError, match="3 slices, expected 5"):
-        intake.fn(job.visit, job.planned, job.uploads, strict, trial.config.privacy, "refused", False)
+        intake.fn(job.visit, job.planned, job.uploads, strict, trial.config.privacy, None, "refused", False)
     assert not store_exists(trial.root, "S01", "V2", "refused")
     reason = trial.root / "quarantine" / job.uploads[0].upload_id / "reason.json"
     assert "3 slices, expected 5" in reason.read_text()
@@ -123,9 +136,9 @@ def test_images_of_another_day_are_refused(trial: Trial, jobs: tuple[VisitJob, .
     """One file's date matched the upload to its visit; all images must be of that visit."""
     job = jobs[0]
     other_day = replace(job.planned, visit_date=job.planned.visit_date.replace(year=2024))
-    with pytest.raises(RefusedError, match=r"the images are of 2026-01-.., V1 is planned for 2024-01-12"):
+    with pytest.raises(RefusedError, match=r"of another day than the visit: 73\d d after V1"):
         intake.fn(
-            job.visit, other_day, job.uploads, trial.config.intake, trial.config.privacy, "other day", False
+            job.visit, other_day, job.uploads, trial.config.intake, trial.config.privacy, None, "other", False
         )
 
 
@@ -137,9 +150,76 @@ def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
     listed = replace(job.uploads[0], fingerprint="as it was when it was planned")
     with pytest.raises(UploadChangedError, match="changed since it was planned"):
         intake.fn(
-            job.visit, job.planned, (listed,), trial.config.intake, trial.config.privacy, "changed", False
+            job.visit,
+            job.planned,
+            (listed,),
+            trial.config.intake,
+            trial.config.privacy,
+            None,
+            "changed",
+            False,
         )
     assert not store_exists(trial.root, "S01", "V1", "changed")
+
+
+def test_no_real_date_is_in_the_record_where_dates_are_shifted(
+    trial: Trial, jobs: tuple[VisitJob, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of an examination nor of the plan or a blood sample; ages and intervals are what they were."""
+    root = tmp_path / "trial"
+    shutil.copytree(trial.root / "incoming", root / "incoming", copy_function=shutil.copy2)
+    (root / "subjects.csv").write_bytes((trial.root / "subjects.csv").read_bytes())
+    text = (trial.root / "trial.toml").read_text()
+    for before, after in (('dates = "keep"', 'dates = "shift"'), ('headers = "none"', 'headers = "basic"')):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    (root / "trial.toml").write_text(text)
+    shifted = open_trial(root)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="is missing"):
+        plan_night(shifted, Selection())
+    monkeypatch.setenv(KEY_VARIABLE, bytes(range(32)).hex())
+    plan = plan_night(shifted, Selection())
+    publisher = Publisher(root, shifted.config, plan.matching, "run", "test", "test")
+    days: list[set[date]] = []
+    for kept, job in zip(jobs, plan.jobs, strict=True):
+        assert job.digests["intake"] != kept.digests["intake"]
+        for one, where in ((kept, trial), (job, shifted)):
+            run_stages(where, one)
+        store = open_store(root, "S01", job.visit.visit_id, job.digests["quantify"])
+        real_store = open_store(trial.root, "S01", job.visit.visit_id, kept.digests["quantify"])
+        rows, real_rows = (cast("dict[str, Any]", one.attrs["rows"]) for one in (store, real_store))
+        assert rows["scans"][0]["hematocrit_hours"] == real_rows["scans"][0]["hematocrit_hours"]
+        scanned = read_stack(real_store, "native").study_date
+        assert scanned is not None
+        days.append({scanned, kept.planned.visit_date, cast("date", kept.planned.hematocrit_date)})
+        assert read_stack(store, "native").study_date not in days[-1]
+        publisher.result(job, {}, [], "summary")
+    publisher.result(plan.jobs[0], {}, [], "another summary")  # so that there is a history
+    forms = set().union(*(date_forms(day) for of_visit in days for day in of_visit))
+    for folder in ("arrays", "tables", "history"):
+        assert (root / folder).is_dir()
+        assert leaks(everything_in(root / folder), forms) == []
+    assert leaks(everything_in(trial.root / "arrays"), forms)  # the search does find them
+    visits = {row["visit_id"]: row["visit_date"] for row in read_table(root, "visits").to_pylist()}
+    interval = jobs[1].planned.visit_date - jobs[0].planned.visit_date
+    assert visits["V2"] - visits["V1"] == interval
+
+
+def test_another_key_plans_everything_anew(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, jobs: tuple[VisitJob, ...]
+) -> None:
+    """Half of a subject's dates moved by one key and half by another would be false intervals."""
+    privacy = load_config(trial.root / "trial.toml").privacy.model_copy(update={"dates": "shift"})
+    shifted = replace(trial, config=trial.config.model_copy(update={"privacy": privacy}))
+    digests = []
+    for number in range(2):
+        monkeypatch.setenv(KEY_VARIABLE, bytes([number] * 32).hex())
+        digests.append(plan_night(shifted, Selection()).jobs[0].digests)
+    assert not set(digests[0].values()) & set(digests[1].values())
+    job = jobs[0]
+    with pytest.raises(ConfigError, match="another one than the night's"):
+        intake.fn(job.visit, job.planned, job.uploads, trial.config.intake, privacy, "other", "x", False)
 
 
 def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
