@@ -51,6 +51,7 @@ def job(trial: Trial) -> VisitJob:
             job.uploads,
             trial.config.intake,
             trial.config.privacy,
+            None,
             job.digests["intake"],
             False,
         )
