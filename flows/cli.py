@@ -58,6 +58,10 @@ def simulate(
         ),
     ] = "demo",
     no_faults: Annotated[bool, typer.Option("--no-faults", help="Nothing goes wrong.")] = False,
+    guides: Annotated[
+        Literal["all", "some", "none"],
+        typer.Option(help="Visits with a reader's guiding masks; some: every third."),
+    ] = "all",
 ) -> None:
     """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
     from flows.simulate import Recipe, parse_faults, simulate_trial
@@ -65,7 +69,7 @@ def simulate(
 
     with fail_clearly():
         chosen = () if no_faults else parse_faults(faults)
-        recipe = Recipe(subjects, visits, seed, chosen, difficulty, vendor)
+        recipe = Recipe(subjects, visits, seed, chosen, difficulty, vendor, guides)
         with simulation_progress(subjects * visits) as advance:
             simulate_trial(root, recipe, on_visit=advance)
 
@@ -173,6 +177,69 @@ def query(
 
 
 @app.command()
+def train(
+    kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
+    output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights (on a CPU).")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Weights to start from; of a base network for guided."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Labelled images to learn from: PATIENT/NAME_image.nii.gz with NAME_mask.nii.gz "
+            "(1 RV, 2 myocardium, 3 blood pool); every fifth patient is held out. Else the digital trial.",
+        ),
+    ] = None,
+    development: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Labelled images that choose among the weights instead of held-out ones.",
+        ),
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two scores and checkpoints.")
+    ] = 250,
+    patience: Annotated[int, typer.Option(min=1, help="Scores that may pass without a better one.")] = 12,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples ahead.")] = 1,
+) -> None:
+    """Train a network; the same command goes on with a training that was interrupted.
+
+    Prints the digest that trial.toml names the weights by; put the file into weights/ of the trial's root.
+    """
+    from flows.terminal import fail_clearly, flow_progress
+
+    with fail_clearly():
+        from flows.server import prefect_server
+        from flows.train import train as train_flow
+
+        with prefect_server(), flow_progress("steps"):
+            digest = train_flow(
+                kind=kind,
+                output=str(output),
+                steps=steps,
+                seed=seed,
+                start=None if start is None else str(start),
+                data=None if data is None else str(data),
+                development=None if development is None else str(development),
+                evaluate_every=evaluate_every,
+                patience=patience,
+                device=device,
+                workers=workers,
+            )
+    typer.echo(f'{kind} = "{digest}"')
+
+
+@app.command()
 def serve(
     root: Root,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
@@ -244,14 +311,16 @@ def audit_adopt(
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.night import NEWS
     from flows.server import prefect_server
-    from flows.terminal import fail_clearly, night_progress, print_files, print_scans, print_visits
+    from flows.terminal import fail_clearly, flow_progress, print_files, print_scans, print_visits
     from storage.deidentify import needed_key
     from storage.trial import open_trial
+    from tasks.weights import needed_weights
 
     with fail_clearly():
         trial = open_trial(root)
         needed_key(trial.config.privacy)
-        with prefect_server(), night_progress():
+        needed_weights(trial.root, trial.config.segment)
+        with prefect_server(), flow_progress("visits"):
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)
         print_scans(trial)

@@ -41,9 +41,10 @@ from tasks.quantify import quantify
 from tasks.segment import segment
 from tasks.stage import StageName, StageResult, VisitRef
 from tasks.summarise import summarise
+from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
-"""Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_visits``."""
+"""Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_in_all``."""
 
 STALE_TEMPORARY_S = 24 * 3600.0
 """Age at which a temporary store cannot belong to a running night any more [s]."""
@@ -70,6 +71,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
+    needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
@@ -184,7 +186,7 @@ class Night:
         subject_id = job.visit.subject_id
         self._open[subject_id] -= 1
         n_ended = len(self._jobs) - self._open.total()
-        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_visits": len(self._jobs)})
+        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
         if self._open[subject_id] == 0:
             self._submit_summary(subject_id)
 

@@ -16,13 +16,15 @@ import torch
 from cmrcore.phantom import Difficulty, SimulatedScan, simulate_scan, site_scanner
 from flows.errors import FlowError
 from flows.simulated_upload import write_upload
-from flows.simulated_visit import Fault, SimulatedVisit
+from flows.simulated_visit import Fault, GuideFormat, SimulatedVisit
 from storage.config import CONFIG_FILE
 from storage.plan import OPTIONAL_COLUMNS, PLAN_FILE, REQUIRED_COLUMNS
 from storage.truth import TRUTH, write_truth_arrays, write_truth_tables
 from storage.vendor_write import Flavor, Syntax
 
 Vendor = Literal["phantom", "siemens", "philips", "ge", "mixed"]
+
+Guides = Literal["all", "some", "none"]
 
 FIRST_VISIT = date(2026, 1, 12)
 VISIT_INTERVAL = timedelta(days=182)
@@ -89,6 +91,8 @@ class Recipe:
     """How far the images are from ideal."""
     vendor: Vendor = "phantom"
     """Whose scanners the sites have."""
+    guides: Guides = "all"
+    """Which visits come with a reader's guiding masks; ``some``: every third."""
 
     def visits(self) -> Iterator[SimulatedVisit]:
         """Yield every visit with what is particular about it."""
@@ -108,11 +112,17 @@ class Recipe:
                     scanned_at=datetime.combine(planned, time(10)) + timedelta(days=int(rng.integers(-5, 6))),
                     scheme_native=SCHEME_NATIVE_11 if subject == 2 else SCHEME_NATIVE,
                     scheme_post=SCHEME_POST,
-                    guide_format="nifti" if subject == 1 else "seg",
+                    guide_format=self._guide_format(subject, number),
                     flavor=flavors[(site + ("scanner_change" in faults)) % len(flavors)],
                     syntax=COMPRESSIONS[number % len(COMPRESSIONS)] if "compressed" in faults else "explicit",
                     faults=faults,
                 )
+
+    def _guide_format(self, subject: int, number: int) -> GuideFormat | None:
+        """How a visit's guides are sent."""
+        if self.guides == "none" or (self.guides == "some" and number % 3 != 0):
+            return None
+        return "nifti" if subject == 1 else "seg"
 
     def _strikes(self, fault: Fault, subject: int, visit: int) -> bool:
         """Whether a fault strikes a visit."""

@@ -70,7 +70,7 @@ def write_upload(root: Path, visit: SimulatedVisit, scan: SimulatedScan, seed: i
         )
         images = _images(echoes, _positions(visit, geometry, role), series_header, scale)
         first_images[role] = _write_role(paths, images, role, visit)
-    if "no_guide" not in visit.faults:
+    if visit.guide_format is not None and "no_guide" not in visit.faults:
         _write_guides(root, visit, scan, geometry, first_images)
     if "duplicate_upload" in visit.faults:
         shutil.copytree(folder, folder.with_name(f"{folder.name}_again"))

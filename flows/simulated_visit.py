@@ -27,6 +27,8 @@ image not sent, two images with one inversion time, a slice acquired again after
 off, an image under the identifier of another, post-contrast slices 5 mm off, a zip file, compressed pixels,
 another scanner than before."""
 
+GuideFormat = Literal["seg", "nifti"]
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedVisit:
@@ -46,8 +48,8 @@ class SimulatedVisit:
     """MOLLI scheme before contrast."""
     scheme_post: str
     """MOLLI scheme after contrast."""
-    guide_format: str
-    """How the guiding masks are sent: ``seg`` (DICOM) or ``nifti``."""
+    guide_format: GuideFormat | None
+    """How the guiding masks are sent: ``seg`` (DICOM) or ``nifti``; None: there are none."""
     flavor: Flavor
     """How the scanner writes."""
     syntax: Syntax

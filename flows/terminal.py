@@ -174,14 +174,14 @@ def print_files(trial: Trial) -> None:
 
 
 @contextmanager
-def night_progress() -> Iterator[None]:
-    """Show how many visits of the night have ended, as `flows.night` reports them."""
-    with _progress("visits") as bar:
-        task = bar.add_task("planning", total=None)
+def flow_progress(unit: str) -> Iterator[None]:
+    """Show how far a flow is, as `flows.night` and `flows.train` report it: visits ended, or steps taken."""
+    with _progress(unit) as bar:
+        task = bar.add_task("starting", total=None)
 
         class Advance(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                ended, total = record.__dict__["n_ended"], record.__dict__["n_visits"]
+                ended, total = record.__dict__["n_ended"], record.__dict__["n_in_all"]
                 bar.update(task, completed=ended, total=total, description=record.getMessage())
 
         logger = logging.getLogger("cmrtrials.progress")

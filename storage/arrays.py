@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
@@ -129,7 +129,14 @@ def write_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_array(group: zarr.Group, name: str, array: np.ndarray[Any, Any], units: str, axes: str) -> None:
+def write_array(
+    group: zarr.Group,
+    name: str,
+    array: np.ndarray[Any, Any],
+    units: str,
+    axes: str,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Write one array with its units and axes.
 
     Parameters
@@ -144,6 +151,8 @@ def write_array(group: zarr.Group, name: str, array: np.ndarray[Any, Any], units
         Unit of the values; ``"1"`` for fractions, counts and masks.
     axes
         Names of the axes, as in ``"slice row col"``.
+    notes
+        What else shall be known about the array, as JSON values.
 
     Raises
     ------
@@ -169,7 +178,7 @@ def write_array(group: zarr.Group, name: str, array: np.ndarray[Any, Any], units
         compressors=zarr.codecs.ZstdCodec(level=_COMPRESSION_LEVEL),
         fill_value=np.nan if array.dtype.kind == "f" else 0,
         dimension_names=names,
-        attributes={"units": units},
+        attributes={"units": units, **(notes or {})},
     )
 
 
@@ -177,6 +186,12 @@ def read_array(group: zarr.Group, name: str) -> np.ndarray[Any, Any] | None:
     """Read a whole array; None where there is none."""
     array = group.get(name)
     return np.asarray(array[...]) if isinstance(array, zarr.Array) else None
+
+
+def read_notes(group: zarr.Group, name: str) -> dict[str, Any]:
+    """Read what was noted about an array, its units among it; empty where there is no array."""
+    array = group.get(name)
+    return dict(array.attrs) if isinstance(array, zarr.Array) else {}
 
 
 def stored_roles(group: zarr.Group) -> tuple[Role, ...]:

@@ -48,6 +48,7 @@ MinuteRange = Annotated[tuple[FiniteFloat, ...], AfterValidator(_check_minutes)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(check_schemes)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+WeightsDigest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -196,10 +197,25 @@ class IntakeConfig(_Section):
 class SegmentConfig(_Section):
     """How masks come to every echo."""
 
-    method: Literal["carry"]
-    """``carry``: the guide as it is on every echo."""
+    method: Literal["guided", "carry"]
+    """``guided``: the guided network on every echo; ``carry``: the guide as it is on every echo."""
     alpha: Fraction
     """Weight of consistency with the guide against fit to the image."""
+    base: WeightsDigest
+    """Weights that find the guide where the upload has none; empty: such a slice stays without masks."""
+    guided: WeightsDigest
+    """Weights of the guided network; empty where ``method`` needs none."""
+
+    @model_validator(mode="after")
+    def _check_guided(self) -> Self:
+        if (self.method == "guided") != bool(self.guided):
+            message = (
+                'method = "guided" needs the digest of weights in guided'
+                if self.method == "guided"
+                else f'guided names weights that method = "{self.method}" never uses; set guided = ""'
+            )
+            raise ValueError(message)
+        return self
 
 
 class HematocritConfig(_Section):

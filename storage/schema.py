@@ -147,6 +147,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("contrast", NUMBER, "1", "(blood - myocardium) / (blood + myocardium) of the mean signals"),
         Column("confidence", NUMBER, "1", "confidence of the mask, 0 to 1"),
         Column("n_pixels_myocardium", COUNT, "1", "pixels of the myocardium"),
+        Column("reference_echo_index", COUNT, "1", "echo of the slice that the guide was drawn on"),
+        Column("guide_origin", TEXT, "", "reader or model; empty without a guide"),
+        Column("guide_score", NUMBER, "1", "how well the guide passed its checks, 0 to 1"),
     ),
     "flags": (
         *_RESULT_KEYS,

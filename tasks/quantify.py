@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from cmrcore.quantify import (
     Flag,
+    GuideNote,
     Hematocrit,
     QuantifySettings,
     ScanResult,
@@ -20,7 +21,7 @@ from cmrcore.quantify import (
     verdict,
 )
 from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
-from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
+from storage.arrays import read_array, read_notes, read_stack, stored_roles, write_array, write_store
 from storage.config import QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
@@ -75,7 +76,8 @@ def quantify(
 def read_series(store: zarr.Group, stack: EchoStack) -> Series:
     """Read what a role's measurement needs from a store."""
     role = stack.role
-    found = {name: read_array(store, f"{role}/{name}") for name in ("guide", "masks", "confidence")}
+    names = ("guide", "masks", "confidence", "reference_echo")
+    found = {name: read_array(store, f"{role}/{name}") for name in names}
     masks = {name: None if array is None else torch.from_numpy(array) for name, array in found.items()}
     return Series(
         echoes=torch.from_numpy(stack.echoes),
@@ -90,6 +92,13 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         anterior=stack.anterior,
         levels=stack.levels,
         scheme=stack.scheme,
+        reference_echo=masks["reference_echo"],
+        guide_notes=tuple(
+            None
+            if note is None
+            else GuideNote(note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]))
+            for note in read_notes(store, f"{role}/guide").get("guides", ())
+        ),
     )
 
 

@@ -1,72 +1,183 @@
-"""Segmentation of a visit: echo stacks and guides in, masks of every echo out."""
+"""Segmentation of a visit: echo stacks and readers' guides in, guides and masks of every echo out."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import zarr
+from jaxtyping import Float
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from torch import Tensor
 
-from cmrcore.segmentation import Segmenter, carry_guide, complete_guide
+from cmrcore.segmentation import (
+    LABELS,
+    EchoMasks,
+    Guide,
+    GuidedSegmenter,
+    Segmenter,
+    base_probability,
+    carry_guide,
+    find_guide,
+    reader_guide,
+)
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import SegmentConfig
+from storage.dicom_series import EchoStack
 from tasks.stage import StageResult, VisitRef, run_stage
+from tasks.weights import load_network
 
-SEGMENTERS: dict[str, Segmenter] = {"carry": carry_guide}
-"""What ``segment.method`` of trial.toml may name."""
+GuideFinder = Callable[[Float[Tensor, "ti row col"], tuple[float, float], int], Guide | None]
+"""Finds a guide on the echoes of a slice: magnitudes, pixel spacing [mm], first-acquired echo."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceMasks:
+    """What segmentation says of one slice."""
+
+    guide: Guide
+    """The guide, from a reader or found."""
+    found: EchoMasks
+    """Masks on every echo."""
 
 
 @task(name="segment", task_run_name="segment {visit.label}", cache_policy=NO_CACHE, persist_result=False)
 def segment(
     visit: VisitRef, echoes_digest: str, config: SegmentConfig, digest: str, force: bool
 ) -> StageResult:
-    """Find the labels on every echo of every slice that has a guide."""
-    segmenter = SEGMENTERS[config.method]
+    """Find the labels on every echo of every slice that has a guide, or on which one is found."""
     ids = (visit.subject_id, visit.visit_id)
+    device = compute_device()
 
     def work() -> str:
-        n_guided = 0
+        segmenter, finder = segmenter_of(visit.path, config, device), finder_of(visit.path, config, device)
+        slices: list[SliceMasks | None] = []
         with write_store(visit.path, *ids, digest, extends=echoes_digest) as store:
             store.attrs["segment_digest"] = digest
             for role in stored_roles(store):
+                stack = read_stack(store, role)
                 uploaded = read_array(store, f"{role}/uploaded_guide")
-                if uploaded is None:
-                    continue
-                found = segment_series(segmenter, read_stack(store, role).echoes, uploaded, config.alpha)
-                n_guided += int(uploaded[0].any(axis=(1, 2)).sum())
-                write_array(store, f"{role}/guide", found["guide"], "1", "label slice row col")
-                write_array(store, f"{role}/masks", found["masks"], "1", "label slice ti row col")
-                write_array(store, f"{role}/confidence", found["confidence"], "1", "slice ti")
-        return f"method={config.method} alpha={config.alpha} guided_slices={n_guided}"
+                of_role = segment_series(segmenter, finder, stack, uploaded, config.alpha)
+                if any(of_role):
+                    write_masks(store, role, of_role, stack)
+                slices += of_role
+        return f"method={config.method} alpha={config.alpha:g} {describe(slices)}"
 
-    return run_stage(visit, "segment", digest, work, force=force)
+    return run_stage(visit, "segment", digest, work, force=force, device=str(device))
+
+
+def compute_device() -> torch.device:
+    """GPU if this worker process sees one, else CPU."""
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def segmenter_of(root: Path, config: SegmentConfig, device: torch.device) -> Segmenter:
+    """Choose what trial.toml names as ``segment.method``."""
+    if config.method == "carry":
+        return carry_guide
+    return GuidedSegmenter(load_network(root, "guided", config.guided, device))
+
+
+def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder | None:
+    """Choose what finds a guide where the upload has none; None where trial.toml names no base network."""
+    if not config.base:
+        return None
+    network = load_network(root, "base", config.base, device)
+
+    def find(
+        echoes: Float[Tensor, "ti row col"], spacing_mm: tuple[float, float], first_acquired: int
+    ) -> Guide | None:
+        def probability_of(images: Float[Tensor, "n row col"]) -> Float[Tensor, "n label row col"]:
+            return base_probability(network, images, spacing_mm)
+
+        return find_guide(probability_of, echoes, spacing_mm, first_acquired)
+
+    return find
 
 
 def segment_series(
-    segmenter: Segmenter, echoes: np.ndarray[Any, Any], uploaded: np.ndarray[Any, Any], alpha: float
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Segment the slices of one series one by one.
+    segmenter: Segmenter,
+    finder: GuideFinder | None,
+    stack: EchoStack,
+    uploaded: np.ndarray[Any, Any] | None,
+    alpha: float,
+) -> list[SliceMasks | None]:
+    """Segment the slices of one series one by one; None where a slice has no guide.
 
     Parameters
     ----------
     segmenter
         Finds the labels on the echoes of one slice.
-    echoes
-        Magnitudes [a.u.], axes ``slice ti row col``.
+    finder
+        Finds a guide where the upload has none; None to leave such a slice.
+    stack
+        The series.
     uploaded
-        Guide as uploaded, axes ``label slice row col``; a slice without one is all False.
+        Guides of a reader, axes ``label slice row col``, all False in a slice without one; a reader's guide
+        wins over what would be found.
     alpha
         Weight of the guide, 0-1.
     """
-    guides, masks, confidences = [], [], []
-    for slice_index, slice_echoes in enumerate(echoes):
-        guide = complete_guide(torch.from_numpy(uploaded[:, slice_index].astype(bool)))
-        found = segmenter(torch.from_numpy(slice_echoes), guide, alpha)
-        guides.append(guide.numpy())
-        masks.append(found.masks.numpy())
-        confidences.append(found.confidence.numpy())
+    slices: list[SliceMasks | None] = []
+    for index, magnitudes in enumerate(stack.echoes):
+        echoes = torch.from_numpy(magnitudes)
+        first_acquired = int(stack.acquisition_index[index].argmin())
+        guide = None
+        if uploaded is not None and uploaded[0, index].any():
+            drawn = torch.from_numpy(uploaded[:, index].astype(bool))
+            guide = reader_guide(drawn, echoes, stack.pixel_spacing_mm, first_acquired)
+        elif finder is not None:
+            guide = finder(echoes, stack.pixel_spacing_mm, first_acquired)
+        if guide is None:
+            slices.append(None)
+        else:
+            slices.append(SliceMasks(guide, segmenter(echoes, stack.pixel_spacing_mm, guide, alpha)))
+    return slices
+
+
+def write_masks(store: zarr.Group, role: str, slices: list[SliceMasks | None], stack: EchoStack) -> None:
+    """Write guides and masks of one role; a slice without a guide has empty masks and no confidence.
+
+    The reference echo of such a slice is the first-acquired one.
+    """
+    n_slices, n_ti, n_rows, n_cols = stack.echoes.shape
+    guides = np.zeros((len(LABELS), n_slices, n_rows, n_cols), dtype=bool)
+    masks = np.zeros((len(LABELS), n_slices, n_ti, n_rows, n_cols), dtype=bool)
+    confidence = np.full((n_slices, n_ti), np.nan, dtype=np.float32)
+    agreement = confidence.copy()
+    reference_echo = stack.acquisition_index.argmin(axis=1)
+    for index, one in enumerate(slices):
+        if one is not None:
+            guides[:, index] = one.guide.masks.numpy()
+            masks[:, index] = one.found.masks.numpy()
+            confidence[index] = one.found.confidence.numpy()
+            agreement[index] = one.found.agreement.numpy()
+            reference_echo[index] = one.guide.echo
+    notes = [None if one is None else note_of(one.guide) for one in slices]
+    write_array(store, f"{role}/guide", guides, "1", "label slice row col", {"guides": notes})
+    write_array(store, f"{role}/reference_echo", reference_echo, "1", "slice")
+    write_array(store, f"{role}/masks", masks, "1", "label slice ti row col")
+    write_array(store, f"{role}/confidence", confidence, "1", "slice ti")
+    write_array(store, f"{role}/agreement", agreement, "1", "slice ti")
+
+
+def note_of(guide: Guide) -> Mapping[str, Any]:
+    """Say what is stored of a guide besides its masks."""
     return {
-        "guide": np.stack(guides, axis=1),
-        "masks": np.stack(masks, axis=1),
-        "confidence": np.stack(confidences),
+        "origin": guide.origin,
+        "score": guide.score,
+        "findings": list(guide.findings),
+        "rejected": list(guide.rejected),
     }
+
+
+def describe(slices: list[SliceMasks | None]) -> str:
+    """Count slices by the origin of their guide, and average how their masks agree with it."""
+    origins = [one.guide.origin for one in slices if one is not None]
+    agreements = [float(one.found.agreement.mean()) for one in slices if one is not None]
+    counts = f"by_reader={origins.count('reader')} by_model={origins.count('model')}"
+    counts += f" without_guide={len(slices) - len(origins)}"
+    return counts + (f" agreement={np.mean(agreements):.3f}" if agreements else "")

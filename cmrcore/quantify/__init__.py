@@ -5,13 +5,14 @@ from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
-from cmrcore.quantify.records import Hematocrit, QuantifySettings, Row, ScanResult, Series
+from cmrcore.quantify.records import GuideNote, Hematocrit, QuantifySettings, Row, ScanResult, Series
 from cmrcore.quantify.scan import quantify_scan
 
 __all__ = [
     "AHA_NAMES",
     "CHECKS",
     "Flag",
+    "GuideNote",
     "Hematocrit",
     "HematocritLimits",
     "QcLimits",

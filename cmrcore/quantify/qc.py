@@ -36,7 +36,11 @@ CHECKS = {
     "hematocrit_old": Check("hematocrit was not measured close enough to the scan", "h or days", "review"),
     "guide_missing": Check("a slice has no guiding mask", None, "review"),
     "guide_implausible": Check("a slice's guiding mask is not used: it is no closed ring", None, "review"),
-    "mask_missing": Check("a slice with a guide has no myocardium on its first echo", None, "review"),
+    "guide_doubtful": Check("a slice's guiding mask failed a check, and is used", "1", "review"),
+    "guide_fell_back": Check(
+        "the guide found on a slice's best echo failed a check; another's is used", None, "review"
+    ),
+    "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
     "post_missing": Check("no post-contrast series, so no ECV", None, "review"),
     "native_post_mismatch": Check(

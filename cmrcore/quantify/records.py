@@ -17,6 +17,20 @@ Row = dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
+class GuideNote:
+    """Where the guide of a slice came from, and how it passed its checks."""
+
+    origin: str
+    """``reader`` or ``model``."""
+    score: float
+    """How well it passed its checks, 0-1."""
+    findings: tuple[str, ...]
+    """Checks that it failed, in words."""
+    rejected: tuple[str, ...]
+    """Guides that were tried before it: on which echo, and why they failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """Echoes of one role with masks and geometry; slices from base to apex, echoes by inversion time."""
 
@@ -25,7 +39,7 @@ class Series:
     ti_ms: Float[Tensor, "slice ti"]
     """Inversion times [ms], ascending in each slice."""
     acquisition_index: Int[Tensor, "slice ti"]
-    """Order of acquisition, 0 first; the guide belongs to the first-acquired echo."""
+    """Order of acquisition, 0 first."""
     masks: Bool[Tensor, "label slice ti row col"] | None
     """Myocardium, blood pool and RV on every echo; all False in a slice without masks."""
     guide: Bool[Tensor, "label slice row col"] | None
@@ -44,6 +58,15 @@ class Series:
     """``basal``, ``mid`` or ``apical`` for each slice."""
     scheme: str
     """MOLLI scheme, such as ``"5(3)3"``."""
+    reference_echo: Int[Tensor, " slice"] | None = None
+    """Echo of each slice that its guide was drawn on, in whose mask statistics are read; None: the
+    first-acquired one."""
+    guide_notes: tuple[GuideNote | None, ...] = ()
+    """What is known about the guide of each slice; empty where nothing is."""
+
+    def reference(self) -> Int[Tensor, " slice"]:
+        """Echo of each slice in whose mask statistics are read."""
+        return self.acquisition_index.argmin(1) if self.reference_echo is None else self.reference_echo
 
 
 @dataclass(frozen=True, slots=True)

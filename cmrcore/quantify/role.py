@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
@@ -27,7 +27,7 @@ class BloodT1:
     r_squared: float
     """R2 of the fit's magnitudes."""
     n_pixels: int
-    """Pixels of the eroded pool on the first-acquired echo."""
+    """Pixels of the eroded pool on the reference echo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RoleMeasurement:
 def measure_role(role: Role, series: Series, settings: QuantifySettings) -> RoleMeasurement:
     """Fit a series and read myocardium, blood and AHA segments from it."""
     masks, flags = _usable_masks(role, series)
-    first = _on_first_acquired(masks, series.acquisition_index)
+    first = _on_reference(masks, series)
     fit = _fit_slices(series, settings.t1_model)
     orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
@@ -81,8 +81,20 @@ def echo_rows(role: Role, series: Series) -> list[Row]:
                 "acquisition_index": int(series.acquisition_index[index, echo]),
                 "ti_ms": series.ti_ms[index, echo].item(),
             }
-            rows.append(row | _mask_columns(series, index, echo))
+            rows.append(row | _mask_columns(series, index, echo) | _guide_columns(series, index))
     return rows
+
+
+def _guide_columns(series: Series, index: int) -> Row:
+    """Where the guide of a slice came from; None without a guide."""
+    if series.guide is None or not bool(series.guide[0, index].any()):
+        return dict.fromkeys(("reference_echo_index", "guide_origin", "guide_score"))
+    note = series.guide_notes[index] if series.guide_notes else None
+    return {
+        "reference_echo_index": int(series.reference()[index]),
+        "guide_origin": None if note is None else note.origin,
+        "guide_score": None if note is None else note.score,
+    }
 
 
 def _mask_columns(series: Series, index: int, echo: int) -> Row:
@@ -123,20 +135,38 @@ def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice
                 masks[:, index] = False
                 message = f"guide not used: {'; '.join(reasons)}"
                 flags.append(raise_flag("guide_implausible", message, place))
-            elif not bool(_on_first_acquired(masks, series.acquisition_index)[0, index].any()):
-                message = "no myocardium on the first-acquired echo"
-                flags.append(raise_flag("mask_missing", message, place))
+            else:
+                flags += _note_flags(series, index, place)
+                if not bool(_on_reference(masks, series)[0, index].any()):
+                    message = "no myocardium on the reference echo"
+                    flags.append(raise_flag("mask_missing", message, place))
         elif not bool(masks[0, index].any()):
             flags.append(raise_flag("guide_missing", "no guiding mask", place))
     return masks, flags
 
 
-def _on_first_acquired(
-    masks: Bool[Tensor, "label slice ti row col"], acquisition_index: Int[Tensor, "slice ti"]
+def _note_flags(series: Series, index: int, place: Place) -> list[Flag]:
+    """Flag what the checks of a slice's guide found."""
+    note = series.guide_notes[index] if series.guide_notes else None
+    if note is None:
+        return []
+    on_echo = f"guide of the {note.origin} on echo {int(series.reference()[index])}"
+    flags = []
+    if note.rejected:
+        message = f"{on_echo}, after {'; '.join(note.rejected)}"
+        flags.append(raise_flag("guide_fell_back", message, place))
+    if note.findings:
+        message = f"{on_echo} (score {note.score:.2f}): {'; '.join(note.findings)}"
+        flags.append(raise_flag("guide_doubtful", message, place, value=note.score))
+    return flags
+
+
+def _on_reference(
+    masks: Bool[Tensor, "label slice ti row col"], series: Series
 ) -> Bool[Tensor, "label slice row col"]:
-    """Masks on the echo that each slice acquired first."""
-    first = acquisition_index.argmin(1)
-    return masks[:, torch.arange(len(first), device=masks.device), first.to(masks.device)]
+    """Masks on the reference echo of each slice."""
+    echo = series.reference().to(masks.device)
+    return masks[:, torch.arange(len(echo), device=masks.device), echo]
 
 
 def _fit_slices(series: Series, model: str) -> T1Fit:
@@ -174,7 +204,7 @@ def _slice_blood(
         t1_ms=fit.t1_ms.item(),
         t1_sd_ms=fit.t1_sd_ms.item(),
         r_squared=fit.r_squared.item(),
-        n_pixels=int(eroded[series.acquisition_index[index].argmin()].sum()),
+        n_pixels=int(eroded[int(series.reference()[index])].sum()),
     )
 
 

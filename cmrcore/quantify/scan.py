@@ -52,8 +52,8 @@ def quantify_scan(
 ) -> ScanResult:
     """Compute maps, rows and flags of one scan.
 
-    Maps cover the whole image, guide or not. Statistics are read in the mask on the first-acquired echo: of
-    the native series for native, of the post-contrast series for post, in their intersection for ECV. They
+    Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo: of the
+    native series for native, of the post-contrast series for post, in their intersection for ECV. They
     are None where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of
     all its valid pixels.
 

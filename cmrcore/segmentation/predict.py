@@ -1,4 +1,4 @@
-"""The interface of segmentation: echoes and a guide in, masks on every echo out."""
+"""The interface of segmentation: echoes and a guide in, masks on every echo out; and what fills it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +9,11 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.segmentation.check import separation
+from cmrcore.segmentation.contours import masks_from
+from cmrcore.segmentation.frame import heart_frame
+from cmrcore.segmentation.guide import Guide
+from cmrcore.segmentation.infer import look_in_frame, look_twice
+from cmrcore.segmentation.unet import UNet
 
 LABELS = ("myocardium", "blood_pool", "rv")
 """Order of the leading axis of every mask."""
@@ -22,13 +27,19 @@ class EchoMasks:
     """Masks in the order of `LABELS`."""
     confidence: Float[Tensor, " ti"]
     """How far the mask of each echo can be trusted, 0-1."""
+    agreement: Float[Tensor, " ti"]
+    """Dice coefficient of each echo's myocardium with that of the guide, 0-1."""
 
 
 class Segmenter(Protocol):
     """Anything that turns a guiding mask into masks on every echo of the slice."""
 
     def __call__(
-        self, echoes: Float[Tensor, "ti row col"], guide: Bool[Tensor, "label row col"], alpha: float
+        self,
+        echoes: Float[Tensor, "ti row col"],
+        spacing_mm: tuple[float, float],
+        guide: Guide,
+        alpha: float,
     ) -> EchoMasks:
         """Segment every echo.
 
@@ -36,16 +47,23 @@ class Segmenter(Protocol):
         ----------
         echoes
             Magnitudes of one slice [a.u.].
+        spacing_mm
+            Distance between rows and between columns [mm].
         guide
             Guiding mask, as drawn on one of the echoes.
         alpha
             Trade-off between fit to the image (0) and consistency with the guide (1); S1 uses 0.25.
+
+        Raises
+        ------
+        InvalidInputError
+            If alpha is not within 0-1.
         """
         ...
 
 
 def carry_guide(
-    echoes: Float[Tensor, "ti row col"], guide: Bool[Tensor, "label row col"], alpha: float
+    echoes: Float[Tensor, "ti row col"], spacing_mm: tuple[float, float], guide: Guide, alpha: float
 ) -> EchoMasks:
     """Take the guide itself as the mask of every echo: full consistency, whatever alpha.
 
@@ -53,12 +71,117 @@ def carry_guide(
     confidence of an echo is how well its intensities tell the guide's myocardium from its blood pool,
     |2 AUC - 1|: 1 when they do not overlap, near 0 where both look alike and motion would go unnoticed.
     """
+    del spacing_mm  # of the protocol; a copied mask needs no scale
+    _check_alpha(alpha)
+    myocardium, blood_pool, _ = guide.masks
+    told_apart = [separation(echo[myocardium], echo[blood_pool]) for echo in echoes]
+    confidence = torch.tensor(told_apart, device=echoes.device)
+    masks = guide.masks[:, None].expand(-1, len(echoes), -1, -1).clone()
+    return EchoMasks(masks, confidence, _agreement(masks[0], myocardium))
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedSegmenter:
+    """The guided network of S1: every echo is read with the guide, scaled by alpha, beside it.
+
+    The frame is laid about the guide's LV; all echoes of the slice go through the network at once. The
+    confidence of an echo is the Dice coefficient of its myocardium with the probability it was drawn from: 1
+    where the network was sure of every pixel and the smooth contours changed nothing.
+    """
+
+    network: UNet
+    """Guided network in eval mode, on the device where it shall run."""
+
+    def __call__(
+        self,
+        echoes: Float[Tensor, "ti row col"],
+        spacing_mm: tuple[float, float],
+        guide: Guide,
+        alpha: float,
+    ) -> EchoMasks:
+        """Segment every echo; a guide without an LV gives empty masks. See `Segmenter`."""
+        _check_alpha(alpha)
+        frame = heart_frame(guide.masks, spacing_mm)
+        if frame is None:
+            nothing = torch.zeros(len(LABELS), *echoes.shape, dtype=torch.bool, device=echoes.device)
+            zeros = torch.zeros(len(echoes), device=echoes.device)
+            return EchoMasks(nothing, zeros, zeros.clone())
+        device = _device(self.network)
+        scaled_guide = alpha * guide.masks[0].to(device, torch.float32)
+        with _half_on_gpu(device):
+            found = look_in_frame(self.network, echoes.to(device), spacing_mm, frame, scaled_guide)
+        return _echo_masks(found.to(echoes.device), spacing_mm, guide)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSegmenter:
+    """The base network on each echo by itself: no guide, no consistency; what a guide has to improve on."""
+
+    network: UNet
+    """Base network in eval mode, on the device where it shall run."""
+
+    def __call__(
+        self,
+        echoes: Float[Tensor, "ti row col"],
+        spacing_mm: tuple[float, float],
+        guide: Guide,
+        alpha: float,
+    ) -> EchoMasks:
+        """Segment every echo; the guide only says how far each agrees with it. See `Segmenter`."""
+        _check_alpha(alpha)
+        return _echo_masks(base_probability(self.network, echoes, spacing_mm), spacing_mm, guide)
+
+
+def base_probability(
+    network: UNet, images: Float[Tensor, "n row col"], spacing_mm: tuple[float, float]
+) -> Float[Tensor, "n label row col"]:
+    """Probability of every label on images that know nothing of each other, computed where the network is.
+
+    Parameters
+    ----------
+    network
+        Base network in eval mode, on the device where it shall run.
+    images
+        Magnitudes [a.u.].
+    spacing_mm
+        Distance between rows and between columns [mm].
+    """
+    device = _device(network)
+    with _half_on_gpu(device):
+        return look_twice(network, images.to(device), spacing_mm).to(images.device)
+
+
+def _echo_masks(
+    probability: Float[Tensor, "ti label row col"], spacing_mm: tuple[float, float], guide: Guide
+) -> EchoMasks:
+    """Draw the masks of every echo from its probabilities."""
+    masks = torch.stack([masks_from(one, spacing_mm) for one in probability], dim=1)
+    return EchoMasks(masks, _certainty(probability[:, 0], masks[0]), _agreement(masks[0], guide.masks[0]))
+
+
+def _half_on_gpu(device: torch.device) -> torch.autocast:
+    """Let a GPU compute with bfloat16; a CPU keeps float32, so that its results are the same every time."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _device(network: UNet) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _check_alpha(alpha: float) -> None:
     if not 0 <= alpha <= 1:
         raise InvalidInputError(f"alpha {alpha:g}: expected 0-1")
-    myocardium, blood_pool, _ = guide
-    confidence = torch.tensor(
-        [separation(echo[myocardium], echo[blood_pool]) for echo in echoes],
-        dtype=torch.float32,
-        device=echoes.device,
-    )
-    return EchoMasks(masks=guide[:, None].expand(-1, len(echoes), -1, -1).clone(), confidence=confidence)
+
+
+def _certainty(
+    probability: Float[Tensor, "ti row col"], mask: Bool[Tensor, "ti row col"]
+) -> Float[Tensor, " ti"]:
+    """Dice coefficient of masks with the probabilities they were drawn from; 0 for an empty mask."""
+    shared = (probability * mask).sum((1, 2))
+    return 2 * shared / (probability.sum((1, 2)) + mask.sum((1, 2))).clamp_min(1.0)
+
+
+def _agreement(masks: Bool[Tensor, "ti row col"], guide: Bool[Tensor, "row col"]) -> Float[Tensor, " ti"]:
+    """Dice coefficient of each mask with the guide; 0 where either is empty."""
+    shared = (masks & guide).sum((1, 2))
+    return 2.0 * shared / (masks.sum((1, 2)) + guide.sum()).clamp_min(1)

@@ -65,6 +65,8 @@ class Samples:
     """Myocardium on another echo of the slice, 0 or 1."""
     alpha: Float[Tensor, " n"]
     """Weight of the guide."""
+    drawn: tuple[bool, ...] = (True, True, True)
+    """Which labels somebody drew; the others teach nothing."""
 
 
 def draw_samples(recipe: Recipe, step: int) -> Samples:
@@ -121,7 +123,10 @@ class Trainer:
         # bfloat16 keeps the range of float32, so no loss is scaled; loss and weights stay float32.
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(images, scaled)
-        loss = self._loss(logits.float(), masks, guides, alpha)
+        losses = self._losses(logits.float(), masks, guides, alpha)
+        loss = torch.stack(
+            [of_label for of_label, is_drawn in zip(losses, samples.drawn, strict=True) if is_drawn]
+        ).mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
@@ -130,13 +135,13 @@ class Trainer:
         self.step += 1
         return loss.item()
 
-    def _loss(self, logits: Tensor, masks: Tensor, guides: Tensor, alpha: Tensor) -> Tensor:
-        """Mean over labels and images; the guide's term acts on the myocardium."""
+    def _losses(self, logits: Tensor, masks: Tensor, guides: Tensor, alpha: Tensor) -> list[Tensor]:
+        """Loss of each label on each image; the guide's term acts on the myocardium."""
         losses = [overlap_loss(logits[:, index], masks[:, index]) for index in range(logits.shape[1])]
         if self.network.guided:
             target = self.recipe.guide_target
             losses[0] = guided_loss(logits[:, 0], masks[:, 0], guides, alpha, target=target)
-        return torch.stack(losses).mean()
+        return losses
 
     @torch.no_grad()
     def _average(self) -> None:

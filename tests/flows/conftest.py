@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.trials import Cmrtrials, DemoNight
+from tests.flows.trials import SMALL_TRIAL, Cmrtrials, DemoNight, set_segmentation
 
 COMMAND = Path(sys.executable).with_name("cmrtrials")
 
@@ -78,8 +78,9 @@ def cmrtrials(environment: dict[str, str]) -> Cmrtrials:
 def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> DemoNight:
     """Demo trial after one night; tests that change a trial take a copy."""
     root = tmp_path_factory.mktemp("demo") / "trial"
-    simulated = cmrtrials("simulate", root, "--difficulty", "clean")
+    simulated = cmrtrials("simulate", root, "--difficulty", "clean", "--guides", "all")
     assert simulated.returncode == 0, simulated.stderr
+    set_segmentation(root)
     return DemoNight(root, cmrtrials("run", root))
 
 
@@ -93,10 +94,9 @@ def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
 def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> Path:
     """Trial of two sound subjects with one visit each, before its first night."""
     root = tmp_path_factory.mktemp("small") / "trial"
-    simulated = cmrtrials(
-        "simulate", root, "--subjects", "2", "--visits", "1", "--no-faults", "--difficulty", "clean"
-    )
+    simulated = cmrtrials("simulate", root, *SMALL_TRIAL)
     assert simulated.returncode == 0, simulated.stderr
+    set_segmentation(root)
     return root
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import COMMAND
-from tests.flows.trials import Cmrtrials
+from tests.flows.trials import SMALL_TRIAL, Cmrtrials, set_segmentation
 
 
 def seconds(*arguments: str, environment: dict[str, str]) -> float:
@@ -58,6 +58,16 @@ def test_a_folder_that_is_no_trial_is_refused_in_one_line(
     assert "Traceback" not in refused.stderr
 
 
+def test_weights_that_nobody_has_are_named_before_the_night(small_copy: Path, cmrtrials: Cmrtrials) -> None:
+    """One line with the digest and what to do, not one failure a visit."""
+    set_segmentation(small_copy, base="sha256:" + "0" * 64)
+    refused = cmrtrials("run", small_copy)
+    assert refused.returncode == 2
+    assert "segment.base: no weights with digest sha256:0000" in refused.stderr
+    assert "weights/ of the trial's root" in refused.stderr
+    assert not (small_copy / "tables").exists()
+
+
 def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """Nothing was published; checking does not make it so."""
     verified = cmrtrials("audit", "verify", small_trial)
@@ -68,9 +78,8 @@ def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtri
 
 def test_simulate_never_writes_over_another_trial(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """Another recipe needs another folder; the same one is left as it is."""
-    options = ["--subjects", "2", "--visits", "1", "--no-faults", "--difficulty", "clean"]
-    assert cmrtrials("simulate", small_trial, *options).returncode == 0
-    refused = cmrtrials("simulate", small_trial, *options, "--seed", "9")
+    assert cmrtrials("simulate", small_trial, *SMALL_TRIAL).returncode == 0
+    refused = cmrtrials("simulate", small_trial, *SMALL_TRIAL, "--seed", "9")
     assert refused.returncode == 2
     assert "not empty" in refused.stderr
 

@@ -10,7 +10,16 @@ import pytest
 
 from storage import open_trial
 from storage.audit import read_events
-from tests.flows.trials import Cmrtrials, DemoNight, mend, published_row, snapshot, states
+from tests.flows.trials import (
+    Cmrtrials,
+    DemoNight,
+    mend,
+    published_row,
+    set_segmentation,
+    snapshot,
+    states,
+)
+from tests.tasks.weights import write_weights
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +207,22 @@ def test_a_rerun_that_fails_leaves_a_good_result_in_place(demo_copy: Path, cmrtr
     assert again.returncode == 1
     assert "S01/V1 keeps its result, quantify failed: " in again.stdout.strip().splitlines()[-1]
     assert snapshot(demo_copy / "tables") == before
+
+
+def test_a_guided_night_reads_every_echo_with_the_readers_guide(
+    small_copy: Path, cmrtrials: Cmrtrials
+) -> None:
+    """Workers find the weights in the trial's root; networks that know nothing cost flags, not the night."""
+    weights = small_copy / "weights"
+    base, guided = write_weights(weights, guided=False), write_weights(weights, guided=True)
+    set_segmentation(small_copy, method="guided", base=base, guided=guided)
+    night = cmrtrials("run", small_copy)
+    assert night.returncode == 0, night.stdout + night.stderr
+    echoes = pd.read_parquet(small_copy / "tables" / "echoes")
+    assert set(echoes["guide_origin"]) == {"reader"}
+    assert echoes["guide_score"].between(0, 1).all()
+    first = echoes["echo_index"] == echoes["reference_echo_index"]
+    assert (echoes.loc[first, "acquisition_index"] == 0).all()
 
 
 def test_a_rerun_of_a_subject_that_is_not_planned_is_refused(small_trial: Path, cmrtrials: Cmrtrials) -> None:

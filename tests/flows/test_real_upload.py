@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize
 
 from storage import open_trial
-from tests.flows.trials import Cmrtrials, published_row
+from tests.flows.trials import Cmrtrials, published_row, set_segmentation
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +36,7 @@ def phantom_night(real_data: Path, tmp_path_factory: pytest.TempPathFactory, cmr
         assert demo in rules
         rules = rules.replace(demo, phantom, 1)
     (root / "trial.toml").write_text(rules)
+    set_segmentation(root)  # a bottle has no heart to find
     (root / "subjects.csv").write_text(PHANTOM_PLAN)
     night = cmrtrials("run", root)
     assert night.returncode == 0, night.stdout + night.stderr

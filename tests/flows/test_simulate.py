@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 
@@ -47,6 +47,15 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(NotEmptyError, match="not empty"):
         simulate_trial(tmp_path, ONE_VISIT, on_visit=lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("guides", "n_with"), [("all", 12), ("some", 4), ("none", 0)])
+def test_readers_guides_come_with_as_many_visits_as_asked(
+    guides: Literal["all", "some", "none"], n_with: int
+) -> None:
+    """A night finds the other guides by itself."""
+    visits = Recipe(n_subjects=6, n_visits=2, seed=1, guides=guides).visits()
+    assert sum(visit.guide_format is not None for visit in visits) == n_with
 
 
 def test_the_demo_has_every_kind_of_upload() -> None:

@@ -1,6 +1,7 @@
 """What the tests do with a trial besides running the command on it."""
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,15 @@ from typing import Any
 import pandas as pd
 
 from flows.simulated_upload import CUT_OFF_BYTES
+from storage.config import CONFIG_FILE
 
 Cmrtrials = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL_TRIAL = (
+    *("--subjects", "2", "--visits", "1", "--no-faults"),
+    *("--difficulty", "clean", "--guides", "all"),
+)
+"""Options of ``cmrtrials simulate`` for two sound subjects with one visit each."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,16 @@ def snapshot(root: Path) -> dict[str, str]:
         for file in sorted(root.rglob("*"))
         if file.is_file()
     }
+
+
+def set_segmentation(root: Path, *, method: str = "carry", base: str = "", guided: str = "") -> None:
+    """Change how a trial segments; without arguments readers' guides are carried, and no network runs."""
+    file = root / CONFIG_FILE
+    text = file.read_text()
+    for key, value in {"method": method, "base": base, "guided": guided}.items():
+        text, n_changed = re.subn(rf'^{key} = "[^"]*"', f'{key} = "{value}"', text, flags=re.MULTILINE)
+        assert n_changed == 1, key
+    file.write_text(text)
 
 
 def mend(root: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from storage.config import TrialConfig, load_config
+from storage.config import SegmentConfig, TrialConfig, load_config
 from storage.errors import ConfigError, NotStoredError
 from tests.storage.drawn_uploads import DEMO_CONFIG, demo_config
 
@@ -116,7 +116,13 @@ def test_the_demo_trial_explains_every_key() -> None:
             "t1_post_max_ms = 800.0", "t1_post_max_ms = 100.0", "t1_post_min_ms = 200.0 is not", id="order-ms"
         ),
         pytest.param(
-            '"carry"   #', '"magic"   #', "segment.method: found 'magic', expected: .*'carry'", id="choice"
+            'method = "',
+            'method = "magic-',
+            "segment.method: found 'magic-.*', expected: .*'carry'",
+            id="choice",
+        ),
+        pytest.param(
+            'base = "', 'base = "best-', "segment.base: found 'best-.*', expected: .*sha256", id="digest"
         ),
         pytest.param(
             "minutes_since_contrast = []            # as",
@@ -139,6 +145,17 @@ def test_a_wrong_key_is_named_with_what_was_found_and_expected(
     """A core lab mends the file from the message alone."""
     with pytest.raises(ConfigError, match=message):
         load_config(_changed(tmp_path, old, new))
+
+
+@pytest.mark.parametrize(
+    ("method", "guided", "message"),
+    [("guided", "", "needs the digest of weights"), ("carry", "sha256:" + "0" * 64, "never uses")],
+    ids=["missing", "idle"],
+)
+def test_the_method_of_segmentation_and_its_weights_fit(method: str, guided: str, message: str) -> None:
+    """No guided night without a network, and no weights in the record that nothing was computed with."""
+    with pytest.raises(ValidationError, match=message):
+        SegmentConfig.model_validate({"method": method, "alpha": 0.25, "base": "", "guided": guided})
 
 
 def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:

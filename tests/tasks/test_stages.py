@@ -27,6 +27,7 @@ from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
 from tasks.summarise import summarise
 from tests.flows.leaks import date_forms, everything_in, leaks
+from tests.flows.trials import set_segmentation
 
 SCAN: Row = {"t1_native_ms": 1000.0, "ecv_fraction": 0.4, "manufacturer": "x"}
 
@@ -36,6 +37,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     """Simulate a trial of one sound subject with two visits."""
     root = tmp_path_factory.mktemp("stages") / "trial"
     simulate_trial(root, Recipe(n_subjects=1, n_visits=2, seed=1), on_visit=lambda _: None)
+    set_segmentation(root)
     return open_trial(root)
 
 

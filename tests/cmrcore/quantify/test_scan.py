@@ -12,6 +12,7 @@ from cmrcore.errors import InvalidInputError
 from cmrcore.phantom import RoleEchoes, SimulatedScan, simulate_scan
 from cmrcore.quantify import (
     CHECKS,
+    GuideNote,
     Hematocrit,
     HematocritLimits,
     QcLimits,
@@ -22,7 +23,7 @@ from cmrcore.quantify import (
 )
 from cmrcore.relaxation import FitStatus, molli_signal
 from cmrcore.segmentation import carry_guide
-from tests.cmrcore.hearts import drawn_heart
+from tests.cmrcore.hearts import drawn_heart, guide_of
 
 SETTINGS = QuantifySettings(
     t1_model="molli",
@@ -48,6 +49,7 @@ SETTINGS = QuantifySettings(
 SCAN_TIME = datetime.datetime(2026, 3, 10, 9, 0)
 HEMATOCRIT = Hematocrit(0.40, datetime.date(2026, 3, 10), datetime.time(8, 0), "plan")
 LEVELS = ("basal", "mid", "apical")
+SPACING_MM = (1.5, 1.5)
 ACQUIRED_MS = [120.0, 1020.0, 1920.0, 2820.0, 3720.0, 200.0, 1100.0, 2000.0]
 
 MEASURED = {
@@ -83,7 +85,10 @@ def series(
     heart = drawn_heart()
     echoes = torch.stack([_images(ti_ms, heart, muscle_ms, pool_ms) for pool_ms in blood_ms])
     n_slices = len(blood_ms)
-    found = [carry_guide(images, guide[:, index], 0.25) for index, images in enumerate(echoes)]
+    found = [
+        carry_guide(images, SPACING_MM, guide_of(guide[:, index]), 0.25)
+        for index, images in enumerate(echoes)
+    ]
     return Series(
         echoes=echoes,
         ti_ms=ti_ms.repeat(n_slices, 1),
@@ -94,7 +99,7 @@ def series(
         positions_mm=torch.tensor(
             [[0.0, 0.0, 20.0 - 20 * index] for index in range(n_slices)], dtype=torch.float64
         ),
-        pixel_spacing_mm=(1.5, 1.5),
+        pixel_spacing_mm=SPACING_MM,
         orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         anterior=(-1.0, 0.0),
         levels=LEVELS[:n_slices],
@@ -291,13 +296,35 @@ def test_echo_without_blood_pool_has_no_contrast() -> None:
     assert raised(result) == {("blood_missing", "native", 0)}
 
 
-def test_statistics_use_the_first_acquired_echo() -> None:
-    """Masks that drift on later echoes do not move the myocardium that is read."""
+@pytest.mark.parametrize("reference", [None, 4], ids=["first-acquired", "named"])
+def test_statistics_use_the_reference_echo(reference: int | None) -> None:
+    """Masks that differ on other echoes do not change the myocardium that is read."""
     masks = _masks(NATIVE).clone()
-    first = NATIVE.acquisition_index[0] == 0
-    masks[:, :, ~first] = masks[:, :, ~first].roll(5, -1)
-    result = quantify(replace(NATIVE, masks=masks))
+    echo = int(NATIVE.acquisition_index[0].argmin()) if reference is None else reference
+    others = torch.arange(masks.shape[2]) != echo
+    masks[0, :, others] = masks[0, :, others] & masks[0, :, others].roll(5, -1)
+    reference_echo = None if reference is None else torch.full((3,), reference)
+    result = quantify(replace(NATIVE, masks=masks, reference_echo=reference_echo))
     assert result.scan["n_pixels_myocardium"] == 3 * int(drawn_heart()[0].sum())
+    assert {row["reference_echo_index"] for row in result.echoes if row["role"] == "native"} == {echo}
+
+
+def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
+    """A guide that fell back to another echo, and one that failed a check and is used all the same."""
+    note = GuideNote("model", 0.6, ("the wall is 3 mm thick",), ("echo 0: the ring is open",))
+    sound = GuideNote("reader", 1.0, (), ())
+    result = quantify(replace(NATIVE, guide_notes=(note, sound, sound)))
+    assert raised(result) == {("guide_fell_back", "native", 0), ("guide_doubtful", "native", 0)}
+    messages = {flag.code: flag.message for flag in result.flags}
+    assert "echo 0: the ring is open" in messages["guide_fell_back"]
+    assert "score 0.60" in messages["guide_doubtful"]
+    assert "3 mm thick" in messages["guide_doubtful"]
+    assert {
+        (row["guide_origin"], row["guide_score"]) for row in result.echoes if row["role"] == "native"
+    } == {
+        ("model", 0.6),
+        ("reader", 1.0),
+    }
     assert result.scan["t1_native_sd_ms"] == pytest.approx(0, abs=0.1)
 
 
@@ -476,7 +503,10 @@ def of_simulated(role: RoleEchoes, scan: SimulatedScan) -> Series:
     """Series of a simulated role with its true labels as the guide."""
     ti_ms, order = role.ti_ms.sort(1)
     echoes = torch.stack([images[index] for images, index in zip(role.echoes, order, strict=True)])
-    found = [carry_guide(images, scan.labels[:, index], 0.25) for index, images in enumerate(echoes)]
+    found = [
+        carry_guide(images, scan.geometry.pixel_spacing_mm, guide_of(scan.labels[:, index]), 0.25)
+        for index, images in enumerate(echoes)
+    ]
     row_axis, col_axis = torch.tensor(scan.geometry.orientation, dtype=torch.float64).reshape(2, 3)
     front = torch.tensor([0.0, -1.0, 1.0], dtype=torch.float64)
     return Series(

@@ -1,0 +1,96 @@
+"""The training flow."""
+
+import logging
+from pathlib import Path
+from typing import Literal, cast
+from uuid import UUID
+
+import torch
+from prefect import flow
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+
+from cmrcore.segmentation.train import Recipe
+from flows.checkpoint import Progress
+from flows.training import Kind, Training, train_network
+from storage.digest import file_digest
+
+terminal = logging.getLogger("cmrtrials.progress")
+"""Tells a terminal how far the training is."""
+
+Device = Literal["auto", "cpu", "cuda"]
+
+SLICES: dict[Kind, tuple[int, int]] = {"base": (8, 2), "guided": (6, 3)}
+"""Slices of a step, and echoes of each: a guided network learns from how the guide fits other echoes."""
+
+
+@flow(name="train", flow_run_name="train {kind}", persist_result=False)
+def train(
+    kind: Kind,
+    output: str,
+    steps: int,
+    seed: int = 0,
+    start: str | None = None,
+    data: str | None = None,
+    development: str | None = None,
+    evaluate_every: int = 250,
+    patience: int = 12,
+    device: Device = "auto",
+    workers: int = 0,
+) -> str:
+    """Train a network, or go on with a training that was interrupted; gives the digest of the weights.
+
+    Parameters
+    ----------
+    kind
+        ``base`` or ``guided``.
+    output
+        Folder of checkpoint, learning curve, weights and card.
+    steps
+        Steps of the optimizer; the learning rate falls until the last.
+    seed
+        Of weights, samples and the split of patients.
+    start
+        File of weights to start from, for a guided network those of a base network.
+    data
+        Folder of labelled images to learn from, see `storage.labelled`; without it, the digital trial.
+    development
+        Folder of labelled images that choose among the weights and end the training.
+    evaluate_every
+        Steps between two scores and checkpoints.
+    patience
+        Scores that may pass without a better one.
+    device
+        Where to compute; ``auto``: on a GPU if there is one.
+    workers
+        Processes that draw samples ahead.
+    """
+    log = get_run_logger()
+    n_slices, n_echoes = SLICES[kind]
+    training = Training(
+        kind=kind,
+        output=Path(output),
+        recipe=Recipe(n_steps=steps, seed=seed, n_slices=n_slices, n_echoes=n_echoes),
+        start=None if start is None else Path(start),
+        data=None if data is None else Path(data),
+        development=None if development is None else Path(development),
+        evaluate_every=evaluate_every,
+        patience=patience,
+        workers=workers,
+    )
+    chosen = torch.device(
+        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
+    description = f"training of the {kind} network"
+    artifact = cast("UUID", create_progress_artifact(0.0, key=f"train-{kind}", description=description))
+
+    def report(step: int, progress: Progress) -> None:
+        _, loss, score = progress.curve[-1]
+        update_progress_artifact(artifact, progress=100 * step / steps)
+        terminal.info("dice %.3f", score, extra={"n_ended": step, "n_in_all": steps})
+        log.info(
+            "%s step=%d/%d loss=%.4f dice=%.4f best=%.4f", kind, step, steps, loss, score, progress.best_score
+        )
+
+    weights = train_network(training, chosen, report)
+    return f"sha256:{file_digest(weights)}"

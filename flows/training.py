@@ -1,0 +1,271 @@
+"""One training from start to end: steps, scores, checkpoints, and what is left when it has ended."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from cmrcore.errors import InvalidInputError
+from cmrcore.segmentation import UNet, network_from
+from cmrcore.segmentation.own_images import LabelledSlice, draw_slices, mean_dice, samples_of
+from cmrcore.segmentation.train import Recipe, Samples, Trainer, draw_samples
+from cmrcore.segmentation.unet import guided_from
+from flows.checkpoint import Progress, read_checkpoint, write_checkpoint, write_whole
+from flows.errors import FlowError
+from flows.learning_curve import draw_curve
+from storage.digest import canonical_digest, file_digest
+from storage.labelled import LabelledFile, list_labelled, read_labelled, split_patients
+
+Kind = Literal["base", "guided"]
+
+CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
+
+HELD_OUT_FRACTION = 0.2
+"""Share of the patients of a folder that are held out for the score."""
+DEVELOPMENT_SEED = 9_000_000
+"""Of the digital trial's slices for the score; training seeds its draws with [seed, step] below it."""
+N_DEVELOPMENT = 24
+"""Slices of the digital trial for the score."""
+
+
+class TrainingError(FlowError, ValueError):
+    """A training that cannot begin or go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is to be trained, and on what."""
+
+    kind: Kind
+    """Which network."""
+    output: Path
+    """Folder of checkpoint, curve, weights and card."""
+    recipe: Recipe
+    """What the result depends on, besides data and starting weights."""
+    start: Path | None = None
+    """Weights to start from, for a guided network those of a base network; None: random ones."""
+    data: Path | None = None
+    """Folder of labelled images to learn from; None: the digital trial."""
+    development: Path | None = None
+    """Folder of labelled images for the score; None: held-out patients of ``data``, or the digital trial."""
+    evaluate_every: int = 250
+    """Steps between two evaluations, at each of which a checkpoint is written."""
+    patience: int = 12
+    """Evaluations without a better score after which training stops."""
+    workers: int = 0
+    """Processes that draw samples ahead; changes no result."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All that the weights depend on."""
+        return {
+            "kind": self.kind,
+            **asdict(self.recipe),
+            "start": None if self.start is None else f"sha256:{file_digest(self.start)}",
+            "data": _folder_digest(self.data),
+            "development": _folder_digest(self.development),
+            "evaluate_every": self.evaluate_every,
+            "patience": self.patience,
+        }
+
+
+def train_network(
+    training: Training, device: torch.device, on_progress: Callable[[int, Progress], None]
+) -> Path:
+    """Train, or go on where a training of the same recipe was interrupted; give the file of weights.
+
+    The weights are those with the best score on the development set. On a CPU they are the same whether the
+    training was interrupted or not.
+
+    Parameters
+    ----------
+    training
+        What to train.
+    device
+        Where; with bfloat16 on either.
+    on_progress
+        Told the step and what is known so far, at each evaluation.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another training, or starting weights of the wrong kind are given.
+    RefusedError
+        If labelled images cannot be used.
+    """
+    training.output.mkdir(parents=True, exist_ok=True)
+    checkpoint = training.output / CHECKPOINT
+    weights = training.output / f"{training.kind}.safetensors"
+    recipe = training.as_json()
+    source, development = _data(training)
+    trainer = Trainer(_network(training), training.recipe, device)
+    progress = Progress(recipe)
+    if checkpoint.is_file():
+        state, progress = read_checkpoint(checkpoint)
+        if progress.recipe != recipe:
+            changed = sorted(key for key in recipe if progress.recipe.get(key) != recipe[key])
+            message = (
+                f"the folder holds a training with another {', '.join(changed)}; name another folder, or "
+                f"remove it"
+            )
+            raise TrainingError(message)
+        trainer.load_state_dict(state)
+    losses: list[float] = []
+    for samples in _steps(source, trainer.step, training):
+        if progress.n_since_best >= training.patience:
+            break
+        losses.append(trainer.learn(samples))
+        if trainer.step % training.evaluate_every and trainer.step != training.recipe.n_steps:
+            continue
+        score = mean_dice(trainer.averaged.eval(), development)
+        if score > progress.best_score:
+            tensors = {name: one.cpu().contiguous() for name, one in trainer.averaged.state_dict().items()}
+            write_whole(weights, save(tensors))
+        progress = replace(progress, curve=(*progress.curve, (trainer.step, float(np.mean(losses)), score)))
+        losses = []
+        write_checkpoint(checkpoint, trainer.state_dict(), progress)
+        draw_curve(training.output / CURVE, training.kind, progress.curve)
+        on_progress(trainer.step, progress)
+    write_card(training, weights, progress)
+    return weights
+
+
+def write_card(training: Training, weights: Path, progress: Progress) -> None:
+    """Say beside the weights what they are, how they came about and what they are not for."""
+    learned = "labelled images of one's own" if training.data else "the digital trial, drawn on the fly"
+    if training.development or training.data:
+        scored = "labelled images of patients that were not learned from"
+    else:
+        scored = f"{N_DEVELOPMENT} slices of the digital trial that were not learned from"
+    step, _, score = max(progress.curve, key=lambda row: row[2])
+    settings = "\n".join(f"| {key} | {value} |" for key, value in progress.recipe.items())
+    made = f"cmrtrials {version('cmrtrials')}, torch {torch.__version__}, {datetime.now(tz=UTC):%Y-%m-%d}"
+    text = f"""# {weights.name}
+
+| | |
+| --- | --- |
+| digest | `sha256:{file_digest(weights)}` |
+| learned from | {learned} |
+| score | mean Dice {score:.3f} at step {step}, on {scored} |
+| trained with | {made} |
+{settings}
+
+The score chose the weights, so it is no estimate of what they do on images of other patients.
+{"" if training.data else "Learned from simulated images alone. "}Not for clinical use.
+"""
+    write_whole(weights.with_suffix(".md"), text.encode())
+
+
+class _Steps(torch.utils.data.Dataset[Samples]):
+    """Samples of each step, for workers that draw ahead."""
+
+    def __init__(self, source: Callable[[int], Samples], n_steps: int) -> None:
+        self._source = source
+        self._n_steps = n_steps
+
+    def __len__(self) -> int:
+        return self._n_steps
+
+    def __getitem__(self, step: int) -> Samples:
+        return self._source(step)
+
+
+def _steps(source: Callable[[int], Samples], done: int, training: Training) -> Iterator[Samples]:
+    """Give the samples of the steps that are left, drawn ahead by workers."""
+    n_steps = training.recipe.n_steps
+    left = torch.utils.data.Subset(_Steps(source, n_steps), range(done, n_steps))
+    # A fork would take the flow's threads along, half-dead, and fail when it ends.
+    context = "spawn" if training.workers else None
+    return iter(
+        torch.utils.data.DataLoader(
+            left, batch_size=None, num_workers=training.workers, multiprocessing_context=context
+        )
+    )
+
+
+def _network(training: Training) -> UNet:
+    """Build the network that training begins with."""
+    torch.manual_seed(training.recipe.seed)
+    network = UNet(guided=False)
+    if training.start is not None:
+        try:
+            network = network_from(load_file(training.start))
+        except (SafetensorError, InvalidInputError) as error:
+            message = f"the weights to start from cannot be used: {error}"
+            raise TrainingError(message) from None
+    if training.kind == "base" and network.guided:
+        message = "a base network cannot start from the weights of a guided one"
+        raise TrainingError(message)
+    return guided_from(network) if training.kind == "guided" and not network.guided else network
+
+
+def _data(training: Training) -> tuple[Callable[[int], Samples], list[LabelledSlice]]:
+    """Choose what a step learns from, and what the score is taken on."""
+    recipe = training.recipe
+    if training.data is None:
+        slices = draw_slices(N_DEVELOPMENT, DEVELOPMENT_SEED)
+        if training.development is not None:
+            slices = read_slices(list_labelled(training.development))
+        return _Drawn(recipe), slices
+    learned, held_out = split_patients(list_labelled(training.data), HELD_OUT_FRACTION, recipe.seed)
+    if training.development is not None:
+        held_out = list_labelled(training.development)
+    return _Own(recipe, read_slices(learned)), read_slices(held_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Samples of the digital trial."""
+
+    recipe: Recipe
+
+    def __call__(self, step: int) -> Samples:
+        return draw_samples(self.recipe, step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Samples of labelled images."""
+
+    recipe: Recipe
+    slices: list[LabelledSlice]
+
+    def __call__(self, step: int) -> Samples:
+        rng = np.random.default_rng([self.recipe.seed, step])
+        chosen = rng.integers(len(self.slices), size=self.recipe.n_slices).tolist()
+        return samples_of([self.slices[index] for index in chosen], self.recipe, rng)
+
+
+def read_slices(files: tuple[LabelledFile, ...]) -> list[LabelledSlice]:
+    """Read all slices of labelled files into memory.
+
+    Raises
+    ------
+    TrainingError
+        If no myocardium is drawn on any.
+    """
+    slices = [
+        LabelledSlice(torch.from_numpy(one.images), torch.from_numpy(one.masks), one.spacing_mm)
+        for file in files
+        for one in read_labelled(file)
+    ]
+    if not slices:
+        message = f"no myocardium is drawn on any slice of {len(files)} labelled images"
+        raise TrainingError(message)
+    return slices
+
+
+def _folder_digest(folder: Path | None) -> str | None:
+    """Digest of the files of a folder of labelled images, and of whose they are."""
+    if folder is None:
+        return None
+    files = list_labelled(folder)
+    return canonical_digest(
+        [[file.patient, file_digest(file.image), file_digest(file.mask)] for file in files]
+    )
