@@ -176,6 +176,7 @@ class Night:
                 job.planned,
                 digests["segment"],
                 config.quantify,
+                config.align,
                 digests["quantify"],
                 job.force,
             )

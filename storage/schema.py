@@ -117,6 +117,22 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "n_pixels_blood_post", COUNT, "1", "pixels of the post-contrast blood pool that were averaged"
         ),
+        Column("alignment_native", TEXT, "", "how the native echoes were aligned: none, affine or refined"),
+        Column("alignment_post", TEXT, "", "the same post-contrast"),
+        Column(
+            "r_squared_native_unaligned_mean",
+            NUMBER,
+            "1",
+            "mean R2 of the native magnitudes before alignment; pixels without a fit count as 0",
+        ),
+        Column("r_squared_post_unaligned_mean", NUMBER, "1", "the same post-contrast"),
+        Column(
+            "r_squared_native_unaligned_low_fraction",
+            NUMBER,
+            "1",
+            "fraction of myocardial pixels with native R2 under 0.95 before alignment",
+        ),
+        Column("r_squared_post_unaligned_low_fraction", NUMBER, "1", "the same post-contrast"),
         *_ECV,
         _VERDICT,
     ),
@@ -147,6 +163,18 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("contrast", NUMBER, "1", "(blood - myocardium) / (blood + myocardium) of the mean signals"),
         Column("confidence", NUMBER, "1", "confidence of the mask, 0 to 1"),
         Column("n_pixels_myocardium", COUNT, "1", "pixels of the myocardium"),
+        Column(
+            "alignment",
+            TEXT,
+            "",
+            "reference, aligned, still or not_aligned; or why not: empty, at_border, reference_unusable, "
+            "implausible",
+            required=True,
+        ),
+        Column("aligned_mm", NUMBER, "mm", "mean way of the myocardium that the alignment took back"),
+        Column("turn_deg", NUMBER, "degrees", "turn of the heart by the masks, clockwise"),
+        Column("scale", NUMBER, "1", "LV radius over that on the reference echo, by the masks"),
+        Column("jacobian_min", NUMBER, "1", "least local change of area in the heart by the alignment"),
     ),
     "flags": (
         *_RESULT_KEYS,

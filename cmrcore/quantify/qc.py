@@ -37,6 +37,7 @@ CHECKS = {
     "guide_missing": Check("a slice has no guiding mask", None, "review"),
     "guide_implausible": Check("a slice's guiding mask is not used: it is no closed ring", None, "review"),
     "mask_missing": Check("a slice with a guide has no myocardium on its first echo", None, "review"),
+    "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "review"),
     "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
     "post_missing": Check("no post-contrast series, so no ECV", None, "review"),
     "native_post_mismatch": Check(

@@ -112,16 +112,22 @@ def quantify_scan(
             "level": _level(roles, index),
             **_measured_columns(roles, ecv, settings, index),
             **_slice_blood_columns(roles, index),
+            **_slice_alignment_columns(roles, index),
             "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
         }
         for index in range(n_slices)
     ]
     return ScanResult(
         maps=_stored_maps(roles, ecv),
+        displacements={
+            f"{role}/displacement_px": torch.stack([slice_.displacement_px for slice_ in one.alignment]).half()
+            for role, one in roles.items()
+            if one is not None
+        },
         scan=scan_row,
         slices=slice_rows,
         segments=[row for index in range(n_slices) for row in _segment_rows(roles, ecv, index)],
-        echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one.series)],
+        echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one)],
         flags=flags,
         verdict=verdict(flags),
     )
@@ -285,6 +291,18 @@ def _slice_blood_columns(roles: dict[Role, RoleMeasurement | None], index: int) 
         blood = [] if one is None else _blood(one, index)
         row[f"blood_t1_{role}_sd_ms"] = blood[0].t1_sd_ms if blood else None
         row[f"n_pixels_blood_{role}"] = blood[0].n_pixels if blood else None
+    return row
+
+
+def _slice_alignment_columns(roles: dict[Role, RoleMeasurement | None], index: int) -> Row:
+    """Columns about the alignment of one slice's echoes, with R2 as it was before."""
+    row: Row = {}
+    for role, one in roles.items():
+        alignment = None if one is None or index >= len(one.alignment) else one.alignment[index]
+        before = None if alignment is None else alignment.candidates[0]
+        row[f"alignment_{role}"] = None if alignment is None else alignment.method
+        row[f"r_squared_{role}_unaligned_mean"] = None if before is None else before.r_squared_mean
+        row[f"r_squared_{role}_unaligned_low_fraction"] = None if before is None else before.low_fraction
     return row
 
 

@@ -27,11 +27,11 @@ class AffineStatus(enum.IntEnum):
 
     OK = 0
     EMPTY = 1
-    """No LV in this image's masks."""
+    """No myocardium or no cavity in this image's masks."""
     AT_BORDER = 2
     """The LV's mask reaches the border of the image, so its center is not known."""
     REFERENCE_UNUSABLE = 3
-    """The reference has no LV, or it reaches the border."""
+    """The same of the reference."""
     IMPLAUSIBLE = 4
     """Shift, turn or scale beyond its limit."""
 
@@ -169,7 +169,7 @@ def _statuses(masks: Float[Tensor, "n label row col"]) -> Int8[Tensor, " n"]:
     status = torch.zeros(len(masks), dtype=torch.int8, device=masks.device)
     at_border = ventricle[:, [0, -1]].any(2).any(1) | ventricle[:, :, [0, -1]].any(2).any(1)
     status[at_border] = AffineStatus.AT_BORDER
-    status[~(masks[:, 0] > 0.5).flatten(1).any(1)] = AffineStatus.EMPTY
+    status[~(masks[:, :2] > 0.5).flatten(2).any(2).all(1)] = AffineStatus.EMPTY
     return status
 
 

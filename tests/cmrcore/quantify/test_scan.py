@@ -20,6 +20,7 @@ from cmrcore.quantify import (
     Series,
     quantify_scan,
 )
+from cmrcore.registration.align import AlignSettings
 from cmrcore.relaxation import FitStatus, molli_signal
 from cmrcore.segmentation import carry_guide
 from tests.cmrcore.hearts import drawn_heart
@@ -43,6 +44,14 @@ SETTINGS = QuantifySettings(
         ecv_min_fraction=0.15,
         ecv_max_fraction=0.75,
         position_tolerance_mm=1.0,
+    ),
+    align=AlignSettings(
+        method="affine",
+        shift_max_mm=30.0,
+        turn_max_deg=20.0,
+        scale_max_fraction=0.25,
+        still_px=0.25,
+        r_squared_fall_max=0.02,
     ),
 )
 SCAN_TIME = datetime.datetime(2026, 3, 10, 9, 0)
@@ -161,14 +170,23 @@ def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
 
 
 def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
-    """Measured columns, and more about blood."""
+    """Measured columns, and more about blood and alignment."""
     own = {"slice_index", "level"}
     blood = {
         f"{column.format(role)}"
         for role in ("native", "post")
         for column in ("blood_t1_{}_sd_ms", "n_pixels_blood_{}")
     }
-    assert all(set(row) == MEASURED | own | blood for row in clean.slices)
+    alignment = {
+        column.format(role)
+        for role in ("native", "post")
+        for column in (
+            "alignment_{}",
+            "r_squared_{}_unaligned_mean",
+            "r_squared_{}_unaligned_low_fraction",
+        )
+    }
+    assert all(set(row) == MEASURED | own | blood | alignment for row in clean.slices)
     assert [(row["slice_index"], row["level"]) for row in clean.slices] == list(enumerate(LEVELS))
 
 
@@ -282,13 +300,14 @@ def test_masks_need_no_guide() -> None:
 
 
 def test_echo_without_blood_pool_has_no_contrast() -> None:
-    """Contrast needs both tissues; blood T1 needs every echo."""
+    """Contrast and alignment need both tissues; blood T1 needs every echo."""
     masks = _masks(NATIVE).clone()
     masks[1, 0, 4] = False
     result = quantify(replace(NATIVE, masks=masks))
     assert result.echoes[4]["contrast"] is None
     assert result.echoes[3]["contrast"] is not None
-    assert raised(result) == {("blood_missing", "native", 0)}
+    assert raised(result) == {("blood_missing", "native", 0), ("echoes_unaligned", "native", 0)}
+    assert result.echoes[4]["alignment"] == "empty"
 
 
 def test_statistics_use_the_first_acquired_echo() -> None:

@@ -105,7 +105,7 @@ def test_a_ragged_mask_does_not_shear_the_heart() -> None:
         ragged.append(warp(heart()[None], 0.7 * torch.cat([field, field.flip(2)], 1))[0])
     fit = register_masks(torch.stack(ragged), heart(), (1.5, 1.5))
     off = fit.matrix - torch.eye(2, dtype=torch.float64)
-    assert float(off.abs().amax()) < 0.04
+    assert float(off.square().mean().sqrt()) < 0.02
     assert float(fit.shift_mm.norm(dim=1).mean()) < 0.5
 
 
