@@ -167,12 +167,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "alignment",
             TEXT,
             "",
-            "reference, aligned, still or not_aligned; or why not: empty, at_border, reference_unusable, "
-            "implausible",
+            "reference, aligned, still, contradicted or not_aligned; or why not: empty, at_border, "
+            "reference_unusable, implausible",
             required=True,
         ),
         Column("aligned_mm", NUMBER, "mm", "mean way of the myocardium that the alignment took back"),
         Column("turn_deg", NUMBER, "degrees", "turn of the heart by the masks, clockwise"),
+        Column("turn_from", TEXT, "", "what told the turn: rv or none", required=True),
         Column("scale", NUMBER, "1", "LV radius over that on the reference echo, by the masks"),
         Column("jacobian_min", NUMBER, "1", "least local change of area in the heart by the alignment"),
     ),

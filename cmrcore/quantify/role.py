@@ -75,7 +75,9 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     for index in range(len(blood)):
         if bool(first[0, index].any()):
             flags += _check_slice(role, series.levels[index], index, maps, blood[index], settings.qc)
-    return RoleMeasurement(series=series, fit=fit, maps=maps, blood=blood, flags=tuple(flags), alignment=alignment)
+    return RoleMeasurement(
+        series=series, fit=fit, maps=maps, blood=blood, flags=tuple(flags), alignment=alignment
+    )
 
 
 def echo_rows(role: Role, measured: RoleMeasurement) -> list[Row]:
@@ -124,6 +126,7 @@ def _alignment_columns(alignment: SliceAlignment, echo: int) -> Row:
         "alignment": alignment.states[echo],
         "aligned_mm": alignment.way_mm[echo],
         "turn_deg": alignment.turn_deg[echo],
+        "turn_from": alignment.turn_from[echo],
         "scale": alignment.scale[echo],
         "jacobian_min": alignment.jacobian_min[echo],
     }

@@ -120,7 +120,9 @@ def quantify_scan(
     return ScanResult(
         maps=_stored_maps(roles, ecv),
         displacements={
-            f"{role}/displacement_px": torch.stack([slice_.displacement_px for slice_ in one.alignment]).half()
+            f"{role}/displacement_px": torch.stack(
+                [slice_.displacement_px for slice_ in one.alignment]
+            ).half()
             for role, one in roles.items()
             if one is not None
         },

@@ -77,7 +77,8 @@ class AffineFit:
     @property
     def scale(self) -> Float[Tensor, " n"]:
         """LV radius over that of the reference."""
-        return torch.linalg.det(self.matrix).clamp_min(0).sqrt()
+        area: Tensor = torch.linalg.det(self.matrix)
+        return area.clamp_min(0).sqrt()
 
 
 _BLUR_MM = 2.0
@@ -125,7 +126,9 @@ def register_masks(
     if not reference_usable:
         usable = torch.full_like(usable, int(AffineStatus.REFERENCE_UNUSABLE))
         center_px = center_px.nan_to_num(0.0)
-    fitted = torch.nonzero(usable == AffineStatus.OK)[:, 0]
+    # A guide that is carried to every echo moved nowhere; nor did the reference itself.
+    differs = (moving != reference).flatten(1).any(1)
+    fitted = torch.nonzero((usable == AffineStatus.OK) & differs)[:, 0]
     matrix = torch.eye(2, dtype=moving.dtype, device=moving.device).repeat(len(moving), 1, 1)
     shift_mm = moving.new_zeros(len(moving), 2)
     sources: list[TurnSource] = ["none"] * len(moving)
@@ -245,7 +248,7 @@ def _refine(
         now, shift = found[:, :4].view(-1, 2, 2), found[:, 4:]
         place_mm = torch.einsum("nij,jrc->nirc", now, at_mm) + shift[:, :, None, None]
         sampled = sample(stacked, place_mm / spacing + center_px[:, None, None])
-        value, slope = sampled[:, :3], sampled[:, 3:].unflatten(1, (3, 2))
+        value, slope = sampled[:, :3], sampled[:, 3:].view(len(moving), 3, 2, *sampled.shape[2:])
         basis = torch.cat([slope[:, :, :1] * at_mm, slope[:, :, 1:] * at_mm, slope], dim=2)
         design = (basis * weights[:, :, None, None, None].sqrt()).permute(0, 2, 1, 3, 4).flatten(2)
         misfit = ((fixed - value) * weights[:, :, None, None].sqrt()).flatten(1)

@@ -7,21 +7,40 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-from cmrcore.registration.affine import AffineFit, AffineLimits, AffineStatus, affine_displacement, register_masks
-from cmrcore.registration.decide import Candidate, Method, choose, weigh
+from cmrcore.registration.affine import (
+    AffineFit,
+    AffineLimits,
+    AffineStatus,
+    TurnSource,
+    affine_displacement,
+    register_masks,
+)
+from cmrcore.registration.decide import Candidate, Method, choose, confirm, weigh
 from cmrcore.registration.groupwise import refine
 from cmrcore.registration.warp import jacobian_determinant, warp
 
 EchoState = Literal[
-    "reference", "aligned", "still", "empty", "at_border", "reference_unusable", "implausible", "not_aligned"
+    "reference",
+    "aligned",
+    "still",
+    "contradicted",
+    "empty",
+    "at_border",
+    "reference_unusable",
+    "implausible",
+    "not_aligned",
 ]
-"""What became of an echo: ``still`` lay where the reference does and was left alone, ``not_aligned`` belongs
-to a slice for which no alignment was chosen; the others name why its masks could not be used."""
+"""What became of an echo. ``still`` lay where the reference does, ``contradicted`` fits the other echoes better
+where it is than where its masks would have it, ``not_aligned`` belongs to a slice for which no alignment was
+chosen; the others name why its masks could not be used."""
 
 UNALIGNED: tuple[EchoState, ...] = ("empty", "at_border", "reference_unusable", "implausible")
 """States of an echo that may have moved and was left where it is."""
 
+_AROUND_MM = 5.0
+"""How far beyond the LV echoes are compared [mm]."""
 _STATES: dict[int, EchoState] = {
     AffineStatus.EMPTY: "empty",
     AffineStatus.AT_BORDER: "at_border",
@@ -64,6 +83,8 @@ class SliceAlignment:
     """Mean way of the myocardium on each echo [mm]."""
     turn_deg: tuple[float | None, ...]
     """Turn of each echo's heart by its masks, clockwise [degrees]; None where they could not tell."""
+    turn_from: tuple[TurnSource, ...]
+    """What told each turn."""
     scale: tuple[float | None, ...]
     """LV radius over that of the reference, by the masks; None where they could not tell."""
     jacobian_min: tuple[float, ...]
@@ -116,6 +137,12 @@ def align_slice(
         reference,
         settings.still_px,
     )
+    contradicted = torch.zeros(len(echoes), dtype=torch.bool, device=echoes.device)
+    if bool(moved_px.any()):
+        around = _around(masks[:2, reference].amax(0) > 0.5, pixel_spacing_mm)
+        moves = moved_px.flatten(1).any(1)
+        contradicted = moves & ~confirm(echoes, resample(echoes, moved_px), ti_ms, around, model)
+        moved_px = torch.where(contradicted[:, None, None, None], 0.0, moved_px)
     fields: list[tuple[Method, Tensor]] = [("none", nothing)]
     if bool(myocardium.any()):
         if bool(moved_px.any()):
@@ -135,9 +162,10 @@ def align_slice(
         method=method,
         echoes=images[chosen],
         displacement_px=field,
-        states=_states(fit, field, reference, method),
+        states=_states(fit, field, contradicted, reference, method),
         way_mm=tuple(_way(field, myocardium, pixel_spacing_mm).tolist()),
         turn_deg=_where_known(torch.rad2deg(fit.turn_rad), fit),
+        turn_from=fit.turn_from,
         scale=_where_known(fit.scale, fit),
         jacobian_min=tuple(_least_jacobian(field, heart).tolist()),
         candidates=tuple(candidates),
@@ -154,6 +182,7 @@ def _unaligned(
 ) -> SliceAlignment:
     """Echoes as they are, for a trial that aligns none."""
     n_echoes = len(echoes)
+    no_turn: tuple[TurnSource] = ("none",)
     states: list[EchoState] = ["not_aligned"] * n_echoes
     states[reference] = "reference"
     return SliceAlignment(
@@ -163,6 +192,7 @@ def _unaligned(
         states=tuple(states),
         way_mm=(0.0,) * n_echoes,
         turn_deg=(None,) * n_echoes,
+        turn_from=no_turn * n_echoes,
         scale=(None,) * n_echoes,
         jacobian_min=(1.0,) * n_echoes,
         candidates=(weigh("none", echoes, ti_ms, myocardium, torch.ones(n_echoes), model),),
@@ -202,8 +232,17 @@ def _way(
 ) -> Float[Tensor, " ti"]:
     """Mean way over the myocardium in the unit of the spacing; 0 without one."""
     spacing = displacement_px.new_tensor(pixel_spacing_mm)[:, None, None]
-    way = (displacement_px * spacing).norm(dim=1)[:, myocardium]
+    way: Tensor = (displacement_px * spacing).norm(dim=1)[:, myocardium]
     return way.mean(1) if way.shape[1] else way.new_zeros(len(way))
+
+
+def _around(
+    ventricle: Bool[Tensor, "row col"], pixel_spacing_mm: tuple[float, float]
+) -> Bool[Tensor, "row col"]:
+    """LV with the tissue that its outer edge is told from."""
+    reach = max(1, round(_AROUND_MM / math.sqrt(pixel_spacing_mm[0] * pixel_spacing_mm[1])))
+    wide = max_pool2d(ventricle.float()[None, None], 2 * reach + 1, stride=1, padding=reach)
+    return wide[0, 0] > 0
 
 
 def _least_jacobian(
@@ -221,9 +260,13 @@ def _where_known(values: Float[Tensor, " ti"], fit: AffineFit) -> tuple[float | 
 
 
 def _states(
-    fit: AffineFit, field: Float[Tensor, "ti 2 row col"], reference: int, method: Method
+    fit: AffineFit,
+    field: Float[Tensor, "ti 2 row col"],
+    contradicted: Bool[Tensor, " ti"],
+    reference: int,
+    method: Method,
 ) -> tuple[EchoState, ...]:
-    """What became of each echo."""
+    """Say what became of each echo."""
     moves = field.flatten(1).any(1).tolist()
     states: list[EchoState] = []
     for index, status in enumerate(fit.status.tolist()):
@@ -233,6 +276,8 @@ def _states(
             states.append("reference")
         elif moves[index]:
             states.append("aligned")
+        elif bool(contradicted[index]):
+            states.append("contradicted")
         else:
             states.append("not_aligned" if method == "none" else "still")
     return tuple(states)

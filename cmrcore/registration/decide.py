@@ -1,4 +1,4 @@
-"""Which alignment of a slice is used: by what the model leaves unexplained, and by what is plausible.
+"""Which alignment of an echo and a slice is used: by what the model leaves unexplained, and by plausibility.
 
 A better fit alone proves nothing: a field that is free enough bends any echo towards the model. So the
 simplest alignment stands until a further one is better by a margin, and one that folds is never taken.
@@ -12,12 +12,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cmrcore.registration.groupwise import predict_each
+from cmrcore.registration.warp import blur
 from cmrcore.relaxation import fit_t1
 
 Method = Literal["none", "affine", "refined"]
 
 R_SQUARED_LOW = 0.95
 """R2 under which S1 counts a pixel as badly fitted."""
+CONFIRM_BLUR_PX = 0.7
+"""Blur before echoes are compared, so that the blur of resampling wins nothing [pixel]."""
+CONFIRM_ROUNDS = 2
+"""Predictions from the echoes that a first round settled."""
 REFINED_GAIN = 0.02
 """How much the mean R2 must rise for the images to overrule the masks."""
 
@@ -34,6 +40,40 @@ class Candidate:
     """Share of its pixels with low R2 or without a fit, 0-1; None without myocardium."""
     is_plausible: bool
     """Whether no echo's field folds."""
+
+
+def confirm(
+    echoes: Float[Tensor, "ti row col"],
+    moved: Float[Tensor, "ti row col"],
+    ti_ms: Float[Tensor, " ti"],
+    region: Bool[Tensor, "row col"],
+    model: str,
+) -> Bool[Tensor, " ti"]:
+    """Ask the images whether each echo fits the others better where its masks moved it.
+
+    The fit of all other echoes predicts an echo; the nearer of the two stays. A wrong mask, and a contour
+    that errs by more than the heart moved, are found so: an echo has no part in its own prediction.
+
+    Parameters
+    ----------
+    echoes, moved
+        Magnitudes as acquired, and as the masks would have them [a.u.].
+    ti_ms
+        Inversion times [ms].
+    region
+        Where they are compared; it must hold edges of the heart.
+    model
+        Signal model of `fit_t1`.
+    """
+    still, aligned = blur(echoes, CONFIRM_BLUR_PX), blur(moved, CONFIRM_BLUR_PX)
+    moves = (echoes != moved).flatten(1).any(1)
+    is_better = moves.clone()
+    for _ in range(CONFIRM_ROUNDS):
+        now = torch.where(is_better[:, None, None], aligned, still)
+        predicted = predict_each(now, ti_ms, region, model)
+        misfit = [(images - predicted).abs()[:, region].nanmean(1) for images in (still, aligned)]
+        is_better = moves & (misfit[1] < misfit[0])
+    return is_better
 
 
 def weigh(

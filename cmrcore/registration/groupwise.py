@@ -155,7 +155,7 @@ def _step(
     trust = weight[inside] * robust * known / (sigma.square() * _CORRELATED_PX)
     n_echoes, n_knots = len(seen), basis.shape[0]
     steps = torch.zeros_like(coefficients)
-    both = torch.block_diag(prior, prior)
+    both = torch.kron(torch.eye(2, dtype=prior.dtype, device=prior.device), prior)
     for index in range(n_echoes):
         design = torch.cat([basis * slopes[index, 0], basis * slopes[index, 1]])
         weighted = design * trust[index]
@@ -206,13 +206,12 @@ def _field(
     along_cols: Float[Tensor, "col j"],
 ) -> Float[Tensor, "ti 2 row col"]:
     """Displacement [mm] at pixels."""
-    grid = coefficients_mm.unflatten(2, (along_rows.shape[1], along_cols.shape[1]))
-    return along_rows @ grid @ along_cols.T
+    grid = coefficients_mm.view(len(coefficients_mm), 2, along_rows.shape[1], along_cols.shape[1])
+    field: Tensor = along_rows @ grid @ along_cols.T
+    return field
 
 
-def _prior(
-    n_rows: int, n_cols: int, settings: RefineSettings, like: Tensor
-) -> Float[Tensor, "knot knot"]:
+def _prior(n_rows: int, n_cols: int, settings: RefineSettings, like: Tensor) -> Float[Tensor, "knot knot"]:
     """Inverse covariance of the coefficients: their size and their change between neighbors."""
 
     def steps(n: int) -> Tensor:

@@ -85,4 +85,5 @@ def turn_between(
     left, middle, right = (near.gather(1, best + offset)[:, 0] for offset in (-1, 0, 1))
     bend = (left - 2 * middle + right).clamp_max(-torch.finfo(near.dtype).tiny)
     between = (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
-    return ((shifts[best[:, 0]] + between) * step_rad).clamp(-limit_rad, limit_rad)
+    turn: Tensor = (shifts[best[:, 0]] + between) * step_rad
+    return turn.clamp(-limit_rad, limit_rad)

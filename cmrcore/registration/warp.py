@@ -110,7 +110,9 @@ def _spline_coefficients(
 ) -> Float[Tensor, "n channel row col"]:
     """Coefficients of the cubic B-splines through the pixels, mirrored at the outermost centers."""
     along_rows = torch.linalg.solve(_spline_values(images.shape[-2], images), images)
-    across = torch.linalg.solve(_spline_values(images.shape[-1], images), along_rows.transpose(-1, -2))
+    across: Tensor = torch.linalg.solve(
+        _spline_values(images.shape[-1], images), along_rows.transpose(-1, -2)
+    )
     return across.transpose(-1, -2)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.benchmarks.figure import Figure, print_figures
 from tests.benchmarks.intake import intake_figures
 from tests.benchmarks.phantom import phantom_figures
+from tests.benchmarks.registration import registration_figures
 from tests.benchmarks.relaxation import relaxation_figures
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     _report(folder / "phantom.json", "digital trial", phantom_figures())
     _report(folder / "intake.json", "intake", intake_figures())
+    _report(folder / "registration.json", "alignment", registration_figures())
     _report(folder / "relaxation.json", "relaxometry", relaxation_figures(folder))
 
 

@@ -67,7 +67,9 @@ def series_of(scan: SimulatedScan) -> list[MovingSeries]:
     for role, echoes in roles:
         for index in range(len(scan.levels)):
             ideal = scan.truth.maps[f"{role}/t1_ms_ideal"][index]
-            if role == "post":  # told on native pixels: carried to where the first post-contrast echo shows it
+            if (
+                role == "post"
+            ):  # told on native pixels: carried to where the first post-contrast echo shows it
                 ideal = carry(ideal, scan.post_to_native_mm[index] / pixel_mm)
             is_told = echoes.phase_fraction[index] == 0
             is_told[0] = False
@@ -112,7 +114,9 @@ class Outcome:
     """Median over the myocardium of a pixel's absolute T1 error [ms]."""
 
 
-def judge(series: MovingSeries, displacement_px: Float[Tensor, "ti 2 row col"], kernel: Kernel = "cubic") -> Outcome:
+def judge(
+    series: MovingSeries, displacement_px: Float[Tensor, "ti 2 row col"], kernel: Kernel = "cubic"
+) -> Outcome:
     """Hold an alignment against the truth."""
     within = series.myocardium
     error = target_error_px(series, displacement_px)
@@ -138,7 +142,8 @@ def target_error_px(
 ) -> Float[Tensor, " ti"]:
     """Mean distance over the myocardium between what an aligned pixel shows and what it should [pixel]."""
     shown = displacement_px + warp(series.moved_px, displacement_px)
-    return shown.norm(dim=1)[:, series.myocardium].mean(1)
+    distance: Tensor = shown.norm(dim=1)
+    return distance[:, series.myocardium].mean(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,13 @@ def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[Stag
         ),
         segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
         quantify.fn(
-            job.visit, job.planned, digests["segment"], config.quantify, config.align, digests["quantify"], force
+            job.visit,
+            job.planned,
+            digests["segment"],
+            config.quantify,
+            config.align,
+            digests["quantify"],
+            force,
         ),
     ]
 
@@ -73,9 +79,7 @@ def test_each_stage_adds_to_the_store_of_the_one_before(trial: Trial, jobs: tupl
     assert "native/masks" in masks
     assert "native/t1_ms" not in masks
     stored = {"native/echoes", "native/masks", "native/t1_ms", "native/displacement_px", "post/t1_ms"}
-    assert {*stored, "ecv_fraction"} <= {
-        name for name, _ in result.members(max_depth=None)
-    }
+    assert {*stored, "ecv_fraction"} <= {name for name, _ in result.members(max_depth=None)}
     assert "segment_digest" not in echoes.attrs
 
 

@@ -75,14 +75,14 @@ def test_displacement_pulls_the_moved_masks_onto_the_reference() -> None:
     fit = register_masks(moved[None], reference, (1.5, 1.5))
     displacement = affine_displacement(fit, (PIXELS, PIXELS), (1.5, 1.5))
     aligned = warp(moved[None], displacement)[0]
-    assert float((aligned[:2] - reference[:2]).abs().mean()) < 0.1 * float((moved - reference)[:2].abs().mean())
+    assert float((aligned[:2] - reference[:2]).abs().mean()) < 0.1 * float(
+        (moved - reference)[:2].abs().mean()
+    )
 
 
 def test_masks_of_pixels_are_enough() -> None:
     """A drawn mask has hard edges."""
-    fit = register_masks(
-        (heart((4.3, -6.1), 5.0) > 0.5).double()[None], (heart() > 0.5).double(), (1.5, 1.5)
-    )
+    fit = register_masks((heart((4.3, -6.1), 5.0) > 0.5).double()[None], (heart() > 0.5).double(), (1.5, 1.5))
     assert fit.shift_mm[0].tolist() == pytest.approx((4.3, -6.1), abs=0.15)
     assert math.degrees(fit.turn_rad.item()) == pytest.approx(5.0, abs=1.5)
 
@@ -124,7 +124,9 @@ def test_what_cannot_be_aligned_is_said_and_left_alone() -> None:
     assert not bool(affine_displacement(fit, (PIXELS, PIXELS), (1.5, 1.5))[:3].any())
 
 
-@pytest.mark.parametrize("reference", [torch.zeros(3, PIXELS, PIXELS, dtype=torch.float64), heart((-45.0, 0.0))])
+@pytest.mark.parametrize(
+    "reference", [torch.zeros(3, PIXELS, PIXELS, dtype=torch.float64), heart((-45.0, 0.0))]
+)
 def test_nothing_is_aligned_to_a_reference_without_center(reference: Tensor) -> None:
     """Empty or cut off."""
     fit = register_masks(heart()[None], reference, (1.5, 1.5))

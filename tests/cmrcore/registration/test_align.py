@@ -60,7 +60,16 @@ def test_echoes_that_moved_come_back() -> None:
     echoes, masks = moved(SHIFTS)
     aligned = align(echoes, masks)
     assert aligned.method == "affine"
-    assert aligned.states == ("reference", "aligned", "still", "aligned", "aligned", "still", "aligned", "aligned")
+    assert aligned.states == (
+        "reference",
+        "aligned",
+        "still",
+        "aligned",
+        "aligned",
+        "still",
+        "aligned",
+        "aligned",
+    )
     still = [index for index, state in enumerate(aligned.states) if state != "aligned"]
     assert torch.equal(aligned.echoes[still], echoes[still])
     assert aligned.way_mm[4] == pytest.approx(1.5 * 32**0.5, abs=0.1)
@@ -85,13 +94,23 @@ def test_a_still_series_is_given_back_bit_by_bit() -> None:
 
 
 def test_masks_that_lie_are_not_believed() -> None:
-    """Where the fit gets worse by the masks' alignment, the slice is left as it is."""
+    """Where the images contradict the masks, the slice is left as it is."""
     echoes, _ = moved([(0.0, 0.0)] * 8)
     _, masks = moved(SHIFTS)
     aligned = align(echoes, masks)
     assert aligned.method == "none"
     assert torch.equal(aligned.echoes, echoes)
-    assert len(aligned.candidates) == 2
+    assert set(aligned.states) <= {"reference", "contradicted", "not_aligned"}
+
+
+def test_one_wrong_mask_is_found_out() -> None:
+    """The images contradict it, and the other echoes are aligned all the same."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 2] = masks[:, 2].roll(5, -1)
+    aligned = align(echoes, masks)
+    assert aligned.states[2] == "contradicted"
+    assert torch.equal(aligned.echoes[2], echoes[2])
+    assert [aligned.states[index] for index in (1, 3, 4)] == ["aligned"] * 3
 
 
 def test_a_trial_may_align_nothing() -> None:
