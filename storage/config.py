@@ -242,6 +242,8 @@ class AlignConfig(_Section):
     """Echoes that moved by less are left as they are [pixel]."""
     r_squared_fall_max: Fraction
     """How much the mean R2 may fall before the masks' alignment is not believed."""
+    post_dice_min: Fraction
+    """Least overlap of native and aligned post-contrast myocardium for an ECV."""
 
 
 class HematocritConfig(_Section):

@@ -133,6 +133,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "fraction of myocardial pixels with native R2 under 0.95 before alignment",
         ),
         Column("r_squared_post_unaligned_low_fraction", NUMBER, "1", "the same post-contrast"),
+        Column(
+            "post_aligned_mm", NUMBER, "mm", "mean way of the post-contrast myocardium onto the native one"
+        ),
+        Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
         _VERDICT,
     ),

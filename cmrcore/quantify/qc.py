@@ -43,6 +43,9 @@ CHECKS = {
     "native_post_mismatch": Check(
         "native and post-contrast slice are not on the same pixels", "mm", "review"
     ),
+    "post_misaligned": Check(
+        "post-contrast myocardium does not come to lie on the native one", "fraction", "review"
+    ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
     "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
     "acquisition_repeated": Check(

@@ -45,6 +45,8 @@ class RoleMeasurement:
     """Blood T1 of each slice; None without a pool or where its fit failed."""
     flags: tuple[Flag, ...]
     """What is doubtful, slice by slice."""
+    reference_masks: Bool[Tensor, "label slice row col"]
+    """Myocardium, blood pool and RV on the first-acquired echo of each slice, on which the maps lie."""
     alignment: tuple[SliceAlignment, ...]
     """How the echoes of each slice were aligned before the fit."""
 
@@ -76,7 +78,13 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         if bool(first[0, index].any()):
             flags += _check_slice(role, series.levels[index], index, maps, blood[index], settings.qc)
     return RoleMeasurement(
-        series=series, fit=fit, maps=maps, blood=blood, flags=tuple(flags), alignment=alignment
+        series=series,
+        fit=fit,
+        maps=maps,
+        blood=blood,
+        flags=tuple(flags),
+        reference_masks=first,
+        alignment=alignment,
     )
 
 

@@ -32,9 +32,9 @@ EchoState = Literal[
     "implausible",
     "not_aligned",
 ]
-"""What became of an echo. ``still`` lay where the reference does, ``contradicted`` fits the other echoes better
-where it is than where its masks would have it, ``not_aligned`` belongs to a slice for which no alignment was
-chosen; the others name why its masks could not be used."""
+"""What became of an echo. ``still`` lay where the reference does, ``contradicted`` fits the other echoes
+better where it is than where its masks would have it, ``not_aligned`` belongs to a slice for which no
+alignment was chosen; the others name why its masks could not be used."""
 
 UNALIGNED: tuple[EchoState, ...] = ("empty", "at_border", "reference_unusable", "implausible")
 """States of an echo that may have moved and was left where it is."""
@@ -65,6 +65,8 @@ class AlignSettings:
     """Echoes whose myocardium moved by less are left as they are [pixel]; masks are no finer."""
     r_squared_fall_max: float
     """How much the mean R2 in the myocardium may fall before an alignment is not believed, 0-1."""
+    post_dice_min: float
+    """Least overlap of native and aligned post-contrast myocardium for an ECV, 0-1."""
 
 
 @dataclass(frozen=True, slots=True)

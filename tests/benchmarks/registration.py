@@ -1,7 +1,7 @@
 """Alignment on known motion. ``python -m tests.benchmarks.registration [N_SCANS]``.
 
-Series of the digital trial at ``typical`` and ``hard``, native and post-contrast, three slices a scan. Side by
-side: no correction, the true displacement (what no alignment can beat), affine from the true masks, affine
+Series of the digital trial at ``typical`` and ``hard``, native and post-contrast, three slices a scan. Side
+by side: no correction, the true displacement (what no alignment can beat), affine from the true masks, affine
 from masks that err (contours displaced by a smooth random field, one mask in twelve at a wrong place), the
 model-driven refinement on top and alone, and SimpleITK pairwise. Networks come in through ``masks_of``.
 
@@ -42,6 +42,7 @@ SETTINGS = AlignSettings(
     scale_max_fraction=0.25,
     still_px=0.25,
     r_squared_fall_max=0.02,
+    post_dice_min=0.7,
 )
 
 

@@ -20,6 +20,8 @@ SLICE_COLUMNS_NOT_OF_A_SCAN = {
     "n_pixels_blood_native",
     "n_pixels_blood_post",
     "alignment_native",
+    "post_aligned_mm",
+    "post_dice",
     "alignment_post",
     "r_squared_native_unaligned_mean",
     "r_squared_post_unaligned_mean",

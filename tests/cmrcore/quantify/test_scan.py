@@ -52,6 +52,7 @@ SETTINGS = QuantifySettings(
         scale_max_fraction=0.25,
         still_px=0.25,
         r_squared_fall_max=0.02,
+        post_dice_min=0.7,
     ),
 )
 SCAN_TIME = datetime.datetime(2026, 3, 10, 9, 0)
@@ -186,6 +187,7 @@ def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
             "r_squared_{}_unaligned_low_fraction",
         )
     }
+    alignment |= {"post_aligned_mm", "post_dice"}
     assert all(set(row) == MEASURED | own | blood | alignment for row in clean.slices)
     assert [(row["slice_index"], row["level"]) for row in clean.slices] == list(enumerate(LEVELS))
 
