@@ -195,6 +195,7 @@ def _onto_native(
         index: align_post(
             native.reference_masks[:, index],
             post.reference_masks[:, index],
+            (native.alignment[index].echoes[-1], post.alignment[index].echoes[-1]),
             native.series.pixel_spacing_mm,
             settings.align,
         )

@@ -141,7 +141,7 @@ def align_slice(
     )
     contradicted = torch.zeros(len(echoes), dtype=torch.bool, device=echoes.device)
     if bool(moved_px.any()):
-        around = _around(masks[:2, reference].amax(0) > 0.5, pixel_spacing_mm)
+        around = surroundings(masks[:2, reference].amax(0) > 0.5, pixel_spacing_mm)
         moves = moved_px.flatten(1).any(1)
         contradicted = moves & ~confirm(echoes, resample(echoes, moved_px), ti_ms, around, model)
         moved_px = torch.where(contradicted[:, None, None, None], 0.0, moved_px)
@@ -238,7 +238,7 @@ def _way(
     return way.mean(1) if way.shape[1] else way.new_zeros(len(way))
 
 
-def _around(
+def surroundings(
     ventricle: Bool[Tensor, "row col"], pixel_spacing_mm: tuple[float, float]
 ) -> Bool[Tensor, "row col"]:
     """LV with the tissue that its outer edge is told from."""

@@ -41,8 +41,8 @@ SETTINGS = AlignSettings(
     turn_max_deg=20.0,
     scale_max_fraction=0.25,
     still_px=0.25,
-    r_squared_fall_max=0.02,
-    post_dice_min=0.7,
+    r_squared_fall_max=0.0,
+    post_dice_min=0.6,
 )
 
 

@@ -51,8 +51,8 @@ SETTINGS = QuantifySettings(
         turn_max_deg=20.0,
         scale_max_fraction=0.25,
         still_px=0.25,
-        r_squared_fall_max=0.02,
-        post_dice_min=0.7,
+        r_squared_fall_max=0.0,
+        post_dice_min=0.6,
     ),
 )
 SCAN_TIME = datetime.datetime(2026, 3, 10, 9, 0)
@@ -324,12 +324,22 @@ def test_statistics_use_the_first_acquired_echo() -> None:
 
 def test_ecv_is_read_where_both_roles_agree() -> None:
     """The intersection of native and post-contrast myocardium."""
-    post = replace(POST, masks=_masks(POST).roll(4, -1), guide=stack().roll(4, -1))
+    # The images did not move, so they contradict the masks, and nothing is moved onto the native heart.
+    post = replace(POST, masks=_masks(POST).roll(2, -1), guide=stack().roll(2, -1))
     result = quantify(post=post)
     ring = drawn_heart()[0]
-    shared = ring & ring.roll(4, -1)
+    shared = ring & ring.roll(2, -1)
     inside = result.maps["ecv_fraction"][0][shared]
     assert result.slices[0]["ecv_fraction"] == pytest.approx(inside.nanmean().item(), abs=1e-6)
+
+
+def test_post_contrast_slice_that_lies_elsewhere_has_no_ecv() -> None:
+    """Masks that do not overlap, and images that say that nothing moved."""
+    post = replace(POST, masks=_masks(POST).roll(8, -1), guide=stack().roll(8, -1))
+    result = quantify(post=post)
+    assert {("post_misaligned", None, index) for index in range(3)} <= raised(result)
+    assert result.scan["ecv_fraction"] is None
+    assert result.slices[0]["t1_post_ms"] is not None
 
 
 def test_missing_hematocrit_leaves_the_partition_coefficient() -> None:

@@ -19,8 +19,8 @@ SETTINGS = AlignSettings(
     turn_max_deg=20.0,
     scale_max_fraction=0.25,
     still_px=0.25,
-    r_squared_fall_max=0.02,
-    post_dice_min=0.7,
+    r_squared_fall_max=0.0,
+    post_dice_min=0.6,
 )
 TI_MS = torch.tensor([120.0, 200.0, 1020.0, 1100.0, 1920.0, 2000.0, 2820.0, 3720.0])
 SPACING_MM = (1.5, 1.5)
