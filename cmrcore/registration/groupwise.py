@@ -4,7 +4,8 @@ Echoes of a recovery differ in contrast, cross zero and turn over; what the mode
 inversion time looks like it, but for motion. Predictions come from the fit of all other echoes, or an echo
 that moved would draw its own prediction along. Displacements are cubic B-splines on top of a given start,
 found by Gauss-Newton steps from coarse to fine; robust weights keep ghosts, folding and what will not fit
-out. The reference echo takes part like the others, and its displacement is then taken off all: it stays.
+out. The reference echo stays where it is. (To let it move like the others and to take its displacement off
+all was worse: its prediction is an extrapolation to the shortest time.)
 
 References
 ----------
@@ -26,17 +27,17 @@ from cmrcore.relaxation import T1Fit, fit_t1
 
 @dataclass(frozen=True, slots=True)
 class RefineSettings:
-    """How far and how smoothly echoes may be displaced on top of their start."""
+    """How far and how smoothly echoes may be displaced on top of their start, which is that of the masks."""
 
     knot_mm: float = 25.0
     """Distance of the control points of a displacement [mm]."""
-    spread_mm: float = 6.0
+    spread_mm: float = 1.5
     """Standard deviation that is expected of a displacement [mm]."""
-    roughness_mm: float = 1.0
+    roughness_mm: float = 0.5
     """The same of its change from one control point to the next [mm]."""
     margin_mm: float = 15.0
     """How far around the heart echoes are compared [mm]."""
-    blur_mm: tuple[float, ...] = (4.0, 3.0, 2.0, 1.5, 1.5)
+    blur_mm: tuple[float, ...] = (3.0, 2.0, 1.5)
     """Blur of the echoes in each round [mm]."""
 
 
@@ -107,7 +108,7 @@ def refine(
                 predicted = predict_each(seen, ti_ms, inside, model)
             step = _step(seen, predicted, coefficients, basis, prior, weight, inside, spacing)
             coefficients = coefficients + step
-            coefficients = coefficients - coefficients[reference].clone()
+            coefficients[reference] = 0
     field_px = _field(coefficients, along_rows, along_cols) / spacing[:, None, None]
     return start_px + field_px
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from cmrcore.registration.affine import affine_displacement, register_masks
 from cmrcore.registration.align import AlignSettings, align_slice
-from cmrcore.registration.groupwise import refine
+from cmrcore.registration.groupwise import RefineSettings, refine
 from cmrcore.registration.warp import inverse, warp
 from tests.benchmarks.figure import Figure, print_figures
 from tests.benchmarks.moving import Align, MovingSeries, Summary, judge, moving_series, summarize
@@ -126,7 +126,8 @@ def unconfirmed(masks_of: MasksOf) -> Align:
 def image_only(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
     """Model-driven refinement with one mask, that of the first echo."""
     heart, start = series.labels[0].any(0), nothing(series)
-    return refine(series.echoes, series.ti_ms, start, heart, 0, series.pixel_spacing_mm)
+    far = RefineSettings(spread_mm=6.0, roughness_mm=1.0, blur_mm=(4.0, 3.0, 2.0, 1.5, 1.5))
+    return refine(series.echoes, series.ti_ms, start, heart, 0, series.pixel_spacing_mm, settings=far)
 
 
 def _compare(name: str, series: Sequence[MovingSeries], alignments: dict[str, Align]) -> list[Figure]:

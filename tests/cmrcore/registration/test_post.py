@@ -32,7 +32,7 @@ def test_a_heart_that_lies_elsewhere_is_brought_back() -> None:
 
 def test_another_place_of_the_heart_shows_in_the_overlap() -> None:
     """No affine map makes a thick wall thin; empty masks overlap with nothing."""
-    thin = drawn_heart(inner=19.0)
+    thin = drawn_heart(inner=20.0)
     onto = align_post(drawn_heart(), thin, SAME, SPACING_MM, SETTINGS)
     assert onto.dice is not None
     assert onto.dice < SETTINGS.post_dice_min
