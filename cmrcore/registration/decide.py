@@ -72,7 +72,9 @@ def confirm(
         now = torch.where(is_better[:, None, None], aligned, still)
         predicted = predict_each(now, ti_ms, region, model)
         misfit = [(images - predicted).abs()[:, region].nanmean(1) for images in (still, aligned)]
-        is_better = moves & (misfit[1] < misfit[0])
+        before, is_better = is_better, moves & (misfit[1] < misfit[0])
+        if torch.equal(before, is_better):
+            break
     return is_better
 
 
