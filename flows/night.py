@@ -176,6 +176,7 @@ class Night:
                 job.recorded,
                 digests["segment"],
                 config.quantify,
+                config.align,
                 digests["quantify"],
                 job.force,
             )

@@ -218,6 +218,25 @@ class SegmentConfig(_Section):
         return self
 
 
+class AlignConfig(_Section):
+    """How the echoes of a slice are aligned before they are fitted."""
+
+    method: Literal["none", "affine", "refined"]
+    """``affine``: by their masks; ``refined``: by the images too where that explains clearly more."""
+    shift_max_mm: Positive
+    """Largest plausible way of the LV's center [mm]."""
+    turn_max_deg: Annotated[float, Field(gt=0, le=90)]
+    """Largest plausible turn of the heart [degrees]."""
+    scale_max_fraction: Fraction
+    """Largest plausible change of the LV's radius."""
+    still_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Echoes that moved by less are left as they are [pixel]."""
+    r_squared_fall_max: Fraction
+    """How much the mean R2 may fall before the masks' alignment is not believed."""
+    post_dice_min: Fraction
+    """Least overlap of native and aligned post-contrast myocardium for an ECV."""
+
+
 class HematocritConfig(_Section):
     """Which hematocrit is believed."""
 
@@ -305,6 +324,7 @@ class TrialConfig(_Section):
     uploads: UploadsConfig
     intake: IntakeConfig
     segment: SegmentConfig
+    align: AlignConfig
     quantify: QuantifyConfig
     summarise: SummariseConfig
     schedule: ScheduleConfig

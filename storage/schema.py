@@ -117,6 +117,26 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "n_pixels_blood_post", COUNT, "1", "pixels of the post-contrast blood pool that were averaged"
         ),
+        Column("alignment_native", TEXT, "", "how the native echoes were aligned: none, affine or refined"),
+        Column("alignment_post", TEXT, "", "the same post-contrast"),
+        Column(
+            "r_squared_native_unaligned_mean",
+            NUMBER,
+            "1",
+            "mean R2 of the native magnitudes before alignment; pixels without a fit count as 0",
+        ),
+        Column("r_squared_post_unaligned_mean", NUMBER, "1", "the same post-contrast"),
+        Column(
+            "r_squared_native_unaligned_low_fraction",
+            NUMBER,
+            "1",
+            "fraction of myocardial pixels with native R2 under 0.95 before alignment",
+        ),
+        Column("r_squared_post_unaligned_low_fraction", NUMBER, "1", "the same post-contrast"),
+        Column(
+            "post_aligned_mm", NUMBER, "mm", "mean way of the post-contrast myocardium onto the native one"
+        ),
+        Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
         _VERDICT,
     ),
@@ -150,6 +170,19 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("reference_echo_index", COUNT, "1", "echo of the slice that the guide was drawn on"),
         Column("guide_origin", TEXT, "", "reader or model; empty without a guide"),
         Column("guide_score", NUMBER, "1", "how well the guide passed its checks, 0 to 1"),
+        Column(
+            "alignment",
+            TEXT,
+            "",
+            "reference, aligned, still, contradicted or not_aligned; or why not: empty, at_border, "
+            "reference_unusable, implausible",
+            required=True,
+        ),
+        Column("aligned_mm", NUMBER, "mm", "mean way of the myocardium that the alignment took back"),
+        Column("turn_deg", NUMBER, "degrees", "turn of the heart by the masks, clockwise"),
+        Column("turn_from", TEXT, "", "what told the turn: rv or none", required=True),
+        Column("scale", NUMBER, "1", "LV radius over that on the reference echo, by the masks"),
+        Column("jacobian_min", NUMBER, "1", "least local change of area in the heart by the alignment"),
     ),
     "flags": (
         *_RESULT_KEYS,

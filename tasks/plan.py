@@ -266,7 +266,11 @@ def stage_digests(
         str(recorded.hematocrit_time or ""),
     ]
     quantify = digest(
-        "quantify", masks=segment, hematocrit=hematocrit, config=config.quantify.model_dump(mode="json")
+        "quantify",
+        masks=segment,
+        hematocrit=hematocrit,
+        config=config.quantify.model_dump(mode="json"),
+        align=config.align.model_dump(mode="json"),
     )
     return {"intake": intake, "segment": segment, "quantify": quantify}
 

@@ -21,8 +21,9 @@ from cmrcore.quantify import (
     verdict,
 )
 from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
+from cmrcore.registration.align import AlignSettings
 from storage.arrays import read_array, read_notes, read_stack, stored_roles, write_array, write_store
-from storage.config import QuantifyConfig
+from storage.config import AlignConfig, QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
@@ -41,6 +42,7 @@ def quantify(
     recorded: PlannedVisit,
     masks_digest: str,
     config: QuantifyConfig,
+    align: AlignConfig,
     digest: str,
     force: bool,
 ) -> StageResult:
@@ -60,12 +62,14 @@ def quantify(
                 hematocrit=hematocrit_of(recorded),
                 scan_time=native.acquired_at,
                 scan_date=native.study_date,
-                settings=settings_of(config),
+                settings=settings_of(config, align),
             )
             result = add_flags(result, [*stack_flags(native, stacks.get("post")), *_file_flags(store)])
             for name, values in result.maps.items():
                 units = MAP_UNITS.get(name.rpartition("/")[2], "1")
                 write_array(store, name, values.numpy(), units, "slice row col")
+            for name, values in result.displacements.items():
+                write_array(store, name, values.numpy(), "pixel", "slice ti axis row col")
             store.attrs["result_digest"] = digest
             store.attrs["rows"] = table_rows(result, native)
         return f"verdict={result.verdict} flags={len(result.flags)} slices={len(result.slices)}"
@@ -133,13 +137,14 @@ def hematocrit_of(planned: PlannedVisit) -> Hematocrit | None:
     )
 
 
-def settings_of(config: QuantifyConfig) -> QuantifySettings:
-    """Give the science its slice of trial.toml."""
+def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
+    """Give the science its slices of trial.toml."""
     return QuantifySettings(
         t1_model=config.t1_model,
         blood_erosion_mm=config.blood_erosion_mm,
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
         qc=QcLimits(**config.qc.model_dump()),
+        align=AlignSettings(**align.model_dump()),
     )
 
 

@@ -9,12 +9,13 @@ import pytest
 from pydantic import BaseModel
 
 from cmrcore.quantify import HematocritLimits, QcLimits
-from storage.config import HematocritConfig, NiftiLabels, QcConfig, TrialConfig, load_config
+from cmrcore.registration.align import AlignSettings
+from storage.config import AlignConfig, HematocritConfig, NiftiLabels, QcConfig, TrialConfig, load_config
 from storage.guide import LABELS
 
 ROOT = Path(__file__).parents[1]
 
-HANDED_OVER_WHOLE = {"quantify.qc", "quantify.hematocrit", "intake.guide.nifti_labels"}
+HANDED_OVER_WHOLE = {"align", "quantify.qc", "quantify.hematocrit", "intake.guide.nifti_labels"}
 """Sections whose values are read by name at run time; the last test holds them to their readers."""
 
 
@@ -60,4 +61,5 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     """Checks and guides look their values up by name."""
     assert set(NiftiLabels.model_fields) == set(LABELS)
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
+    assert set(AlignConfig.model_fields) == {field.name for field in fields(AlignSettings)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}

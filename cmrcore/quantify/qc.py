@@ -41,10 +41,14 @@ CHECKS = {
         "the guide found on a slice's best echo failed a check; another's is used", None, "review"
     ),
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
+    "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "review"),
     "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
     "post_missing": Check("no post-contrast series, so no ECV", None, "review"),
     "native_post_mismatch": Check(
         "native and post-contrast slice are not on the same pixels", "mm", "review"
+    ),
+    "post_misaligned": Check(
+        "post-contrast myocardium does not come to lie on the native one", "fraction", "review"
     ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
     "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),

@@ -12,6 +12,7 @@ from cmrcore.quantify.overlap import dice, displacement_mm
 from cmrcore.quantify.qc import Flag, Place, QcLimits, check_range, raise_flag
 from cmrcore.quantify.records import QuantifySettings, Role, Row, Series
 from cmrcore.quantify.regional import RoleMaps, low_fraction, mean
+from cmrcore.registration.align import UNALIGNED, SliceAlignment, align_slice
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
 from cmrcore.segmentation.check import check_guide, complete_guide
 
@@ -44,13 +45,19 @@ class RoleMeasurement:
     """Blood T1 of each slice; None without a pool or where its fit failed."""
     flags: tuple[Flag, ...]
     """What is doubtful, slice by slice."""
+    reference_masks: Bool[Tensor, "label slice row col"]
+    """Myocardium, blood pool and RV on the first-acquired echo of each slice, on which the maps lie."""
+    alignment: tuple[SliceAlignment, ...]
+    """How the echoes of each slice were aligned before the fit."""
 
 
 def measure_role(role: Role, series: Series, settings: QuantifySettings) -> RoleMeasurement:
-    """Fit a series and read myocardium, blood and AHA segments from it."""
+    """Align and fit a series and read myocardium, blood and AHA segments from it."""
     masks, flags = _usable_masks(role, series)
     first = _on_reference(masks, series)
-    fit = _fit_slices(series, settings.t1_model)
+    alignment = _align(series, masks, settings)
+    flags += _check_alignment(role, series, first[0], alignment)
+    fit = _fit_slices(series, alignment, settings.t1_model)
     orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
         flags.append(raise_flag("no_orientation", "no slice shows the RV", Place(role)))
@@ -61,15 +68,29 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         myocardium=first[0],
         segments=_segments(first[0], orientations, series),
     )
-    blood = tuple(_slice_blood(series, masks[1, index], index, settings) for index in range(len(first[0])))
+    blood = tuple(
+        _slice_blood(
+            series, one, masks[1, index] if one.method == "none" else first[1, index], index, settings
+        )
+        for index, one in enumerate(alignment)
+    )
     for index in range(len(blood)):
         if bool(first[0, index].any()):
             flags += _check_slice(role, series.levels[index], index, maps, blood[index], settings.qc)
-    return RoleMeasurement(series=series, fit=fit, maps=maps, blood=blood, flags=tuple(flags))
+    return RoleMeasurement(
+        series=series,
+        fit=fit,
+        maps=maps,
+        blood=blood,
+        flags=tuple(flags),
+        reference_masks=first,
+        alignment=alignment,
+    )
 
 
-def echo_rows(role: Role, series: Series) -> list[Row]:
-    """Rows of the table ``echoes``: how each echo's mask agrees with the guide."""
+def echo_rows(role: Role, measured: RoleMeasurement) -> list[Row]:
+    """Rows of the table ``echoes``: how each echo's mask agrees with the guide, and how it was aligned."""
+    series = measured.series
     rows: list[Row] = []
     for index, level in enumerate(series.levels):
         for echo in range(series.ti_ms.shape[1]):
@@ -81,7 +102,8 @@ def echo_rows(role: Role, series: Series) -> list[Row]:
                 "acquisition_index": int(series.acquisition_index[index, echo]),
                 "ti_ms": series.ti_ms[index, echo].item(),
             }
-            rows.append(row | _mask_columns(series, index, echo) | _guide_columns(series, index))
+            row |= _mask_columns(series, index, echo) | _guide_columns(series, index)
+            rows.append(row | _alignment_columns(measured.alignment[index], echo))
     return rows
 
 
@@ -116,6 +138,58 @@ def _mask_columns(series: Series, index: int, echo: int) -> Row:
     if series.confidence is not None:
         row["confidence"] = series.confidence[index, echo].item()
     return row
+
+
+def _alignment_columns(alignment: SliceAlignment, echo: int) -> Row:
+    """How one echo was aligned."""
+    return {
+        "alignment": alignment.states[echo],
+        "aligned_mm": alignment.way_mm[echo],
+        "turn_deg": alignment.turn_deg[echo],
+        "turn_from": alignment.turn_from[echo],
+        "scale": alignment.scale[echo],
+        "jacobian_min": alignment.jacobian_min[echo],
+    }
+
+
+def _align(
+    series: Series, masks: Bool[Tensor, "label slice ti row col"], settings: QuantifySettings
+) -> tuple[SliceAlignment, ...]:
+    """Align the echoes of every slice onto its reference echo."""
+    return tuple(
+        align_slice(
+            echoes=series.echoes[index],
+            ti_ms=series.ti_ms[index],
+            masks=masks[:, index].to(series.echoes.dtype),
+            reference=int(series.reference()[index]),
+            pixel_spacing_mm=series.pixel_spacing_mm,
+            model=settings.t1_model,
+            settings=settings.align,
+        )
+        for index in range(len(series.echoes))
+    )
+
+
+def _check_alignment(
+    role: Role,
+    series: Series,
+    myocardium: Bool[Tensor, "slice row col"],
+    alignment: tuple[SliceAlignment, ...],
+) -> list[Flag]:
+    """Flag slices in which echoes may have moved and were left where they are."""
+    flags = []
+    for index, one in enumerate(alignment):
+        place = Place(role, index, series.levels[index])
+        if not bool(myocardium[index].any()):
+            continue
+        left = {state: one.states.count(state) for state in UNALIGNED if state in one.states}
+        if left:
+            what = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in left.items())
+            message = f"{sum(left.values())} of {len(one.states)} echoes could not be aligned: {what}"
+            flags.append(
+                raise_flag("echoes_unaligned", message, place, value=float(sum(left.values())), threshold=0.0)
+            )
+    return flags
 
 
 def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice ti row col"], list[Flag]]:
@@ -169,10 +243,10 @@ def _on_reference(
     return masks[:, torch.arange(len(echo), device=masks.device), echo]
 
 
-def _fit_slices(series: Series, model: str) -> T1Fit:
-    """Fit of every pixel, slice by slice as their inversion times differ."""
+def _fit_slices(series: Series, alignment: tuple[SliceAlignment, ...], model: str) -> T1Fit:
+    """Fit of every pixel of the aligned echoes, slice by slice as their inversion times differ."""
     fits = [
-        fit_t1(echoes, ti_ms, model=model) for echoes, ti_ms in zip(series.echoes, series.ti_ms, strict=True)
+        fit_t1(one.echoes, ti_ms, model=model) for one, ti_ms in zip(alignment, series.ti_ms, strict=True)
     ]
     return T1Fit(
         **{map_.name: torch.stack([getattr(fit, map_.name) for fit in fits]) for map_ in fields(T1Fit)}
@@ -191,13 +265,18 @@ def _segments(
 
 
 def _slice_blood(
-    series: Series, pool: Bool[Tensor, "ti row col"], index: int, settings: QuantifySettings
+    series: Series,
+    alignment: SliceAlignment,
+    pool: Bool[Tensor, "*ti row col"],
+    index: int,
+    settings: QuantifySettings,
 ) -> BloodT1 | None:
-    """Blood T1 of one slice from the eroded pool of each echo."""
+    """Blood T1 of one slice from the eroded pool: that of each echo, or the one of all aligned echoes."""
+    pools = pool if pool.ndim == 3 else pool[None]
     eroded = torch.stack(
-        [erode_mask(mask, settings.blood_erosion_mm, series.pixel_spacing_mm) for mask in pool]
-    )
-    fit = blood_t1(series.echoes[index], eroded, series.ti_ms[index], model=settings.t1_model)
+        [erode_mask(mask, settings.blood_erosion_mm, series.pixel_spacing_mm) for mask in pools]
+    ).expand(len(alignment.echoes), -1, -1)
+    fit = blood_t1(alignment.echoes, eroded, series.ti_ms[index], model=settings.t1_model)
     if fit is None or int(fit.status) != FitStatus.OK:
         return None
     return BloodT1(

@@ -36,6 +36,7 @@ from cmrcore.quantify.regional import (
     select_slice,
 )
 from cmrcore.quantify.role import BloodT1, RoleMeasurement, echo_rows, measure_role
+from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
 
 _SPACING_TOLERANCE_MM = 1e-3
 _COSINE_TOLERANCE = 1e-3
@@ -84,9 +85,14 @@ def quantify_scan(
     n_slices = max(len(one.series.levels) for one in roles.values() if one is not None)
     matched, mismatches = _match_slices(native, post, settings.qc.position_tolerance_mm)
     fraction = None if hematocrit is None else hematocrit.fraction
-    ecv = _ecv_maps(roles["native"], roles["post"], matched, fraction)
+    onto = _onto_native(roles["native"], roles["post"], matched, settings)
+    misaligned = _check_post(roles, onto, settings)
+    fitting = [index for index in matched if index not in {flag.slice_index for flag in misaligned}]
+    ecv = _ecv_maps(
+        roles["native"], roles["post"], {index: onto[index] for index in fitting}, fraction, settings
+    )
 
-    flags = [*_scan_flags(roles, hematocrit, scan_time, scan_date, settings), *mismatches]
+    flags = [*_scan_flags(roles, hematocrit, scan_time, scan_date, settings), *mismatches, *misaligned]
     for one in roles.values():
         flags += () if one is None else one.flags
     for index in matched:
@@ -112,16 +118,26 @@ def quantify_scan(
             "level": _level(roles, index),
             **_measured_columns(roles, ecv, settings, index),
             **_slice_blood_columns(roles, index),
+            **_slice_alignment_columns(roles, index),
+            "post_aligned_mm": onto[index].way_mm if index in onto else None,
+            "post_dice": onto[index].dice if index in onto else None,
             "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
         }
         for index in range(n_slices)
     ]
     return ScanResult(
         maps=_stored_maps(roles, ecv),
+        displacements={
+            f"{role}/displacement_px": torch.stack(
+                [slice_.displacement_px for slice_ in one.alignment]
+            ).half()
+            for role, one in roles.items()
+            if one is not None
+        },
         scan=scan_row,
         slices=slice_rows,
         segments=[row for index in range(n_slices) for row in _segment_rows(roles, ecv, index)],
-        echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one.series)],
+        echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one)],
         flags=flags,
         verdict=verdict(flags),
     )
@@ -166,18 +182,61 @@ def _all_close(before: Sequence[float], after: Sequence[float], tolerance: float
     return all(abs(one - other) <= tolerance for one, other in zip(before, after, strict=True))
 
 
-def _ecv_maps(
+def _onto_native(
     native: RoleMeasurement | None,
     post: RoleMeasurement | None,
     matched: list[int],
+    settings: QuantifySettings,
+) -> dict[int, PostAlignment]:
+    """Where each matched post-contrast slice lies on the native one."""
+    if native is None or post is None:
+        return {}
+    return {
+        index: align_post(
+            native.reference_masks[:, index],
+            post.reference_masks[:, index],
+            (native.alignment[index].echoes[-1], post.alignment[index].echoes[-1]),
+            native.series.pixel_spacing_mm,
+            settings.align,
+        )
+        for index in matched
+    }
+
+
+def _check_post(
+    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment], settings: QuantifySettings
+) -> list[Flag]:
+    """Flag slices whose post-contrast myocardium does not come to lie on the native one."""
+    flags = []
+    for index, one in onto.items():
+        both = all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values())
+        if both and one.dice is not None and one.dice < settings.align.post_dice_min:
+            threshold = settings.align.post_dice_min
+            message = (
+                f"native and aligned post-contrast myocardium have a Dice coefficient of {one.dice:.2f}, "
+                f"expected at least {threshold:g}: no ECV here"
+            )
+            place = Place(slice_index=index, level=_level(roles, index))
+            flags.append(raise_flag("post_misaligned", message, place, value=one.dice, threshold=threshold))
+    return flags
+
+
+def _ecv_maps(
+    native: RoleMeasurement | None,
+    post: RoleMeasurement | None,
+    onto: dict[int, PostAlignment],
     hematocrit_fraction: float | None,
+    settings: QuantifySettings,
 ) -> EcvMaps | None:
-    """Partition coefficient and ECV of the matched slices that have blood in both roles; None without any."""
+    """Partition coefficient and ECV of the matched slices that have blood in both roles; None without any.
+
+    A post-contrast slice that lies elsewhere is fitted again on the native pixels, from its original echoes.
+    """
     if native is None or post is None:
         return None
     blood = {
         index: (before, after)
-        for index in matched
+        for index in onto
         if (before := native.blood[index]) is not None and (after := post.blood[index]) is not None
     }
     if not blood:
@@ -186,11 +245,21 @@ def _ecv_maps(
     ecv = None if hematocrit_fraction is None else torch.full_like(coefficient, torch.nan)
     shared = torch.zeros_like(native.maps.myocardium)
     for index, (before, after) in blood.items():
-        t1_ms = native.maps.t1_ms[index], post.maps.t1_ms[index]
+        t1_post_ms = post.maps.t1_ms[index]
+        if onto[index].moves:
+            t1_post_ms = post_t1_ms(
+                post.series.echoes[index],
+                post.series.ti_ms[index],
+                post.alignment[index],
+                onto[index],
+                native.maps.myocardium[index] | onto[index].myocardium,
+                settings.t1_model,
+            )
+        t1_ms = native.maps.t1_ms[index], t1_post_ms
         coefficient[index] = partition_coefficient(*t1_ms, before.t1_ms, after.t1_ms)
         if ecv is not None and hematocrit_fraction is not None:
             ecv[index] = ecv_map(*t1_ms, before.t1_ms, after.t1_ms, hematocrit_fraction)
-        shared[index] = native.maps.myocardium[index] & post.maps.myocardium[index]
+        shared[index] = native.maps.myocardium[index] & onto[index].myocardium
     return EcvMaps(
         partition_coefficient=coefficient, ecv_fraction=ecv, myocardium=shared, segments=native.maps.segments
     )
@@ -285,6 +354,18 @@ def _slice_blood_columns(roles: dict[Role, RoleMeasurement | None], index: int) 
         blood = [] if one is None else _blood(one, index)
         row[f"blood_t1_{role}_sd_ms"] = blood[0].t1_sd_ms if blood else None
         row[f"n_pixels_blood_{role}"] = blood[0].n_pixels if blood else None
+    return row
+
+
+def _slice_alignment_columns(roles: dict[Role, RoleMeasurement | None], index: int) -> Row:
+    """Columns about the alignment of one slice's echoes, with R2 as it was before."""
+    row: Row = {}
+    for role, one in roles.items():
+        alignment = None if one is None or index >= len(one.alignment) else one.alignment[index]
+        before = None if alignment is None else alignment.candidates[0]
+        row[f"alignment_{role}"] = None if alignment is None else alignment.method
+        row[f"r_squared_{role}_unaligned_mean"] = None if before is None else before.r_squared_mean
+        row[f"r_squared_{role}_unaligned_low_fraction"] = None if before is None else before.low_fraction
     return row
 
 

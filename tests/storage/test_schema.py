@@ -19,6 +19,14 @@ SLICE_COLUMNS_NOT_OF_A_SCAN = {
     "blood_t1_post_sd_ms",
     "n_pixels_blood_native",
     "n_pixels_blood_post",
+    "alignment_native",
+    "post_aligned_mm",
+    "post_dice",
+    "alignment_post",
+    "r_squared_native_unaligned_mean",
+    "r_squared_post_unaligned_mean",
+    "r_squared_native_unaligned_low_fraction",
+    "r_squared_post_unaligned_low_fraction",
 }
 
 

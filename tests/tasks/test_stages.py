@@ -69,7 +69,15 @@ def run_stages(trial: Trial, job: VisitJob, *, force: bool = False) -> list[Stag
             force,
         ),
         segment.fn(job.visit, digests["intake"], config.segment, digests["segment"], force),
-        quantify.fn(job.visit, job.recorded, digests["segment"], config.quantify, digests["quantify"], force),
+        quantify.fn(
+            job.visit,
+            job.recorded,
+            digests["segment"],
+            config.quantify,
+            config.align,
+            digests["quantify"],
+            force,
+        ),
     ]
 
 
@@ -85,9 +93,8 @@ def test_each_stage_adds_to_the_store_of_the_one_before(trial: Trial, jobs: tupl
     assert "native/masks" not in echoes
     assert "native/masks" in masks
     assert "native/t1_ms" not in masks
-    assert {"native/echoes", "native/masks", "native/t1_ms", "post/t1_ms", "ecv_fraction"} <= {
-        name for name, _ in result.members(max_depth=None)
-    }
+    stored = {"native/echoes", "native/masks", "native/t1_ms", "native/displacement_px", "post/t1_ms"}
+    assert {*stored, "ecv_fraction"} <= {name for name, _ in result.members(max_depth=None)}
     assert "segment_digest" not in echoes.attrs
 
 
@@ -116,6 +123,7 @@ def test_a_result_that_is_not_the_same_is_never_written_over(
             job.recorded,
             job.digests["segment"],
             trial.config.quantify.model_copy(update={"blood_erosion_mm": 1.0}),
+            trial.config.align,
             job.digests["quantify"],
             True,
         )
@@ -282,7 +290,7 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
 
 def test_a_scan_is_no_better_than_its_worst_flag() -> None:
     """Who asks the table of scans for those that passed gets none that intake had doubts about."""
-    clean = ScanResult({}, {"qc_verdict": "pass"}, [], [], [], [], "pass")
+    clean = ScanResult({}, {}, {"qc_verdict": "pass"}, [], [], [], [], "pass")
     doubtful = add_flags(clean, [raise_flag("file_refused", "upload u-1, file 3: broken")])
     assert doubtful.scan["qc_verdict"] == doubtful.verdict == "review"
     assert add_flags(clean, []) == clean

@@ -21,6 +21,7 @@ from cmrcore.quantify import (
     Series,
     quantify_scan,
 )
+from cmrcore.registration.align import AlignSettings
 from cmrcore.relaxation import FitStatus, molli_signal
 from cmrcore.segmentation import carry_guide
 from tests.cmrcore.hearts import drawn_heart, guide_of
@@ -44,6 +45,15 @@ SETTINGS = QuantifySettings(
         ecv_min_fraction=0.15,
         ecv_max_fraction=0.75,
         position_tolerance_mm=1.0,
+    ),
+    align=AlignSettings(
+        method="affine",
+        shift_max_mm=30.0,
+        turn_max_deg=20.0,
+        scale_max_fraction=0.25,
+        still_px=0.25,
+        r_squared_fall_max=0.0,
+        post_dice_min=0.6,
     ),
 )
 SCAN_TIME = datetime.datetime(2026, 3, 10, 9, 0)
@@ -166,14 +176,24 @@ def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
 
 
 def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
-    """Measured columns, and more about blood."""
+    """Measured columns, and more about blood and alignment."""
     own = {"slice_index", "level"}
     blood = {
         f"{column.format(role)}"
         for role in ("native", "post")
         for column in ("blood_t1_{}_sd_ms", "n_pixels_blood_{}")
     }
-    assert all(set(row) == MEASURED | own | blood for row in clean.slices)
+    alignment = {
+        column.format(role)
+        for role in ("native", "post")
+        for column in (
+            "alignment_{}",
+            "r_squared_{}_unaligned_mean",
+            "r_squared_{}_unaligned_low_fraction",
+        )
+    }
+    alignment |= {"post_aligned_mm", "post_dice"}
+    assert all(set(row) == MEASURED | own | blood | alignment for row in clean.slices)
     assert [(row["slice_index"], row["level"]) for row in clean.slices] == list(enumerate(LEVELS))
 
 
@@ -287,13 +307,14 @@ def test_masks_need_no_guide() -> None:
 
 
 def test_echo_without_blood_pool_has_no_contrast() -> None:
-    """Contrast needs both tissues; blood T1 needs every echo."""
+    """Contrast and alignment need both tissues; blood T1 needs every echo."""
     masks = _masks(NATIVE).clone()
     masks[1, 0, 4] = False
     result = quantify(replace(NATIVE, masks=masks))
     assert result.echoes[4]["contrast"] is None
     assert result.echoes[3]["contrast"] is not None
-    assert raised(result) == {("blood_missing", "native", 0)}
+    assert raised(result) == {("blood_missing", "native", 0), ("echoes_unaligned", "native", 0)}
+    assert result.echoes[4]["alignment"] == "empty"
 
 
 @pytest.mark.parametrize("reference", [None, 4], ids=["first-acquired", "named"])
@@ -330,12 +351,22 @@ def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
 
 def test_ecv_is_read_where_both_roles_agree() -> None:
     """The intersection of native and post-contrast myocardium."""
-    post = replace(POST, masks=_masks(POST).roll(4, -1), guide=stack().roll(4, -1))
+    # The images did not move, so they contradict the masks, and nothing is moved onto the native heart.
+    post = replace(POST, masks=_masks(POST).roll(2, -1), guide=stack().roll(2, -1))
     result = quantify(post=post)
     ring = drawn_heart()[0]
-    shared = ring & ring.roll(4, -1)
+    shared = ring & ring.roll(2, -1)
     inside = result.maps["ecv_fraction"][0][shared]
     assert result.slices[0]["ecv_fraction"] == pytest.approx(inside.nanmean().item(), abs=1e-6)
+
+
+def test_post_contrast_slice_that_lies_elsewhere_has_no_ecv() -> None:
+    """Masks that do not overlap, and images that say that nothing moved."""
+    post = replace(POST, masks=_masks(POST).roll(8, -1), guide=stack().roll(8, -1))
+    result = quantify(post=post)
+    assert {("post_misaligned", None, index) for index in range(3)} <= raised(result)
+    assert result.scan["ecv_fraction"] is None
+    assert result.slices[0]["t1_post_ms"] is not None
 
 
 def test_missing_hematocrit_leaves_the_partition_coefficient() -> None:

@@ -1,0 +1,110 @@
+"""Alignment of a post-contrast slice to the native one: by masks, if the images do not contradict."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cmrcore.registration.affine import AffineLimits, AffineStatus, affine_displacement, register_masks
+from cmrcore.registration.align import AlignSettings, SliceAlignment, resample, surroundings
+from cmrcore.registration.decide import CONFIRM_BLUR_PX
+from cmrcore.registration.warp import blur, chain, warp
+from cmrcore.relaxation import fit_t1
+
+
+@dataclass(frozen=True, slots=True)
+class PostAlignment:
+    """A post-contrast slice on the native pixels."""
+
+    displacement_px: Float[Tensor, "2 row col"]
+    """Where in the post-contrast reference echo a native pixel lies, minus the pixel (row, col) [pixel]."""
+    status: AffineStatus
+    """Whether both masks could be aligned."""
+    is_contradicted: bool
+    """Whether the images correlate better where they are, so that nothing was moved."""
+    way_mm: float | None
+    """Mean way of the native myocardium [mm]; None without one."""
+    dice: float | None
+    """Overlap of both myocardia that remains after the alignment, 0-1; None without any."""
+    myocardium: Bool[Tensor, "row col"]
+    """Post-contrast myocardium on the native pixels."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything has to be resampled."""
+        return bool(self.displacement_px.any())
+
+
+def align_post(
+    native_masks: Bool[Tensor, "label row col"],
+    post_masks: Bool[Tensor, "label row col"],
+    recovered: tuple[Float[Tensor, "row col"], Float[Tensor, "row col"]],
+    pixel_spacing_mm: tuple[float, float],
+    settings: AlignSettings,
+) -> PostAlignment:
+    """Find where the heart of the post-contrast reference echo lies on the native one.
+
+    Parameters
+    ----------
+    native_masks, post_masks
+        Myocardium, blood pool and RV of the reference echo of each role.
+    recovered
+        Aligned echo of the longest inversion time of each role: there both look alike. The masks' alignment
+        is used if the images then correlate better around the LV.
+    pixel_spacing_mm
+        Distance of rows and columns [mm].
+    settings
+        What is plausible; ``none`` leaves the slice where it is.
+    """
+    native, post = native_masks.float(), post_masks.float()
+    shape = (native.shape[1], native.shape[2])
+    limits = AffineLimits(settings.shift_max_mm, settings.turn_max_deg, settings.scale_max_fraction)
+    fit = register_masks(post[None], native, pixel_spacing_mm, limits)
+    moved_px = affine_displacement(fit, shape, pixel_spacing_mm)[0]
+    spacing = moved_px.new_tensor(pixel_spacing_mm)[:, None]
+    way_px = moved_px[:, native_masks[0]]
+    if settings.method == "none" or not way_px.shape[1] or way_px.norm(dim=0).mean() < settings.still_px:
+        moved_px = torch.zeros_like(moved_px)
+    images = [blur(image[None].float(), CONFIRM_BLUR_PX)[0] for image in recovered]
+    around = surroundings(native_masks[:2].any(0), pixel_spacing_mm)
+    pulled = warp(images[1][None, None], moved_px[None])[0, 0]
+    is_contradicted = bool(moved_px.any()) and _correlation(images[0], pulled, around) <= _correlation(
+        images[0], images[1], around
+    )
+    if is_contradicted:
+        moved_px = torch.zeros_like(moved_px)
+    myocardium = warp(post[None, :1], moved_px[None])[0, 0] > 0.5
+    total = int(myocardium.sum()) + int(native_masks[0].sum())
+    return PostAlignment(
+        displacement_px=moved_px,
+        status=AffineStatus(int(fit.status[0])),
+        is_contradicted=is_contradicted,
+        way_mm=(moved_px[:, native_masks[0]] * spacing).norm(dim=0).mean().item()
+        if way_px.shape[1]
+        else None,
+        dice=2 * int((myocardium & native_masks[0]).sum()) / total if total else None,
+        myocardium=myocardium,
+    )
+
+
+def _correlation(
+    first: Float[Tensor, "row col"], second: Float[Tensor, "row col"], region: Bool[Tensor, "row col"]
+) -> float:
+    """Pearson correlation of two images in a region, -1 to 1; 0 without contrast."""
+    return torch.corrcoef(torch.stack([first[region], second[region]]))[0, 1].nan_to_num(0.0).item()
+
+
+def post_t1_ms(
+    echoes: Float[Tensor, "ti row col"],
+    ti_ms: Float[Tensor, " ti"],
+    aligned: SliceAlignment,
+    onto: PostAlignment,
+    region: Bool[Tensor, "row col"],
+    model: str,
+) -> Float[Tensor, "row col"]:
+    """Post-contrast T1 on native pixels [ms], NaN outside a region: echoes as acquired, resampled once."""
+    both = chain(
+        aligned.displacement_px, onto.displacement_px.to(echoes.dtype).expand(len(echoes), -1, -1, -1)
+    )
+    return fit_t1(resample(echoes, both), ti_ms, model=model, mask=region).t1_ms

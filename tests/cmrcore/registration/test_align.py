@@ -1,0 +1,161 @@
+"""Alignment of a slice's echoes, and which alignment is chosen."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cmrcore.registration.align import AlignSettings, SliceAlignment, align_slice
+from cmrcore.registration.decide import Candidate, choose
+from cmrcore.registration.warp import warp
+from cmrcore.relaxation import molli_signal
+from tests.cmrcore.hearts import PIXELS, drawn_heart
+
+SETTINGS = AlignSettings(
+    method="affine",
+    shift_max_mm=30.0,
+    turn_max_deg=20.0,
+    scale_max_fraction=0.25,
+    still_px=0.25,
+    r_squared_fall_max=0.0,
+    post_dice_min=0.6,
+)
+TI_MS = torch.tensor([120.0, 200.0, 1020.0, 1100.0, 1920.0, 2000.0, 2820.0, 3720.0])
+SPACING_MM = (1.5, 1.5)
+
+
+def still_echoes() -> Float[Tensor, "ti row col"]:
+    """Magnitudes of a drawn heart in a body of long T1."""
+    heart = drawn_heart()
+    t1_star_ms = torch.full(heart.shape[1:], 800.0)
+    t1_star_ms[heart[0]], t1_star_ms[heart[1] | heart[2]] = 1000.0, 1500.0
+    brightness = torch.full_like(t1_star_ms, 60.0)
+    brightness[heart[0]], brightness[heart[1]] = 100.0, 130.0
+    return molli_signal(TI_MS, brightness, 1.9 * brightness, t1_star_ms).abs()
+
+
+def moved(shifts_px: list[tuple[float, float]]) -> tuple[Tensor, Tensor]:
+    """Echoes and masks whose heart moved (down, right) [pixel]."""
+    shift = -torch.tensor(shifts_px)[:, :, None, None].expand(-1, -1, PIXELS, PIXELS)
+    echoes = warp(still_echoes()[:, None], shift, "cubic")[:, 0].clamp_min(0)
+    masks = warp(drawn_heart().float().expand(len(shift), -1, -1, -1), shift)
+    return echoes, masks.transpose(0, 1)
+
+
+def align(
+    echoes: Float[Tensor, "ti row col"],
+    masks: Float[Tensor, "label ti row col"],
+    settings: AlignSettings = SETTINGS,
+) -> SliceAlignment:
+    """Onto the first echo."""
+    return align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", settings)
+
+
+SHIFTS = [(0.0, 0.0), (3.0, 1.0), (0.0, 0.0), (-2.5, 0.0), (4.0, -4.0), (0.1, 0.0), (0.0, 2.0), (1.0, 1.0)]
+
+
+def test_echoes_that_moved_come_back() -> None:
+    """Each by its own way; those that lay still are the same bytes."""
+    echoes, masks = moved(SHIFTS)
+    aligned = align(echoes, masks)
+    assert aligned.method == "affine"
+    assert aligned.states == (
+        "reference",
+        "aligned",
+        "still",
+        "aligned",
+        "aligned",
+        "still",
+        "aligned",
+        "aligned",
+    )
+    still = [index for index, state in enumerate(aligned.states) if state != "aligned"]
+    assert torch.equal(aligned.echoes[still], echoes[still])
+    assert aligned.way_mm[4] == pytest.approx(1.5 * 32**0.5, abs=0.1)
+    heart = drawn_heart().any(0)
+    off = (aligned.echoes - still_echoes())[:, heart].abs().mean(1)
+    before = (echoes - still_echoes())[:, heart].abs().mean(1)
+    assert bool((off[[1, 3, 4]] < 0.3 * before[[1, 3, 4]]).all())
+    none, affine = aligned.candidates
+    assert (none.method, affine.method) == ("none", "affine")
+    assert affine.r_squared_mean is not None
+    assert none.r_squared_mean is not None
+    assert affine.r_squared_mean > none.r_squared_mean + 0.05
+
+
+def test_a_still_series_is_given_back_bit_by_bit() -> None:
+    """Alignment cannot make a good series worse."""
+    echoes, masks = moved([(0.0, 0.0)] * 8)
+    aligned = align(echoes, masks)
+    assert aligned.method == "none"
+    assert torch.equal(aligned.echoes, echoes)
+    assert aligned.states == ("reference", *["not_aligned"] * 7)
+
+
+def test_masks_that_lie_are_not_believed() -> None:
+    """Where the images contradict the masks, the slice is left as it is."""
+    echoes, _ = moved([(0.0, 0.0)] * 8)
+    _, masks = moved(SHIFTS)
+    aligned = align(echoes, masks)
+    assert aligned.method == "none"
+    assert torch.equal(aligned.echoes, echoes)
+    assert set(aligned.states) <= {"reference", "contradicted", "not_aligned"}
+
+
+def test_one_wrong_mask_is_found_out() -> None:
+    """The images contradict it, and the other echoes are aligned all the same."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 2] = masks[:, 2].roll(5, -1)
+    aligned = align(echoes, masks)
+    assert aligned.states[2] == "contradicted"
+    assert torch.equal(aligned.echoes[2], echoes[2])
+    assert [aligned.states[index] for index in (1, 3, 4)] == ["aligned"] * 3
+
+
+def test_a_trial_may_align_nothing() -> None:
+    """The same numbers as without this room."""
+    echoes, masks = moved(SHIFTS)
+    aligned = align(echoes, masks, replace(SETTINGS, method="none"))
+    assert torch.equal(aligned.echoes, echoes)
+    assert aligned.turn_deg == (None,) * 8
+
+
+def test_what_cannot_be_aligned_has_a_state_and_the_rest_is_aligned() -> None:
+    """An echo without masks stays where it is."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 4] = 0
+    aligned = align(echoes, masks)
+    assert aligned.states[4] == "empty"
+    assert aligned.states[1] == "aligned"
+    assert aligned.scale[4] is None
+    assert torch.equal(aligned.echoes[4], echoes[4])
+
+
+def test_without_any_mask_nothing_happens() -> None:
+    """A slice without guide is fitted as it is."""
+    echoes, masks = moved(SHIFTS)
+    aligned = align(echoes, torch.zeros_like(masks))
+    assert aligned.method == "none"
+    assert aligned.states == ("reference_unusable",) * 8
+    assert aligned.candidates[0].r_squared_mean is None
+
+
+NONE = Candidate("none", 0.90, 0.2, is_plausible=True)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "chosen"),
+    [
+        (Candidate("affine", 0.89, 0.2, is_plausible=True), 1),
+        (Candidate("affine", 0.87, 0.2, is_plausible=True), 0),
+        (Candidate("affine", 0.99, 0.0, is_plausible=False), 0),
+        (Candidate("refined", 0.91, 0.1, is_plausible=True), 0),
+        (Candidate("refined", 0.93, 0.1, is_plausible=True), 1),
+    ],
+    ids=["masks are believed", "not against the fit", "never a fold", "images must convince", "by a margin"],
+)
+def test_choice_follows_its_rule(candidate: Candidate, chosen: int) -> None:
+    """Simplest first, folds never."""
+    assert choose([NONE, candidate], 0.02) == chosen

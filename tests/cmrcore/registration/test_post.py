@@ -1,0 +1,59 @@
+"""Post-contrast slices on native pixels."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cmrcore.registration.affine import AffineStatus
+from cmrcore.registration.align import align_slice
+from cmrcore.registration.post import align_post, post_t1_ms
+from tests.cmrcore.hearts import drawn_heart
+from tests.cmrcore.registration.test_align import SETTINGS, SPACING_MM, TI_MS, moved, still_echoes
+
+SAME = (still_echoes()[-1], still_echoes()[-1])
+
+
+def test_a_heart_that_lies_elsewhere_is_brought_back() -> None:
+    """Its T1 comes to lie on the native myocardium, from echoes resampled once."""
+    echoes, masks = moved([(3.0, -2.0)] * 8)
+    post_masks = masks[:, 0] > 0.5
+    aligned = align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", SETTINGS)
+    onto = align_post(drawn_heart(), post_masks, (still_echoes()[-1], echoes[-1]), SPACING_MM, SETTINGS)
+    assert onto.status == AffineStatus.OK
+    assert onto.way_mm == pytest.approx(1.5 * 13**0.5, abs=0.1)
+    assert onto.dice is not None
+    assert onto.dice > 0.97
+    wall = drawn_heart()[0]
+    t1_ms = post_t1_ms(echoes, TI_MS, aligned, onto, wall, "molli")
+    assert t1_ms[wall].nanmedian().item() == pytest.approx(900, abs=5)
+    assert bool(t1_ms[~wall].isnan().all())
+
+
+def test_another_place_of_the_heart_shows_in_the_overlap() -> None:
+    """No affine map makes a thick wall thin; empty masks overlap with nothing."""
+    thin = drawn_heart(inner=20.0)
+    onto = align_post(drawn_heart(), thin, SAME, SPACING_MM, SETTINGS)
+    assert onto.dice is not None
+    assert onto.dice < SETTINGS.post_dice_min
+    nothing = align_post(drawn_heart(), torch.zeros_like(thin), SAME, SPACING_MM, SETTINGS)
+    assert nothing.status == AffineStatus.EMPTY
+    assert nothing.dice == 0.0
+
+
+def test_a_slice_that_lies_still_or_may_not_be_moved_is_not() -> None:
+    """Nothing is resampled then."""
+    echoes, masks = moved([(3.0, -2.0)] * 8)
+    assert not align_post(drawn_heart(), drawn_heart(), SAME, SPACING_MM, SETTINGS).moves
+    post_masks, images = masks[:, 0] > 0.5, (still_echoes()[-1], echoes[-1])
+    assert not align_post(
+        drawn_heart(), post_masks, images, SPACING_MM, replace(SETTINGS, method="none")
+    ).moves
+
+
+def test_images_contradict_a_wrong_mask() -> None:
+    """A post-contrast guide at another place than the heart moves nothing."""
+    _, masks = moved([(3.0, -2.0)] * 8)
+    onto = align_post(drawn_heart(), masks[:, 0] > 0.5, SAME, SPACING_MM, SETTINGS)
+    assert onto.is_contradicted
+    assert not onto.moves
