@@ -61,7 +61,7 @@ def simulate(
     guides: Annotated[
         Literal["all", "some", "none"],
         typer.Option(help="Visits with a reader's guiding masks; some: every third."),
-    ] = "all",
+    ] = "some",
 ) -> None:
     """Write a digital trial with known truth: uploads as DICOM, subjects.csv, trial.toml, truth/."""
     from flows.simulate import Recipe, parse_faults, simulate_trial

@@ -225,6 +225,22 @@ def test_a_guided_night_reads_every_echo_with_the_readers_guide(
     assert (echoes.loc[first, "acquisition_index"] == 0).all()
 
 
+def test_the_default_night_needs_no_reader(tmp_path: Path, cmrtrials: Cmrtrials) -> None:
+    """The packaged networks find every guide; scan means stay near the ideal fit."""
+    root = tmp_path / "trial"
+    options = ("--subjects", "1", "--visits", "1", "--no-faults", "--difficulty", "clean", "--guides", "none")
+    assert cmrtrials("simulate", root, *options).returncode == 0
+    night = cmrtrials("run", root)
+    assert night.returncode == 0, night.stdout + night.stderr
+    echoes = pd.read_parquet(root / "tables" / "echoes")
+    assert set(echoes["guide_origin"]) == {"model"}
+    assert echoes["dice_guide"].mean() > 0.8
+    scan = published_row(root, "scans", "S01", "V1")
+    (ideal,) = pd.read_parquet(root / "truth" / "scans.parquet").to_dict("records")
+    assert abs(scan["t1_native_ms"] - ideal["t1_native_ms_ideal"]) < 30
+    assert abs(scan["ecv_fraction"] - ideal["ecv_fraction_ideal"]) < 0.03
+
+
 def test_a_rerun_of_a_subject_that_is_not_planned_is_refused(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """A typing error must not look like a success."""
     refused = cmrtrials("rerun", small_trial, "--subject", "S99")

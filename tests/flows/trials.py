@@ -60,7 +60,9 @@ def set_segmentation(root: Path, *, method: str = "carry", base: str = "", guide
     file = root / CONFIG_FILE
     text = file.read_text()
     for key, value in {"method": method, "base": base, "guided": guided}.items():
-        text, n_changed = re.subn(rf'^{key} = "[^"]*"', f'{key} = "{value}"', text, flags=re.MULTILINE)
+        text, n_changed = re.subn(
+            rf'^{key} = "[^"]*"', f'{key} = "{value}"', text, count=1, flags=re.MULTILINE
+        )
         assert n_changed == 1, key
     file.write_text(text)
 

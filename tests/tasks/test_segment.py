@@ -113,7 +113,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
     for name in ("reference_echo", "confidence", "agreement", "masks"):
         assert f"native/{name}" in store
     assert np.unique(np.asarray(read_array(store, "post/reference_echo"))).tolist() == [2]
-    quantify.fn(job.visit, job.planned, "masks", trial.config.quantify, "result", False)
+    quantify.fn(job.visit, job.recorded, "masks", trial.config.quantify, trial.config.align, "result", False)
     rows = open_store(trial.root, "S01", "V1", "result").attrs["rows"]
     assert isinstance(rows, dict)
     echoes, flags = rows["echoes"], rows["flags"]
