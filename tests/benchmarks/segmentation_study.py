@@ -280,14 +280,14 @@ def draw(found: pd.DataFrame, file: Path) -> None:
             mean = own.groupby("echo").dice.mean()
             style = "k-" if method == "base" else "--" if "copied" in str(method) else "-"
             by_echo.plot(mean.index, mean, style, label=str(method).removesuffix(", predicted guide"))
-    by_echo.set(xlabel="echo in the order of acquisition", ylabel="Dice of the myocardium", ylim=(0, 1))
+    by_echo.set(xlabel="echo in the order of acquisition", ylabel="Dice of the myocardium", ylim=(0.5, 1))
     by_echo.legend(fontsize=8)
     dialed = found[found.method.str.match(r"guided at .*predicted")]
     alpha = dialed.method.str.extract(r" at ([\d.]+)")[0].astype(float)
     for column, label in (("dice", "with the truth"), ("dice_guide", "with the guide")):
         mean = dialed.groupby(alpha)[column].mean()
         by_alpha.plot(mean.index, mean, "o-", label=label)
-    by_alpha.set(xlabel="alpha", ylabel="Dice", ylim=(0, 1))
+    by_alpha.set(xlabel="alpha", ylabel="Dice", ylim=(0.5, 1))
     by_alpha.legend(fontsize=8)
     figure.savefig(file, dpi=100)
 
