@@ -116,8 +116,8 @@ def test_the_demo_trial_explains_every_key() -> None:
             "t1_post_max_ms = 800.0", "t1_post_max_ms = 100.0", "t1_post_min_ms = 200.0 is not", id="order-ms"
         ),
         pytest.param(
-            'method = "',
-            'method = "magic-',
+            'method = "guided',
+            'method = "magic-guided',
             "segment.method: found 'magic-.*', expected: .*'carry'",
             id="choice",
         ),
