@@ -84,9 +84,9 @@ _ECV = (
     Column("ecv_sd_fraction", NUMBER, "1", "its standard deviation over the pixels"),
     Column("ecv_septal_fraction", NUMBER, "1", "mean extracellular volume of the septum"),
     Column("n_pixels_myocardium", COUNT, "1", "pixels of the native myocardium"),
-    Column("n_pixels_failed_native", COUNT, "1", "of these, pixels without a native T1"),
-    Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without a T1"),
-    Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an extracellular volume"),
+    Column("n_pixels_failed_native", COUNT, "1", "of these, pixels without a native T1 of 50 to 5000 ms"),
+    Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without such a T1"),
+    Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an ECV of 0 to 1"),
 )
 _VERDICT = Column("qc_verdict", TEXT, "", "pass, review or fail", required=True)
 

@@ -65,5 +65,6 @@ def open_trial(root: str | Path) -> Trial:
     ConfigError
         If trial.toml has errors.
     """
-    root = Path(root)
+    # Files are read by processes with another working directory.
+    root = Path(root).resolve()
     return Trial(root, load_config(root / CONFIG_FILE))

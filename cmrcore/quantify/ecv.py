@@ -6,6 +6,8 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 
+_COEFFICIENT_MAX = 2.0
+
 
 def partition_coefficient(
     t1_native_ms: Float[Tensor, "*space"],
@@ -26,12 +28,14 @@ def partition_coefficient(
 
     Returns
     -------
-        NaN where a T1 is missing or not positive, and everywhere if the blood's T1 did not shorten.
+        NaN where a T1 is missing or not positive, where the coefficient lies outside 0 to 2 (an ECV of 1 at a
+        hematocrit of 0.5), and everywhere if the blood's T1 did not shorten.
     """
     delta_r1_blood = _rate(torch.tensor(blood_t1_post_ms)) - _rate(torch.tensor(blood_t1_native_ms))
     if not delta_r1_blood > 0:
         return torch.full_like(t1_native_ms, torch.nan)
-    return (_rate(t1_post_ms) - _rate(t1_native_ms)) / delta_r1_blood.item()
+    coefficient = (_rate(t1_post_ms) - _rate(t1_native_ms)) / delta_r1_blood.item()
+    return _within(coefficient, _COEFFICIENT_MAX)
 
 
 def ecv_map(
@@ -45,7 +49,8 @@ def ecv_map(
 
     .. math:: ECV = (1 - Hct) \lambda
 
-    with the partition coefficient of `partition_coefficient`, NaN where that is.
+    with the partition coefficient of `partition_coefficient`, NaN where that is and outside 0-1: a misfit
+    pixel left in a mean can be thousands of times its neighbors, and clipped it would be taken for tissue.
 
     Raises
     ------
@@ -59,7 +64,12 @@ def ecv_map(
     if not 0 <= hematocrit_fraction <= 1:
         raise InvalidInputError(f"hematocrit {hematocrit_fraction:g}: expected a fraction, 0-1")
     coefficient = partition_coefficient(t1_native_ms, t1_post_ms, blood_t1_native_ms, blood_t1_post_ms)
-    return (1 - hematocrit_fraction) * coefficient
+    return _within((1 - hematocrit_fraction) * coefficient, 1.0)
+
+
+def _within(values: Float[Tensor, "*space"], highest: float) -> Float[Tensor, "*space"]:
+    """Leave out what lies below 0 or above the highest value."""
+    return torch.where((values >= 0) & (values <= highest), values, torch.nan)
 
 
 def _rate(t1_ms: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:

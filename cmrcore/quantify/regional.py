@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int8, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cmrcore.quantify.aha import septal
 from cmrcore.quantify.records import Role, Row
-from cmrcore.relaxation import FitStatus
+
+_T1_MS = (50.0, 5000.0)
+"""Longitudinal relaxation times that tissue can have at any field strength and contrast dose [ms]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +18,9 @@ class RoleMaps:
     """Maps of one role with the myocardium they are read in."""
 
     t1_ms: Float[Tensor, "*space"]
-    """T1 [ms], NaN where the fit failed."""
+    """T1 [ms], NaN where the fit failed or no tissue has it, see `plausible_t1`."""
     r_squared: Float[Tensor, "*space"]
     """R2 of the magnitudes, NaN where the fit failed."""
-    status: Int8[Tensor, "*space"]
-    """`FitStatus` of each pixel."""
     myocardium: Bool[Tensor, "*space"]
     """Myocardium on the first-acquired echo."""
     segments: UInt8[Tensor, "*space"]
@@ -39,6 +39,12 @@ class EcvMaps:
     """Myocardium of both roles, in slices that lie on the same pixels."""
     segments: UInt8[Tensor, "*space"]
     """AHA segment of the native myocardium, 0 elsewhere."""
+
+
+def plausible_t1(t1_ms: Float[Tensor, "*space"]) -> Float[Tensor, "*space"]:
+    """Leave out T1 under 50 or over 5000 ms: one fit that ran away would outweigh hundreds of pixels."""
+    shortest, longest = _T1_MS
+    return torch.where((t1_ms >= shortest) & (t1_ms <= longest), t1_ms, torch.nan)
 
 
 def mean(values: Float[Tensor, "*space"], mask: Bool[Tensor, "*space"]) -> float | None:
@@ -67,7 +73,6 @@ def select_slice(maps: RoleMaps, index: int) -> RoleMaps:
     return RoleMaps(
         t1_ms=maps.t1_ms[here],
         r_squared=maps.r_squared[here],
-        status=maps.status[here],
         myocardium=maps.myocardium[here],
         segments=maps.segments[here],
     )
@@ -104,7 +109,7 @@ def role_columns(role: Role, maps: RoleMaps | None, r_squared_min: float) -> Row
         f"t1_{role}_septal_ms": mean(maps.t1_ms, septal(maps.segments)),
         f"r_squared_{role}_mean": mean(maps.r_squared, inside),
         f"r_squared_{role}_low_fraction": low_fraction(maps.r_squared, inside, r_squared_min),
-        f"n_pixels_failed_{role}": int((maps.status[inside] != FitStatus.OK).sum()),
+        f"n_pixels_failed_{role}": int(torch.isnan(maps.t1_ms[inside]).sum()),
     }
 
 

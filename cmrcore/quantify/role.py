@@ -11,7 +11,7 @@ from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.overlap import dice, displacement_mm
 from cmrcore.quantify.qc import Flag, Place, QcLimits, check_range, raise_flag
 from cmrcore.quantify.records import QuantifySettings, Role, Row, Series
-from cmrcore.quantify.regional import RoleMaps, low_fraction, mean
+from cmrcore.quantify.regional import RoleMaps, low_fraction, mean, plausible_t1
 from cmrcore.registration.align import UNALIGNED, SliceAlignment, align_slice
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
 from cmrcore.segmentation.check import check_guide, complete_guide
@@ -62,9 +62,8 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     if bool(first[0].any()) and not any(orientations):
         flags.append(raise_flag("no_orientation", "no slice shows the RV", Place(role)))
     maps = RoleMaps(
-        t1_ms=fit.t1_ms,
+        t1_ms=plausible_t1(fit.t1_ms),
         r_squared=fit.r_squared,
-        status=fit.status,
         myocardium=first[0],
         segments=_segments(first[0], orientations, series),
     )

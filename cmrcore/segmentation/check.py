@@ -39,6 +39,8 @@ class GuideLimits:
     """Least separation of wall and blood in the image, |2 AUC - 1|."""
     agreement_min: float = 0.75
     """Least mean Dice coefficient between turned inputs."""
+    score_min: float = 0.05
+    """Score under which what a network found is no guide at all; on pure noise it stays below 0.01."""
     consensus_min: float = 0.5
     """Least median Dice coefficient with the masks of the other echoes; hearts move little between echoes."""
     n_tries: int = 4

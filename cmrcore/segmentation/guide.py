@@ -49,7 +49,7 @@ def find_guide(
     contrast. An echo
     that passes its checks is seen again, flipped both ways and turned by a quarter (by half where rows and
     columns are not equally far apart); the guide is drawn from the mean of the four, and must pass again.
-    Where no echo passes, the best score is taken, with its findings.
+    Where no echo passes, the best score is taken, with its findings; a score as of noise gives no guide.
 
     The score is a product, halved for each finding: the separation of wall and blood in the image, the
     network's mean probability of myocardium within the wall, the median Dice coefficient between the wall and
@@ -92,6 +92,8 @@ def find_guide(
     if not rejected:
         return None
     best = max(rejected, key=lambda guide: guide.score)
+    if best.score < limits.score_min:
+        return None
     return replace(best, rejected=tuple(_in_words(one) for one in rejected if one is not best))
 
 

@@ -35,6 +35,16 @@ def test_ecv_is_nan_where_t1_is_missing() -> None:
     assert torch.isnan(ecv_map(native, post, 1600.0, 400.0, 0.4)).tolist() == [True, True, True, False]
 
 
+def test_what_no_tissue_has_is_left_out() -> None:
+    """A post-contrast T1 of 10 ms would be an ECV of 32 and outweigh a hundred pixels."""
+    native = torch.tensor([1000.0, 1000.0, 1000.0])
+    post = torch.tensor([10.0, 1500.0, 500.0])
+    ecv = ecv_map(native, post, 1600.0, 400.0, 0.4)
+    assert torch.isnan(ecv).tolist() == [True, True, False]
+    coefficient = partition_coefficient(native, post, 1600.0, 400.0)
+    assert torch.isnan(coefficient).tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize("blood_post_ms", [1600.0, 2000.0, float("nan")])
 def test_ecv_is_nan_when_blood_did_not_enhance(blood_post_ms: float) -> None:
     """Without contrast in the blood the ratio means nothing."""

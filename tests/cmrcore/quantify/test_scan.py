@@ -441,6 +441,18 @@ def test_failed_pixels_are_counted_and_left_out() -> None:
     assert raised(result) == {("r_squared_pixels", "native", 0)}
 
 
+def test_a_fit_that_ran_away_moves_no_mean() -> None:
+    """Its curve is good and its T1 that of no tissue; it is counted like a failed one."""
+    echoes = NATIVE.echoes.clone()
+    row, col = torch.nonzero(drawn_heart()[0])[0].tolist()
+    echoes[0][:, row, col] = 100 - 190 * torch.exp(-NATIVE.ti_ms[0] / 9000)
+    result = quantify(replace(NATIVE, echoes=echoes.abs()))
+    slice_row = result.slices[0]
+    assert result.maps["native/t1_ms"][0, row, col] > 5000
+    assert slice_row["n_pixels_failed_native"] == slice_row["n_pixels_ecv_invalid"] == 1
+    assert slice_row["t1_native_ms"] == pytest.approx(1100, abs=0.1)
+
+
 def test_bad_fits_lower_r_squared() -> None:
     """Echoes that do not follow a recovery raise both R2 checks."""
     echoes = NATIVE.echoes.clone()

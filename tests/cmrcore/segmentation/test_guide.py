@@ -132,6 +132,15 @@ def test_no_myocardium_gives_no_guide() -> None:
     assert find_guide(network(), torch.stack([echo(), echo(3.0)]), SPACING_MM, 0) is None
 
 
+def test_a_heart_without_contrast_gives_no_guide() -> None:
+    """A network may see a heart in noise; what does not stand out from its blood is none."""
+    noise = [
+        5 + torch.randn(PIXELS, PIXELS, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)
+    ]
+    pairs = [(image, HEART) for image in noise]
+    assert find_guide(network(*pairs), torch.stack(noise), SPACING_MM, 0) is None
+
+
 def test_few_echoes_are_turned() -> None:
     """Turned inputs cost as much as the echoes themselves."""
     echoes = [echo(2.0 + 0.1 * index) for index in range(8)]
