@@ -185,7 +185,7 @@ def _finite(name: str, value: float, step: int) -> float:
     if not math.isfinite(value):
         message = (
             f"the {name} at step {step} is {value}, expected a finite number; look at the images to learn from "
-            f"and at the weights to start from"
+            "and at the weights to start from"
         )
         raise TrainingError(message)
     return value
