@@ -184,8 +184,8 @@ def _finite(name: str, value: float, step: int) -> float:
     """Stop a training that has gone astray: no score would be better than another, and no weights be kept."""
     if not math.isfinite(value):
         message = (
-            f"the {name} at step {step} is {value}, expected a finite number; look at the images to learn from "
-            "and at the weights to start from"
+            f"the {name} at step {step} is {value}, expected a finite number; look at the images to learn "
+            "from and at the weights to start from"
         )
         raise TrainingError(message)
     return value
