@@ -1,7 +1,6 @@
 """The state of a training on disk: tensors as safetensors, all else as JSON in the same file."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+
+from storage.durable import write_durably
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], progress: Progress) -
     tensors: dict[str, Tensor] = {}
     rest = _take_tensors(state, "", tensors)
     notes = {"recipe": dict(progress.recipe), "curve": progress.curve, "rest": rest}
-    write_whole(path, save(tensors, {"training": json.dumps(notes)}))
+    write_durably(path, save(tensors, {"training": json.dumps(notes)}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], Progress]:
@@ -49,16 +50,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Progress]:
     state = _put_tensors(notes["rest"], load(data))
     curve = tuple((int(step), float(loss), float(score)) for step, loss, score in notes["curve"])
     return state, Progress(notes["recipe"], curve)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name, then move it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  (any state)

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from importlib.resources import files
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 
 from cmrcore.phantom import Difficulty, SimulatedScan, simulate_scan, site_scanner
+from cmrcore.threads import one_thread
 from flows.errors import FlowError
 from flows.simulated_upload import write_upload
 from flows.simulated_visit import Fault, GuideFormat, SimulatedVisit
@@ -175,7 +174,7 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
     slices: list[dict[str, Any]] = []
     plan: list[dict[str, Any]] = []
     for visit in recipe.visits():
-        with _one_thread():
+        with one_thread():
             scan = _simulate(recipe, visit)
         write_upload(root, visit, scan, recipe.seed)
         plan.append(_plan_line(visit, scan))
@@ -187,17 +186,6 @@ def simulate_trial(root: Path, recipe: Recipe, on_visit: Callable[[str], None]) 
     write_truth_tables(root, scans, slices)
     _write_plan(root, plan)
     done.write_text(json.dumps(_as_json(recipe)))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: on small maps its threads mostly wait, and long on a busy machine."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _simulate(recipe: Recipe, visit: SimulatedVisit) -> SimulatedScan:

@@ -45,13 +45,13 @@ def train(
     kind
         ``base`` or ``guided``.
     output
-        Folder of checkpoint, learning curve, weights and card.
+        Folder of checkpoint, learning curve, weights and card, all named by the kind.
     steps
         Steps of the optimizer; the learning rate falls until the last.
     seed
         Of weights, samples and the split of patients.
     start
-        File of weights to start from, for a guided network those of a base network.
+        File of weights to start from, for a guided network those of a base network; not the one written.
     data
         Folder of labelled images to learn from, see `storage.labelled`; without it, the digital trial.
     development

@@ -1,5 +1,6 @@
 """One training from start to end: steps, scores, checkpoints, and what is left when it has ended."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,15 +18,14 @@ from cmrcore.segmentation import UNet, network_from
 from cmrcore.segmentation.own_images import LabelledSlice, draw_slices, mean_dice, samples_of
 from cmrcore.segmentation.train import Recipe, Samples, Trainer, draw_samples
 from cmrcore.segmentation.unet import guided_from
-from flows.checkpoint import Progress, read_checkpoint, write_checkpoint, write_whole
+from flows.checkpoint import Progress, read_checkpoint, write_checkpoint
 from flows.errors import FlowError
 from flows.learning_curve import draw_curve
 from storage.digest import canonical_digest, file_digest
+from storage.durable import write_durably
 from storage.labelled import LabelledFile, list_labelled, read_labelled, split_patients
 
 Kind = Literal["base", "guided"]
-
-CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
 
 HELD_OUT_FRACTION = 0.2
 """Share of the patients of a folder that are held out for the score."""
@@ -46,7 +46,7 @@ class Training:
     kind: Kind
     """Which network."""
     output: Path
-    """Folder of checkpoint, curve, weights and card."""
+    """Folder of checkpoint, curve, weights and card; a base and a guided network may share it."""
     recipe: Recipe
     """What the result depends on, besides data and starting weights."""
     start: Path | None = None
@@ -61,6 +61,21 @@ class Training:
     """Evaluations without a better score after which training stops."""
     workers: int = 0
     """Processes that draw samples ahead; changes no result."""
+
+    @property
+    def weights(self) -> Path:
+        """File of the weights; the card lies beside it."""
+        return self.output / f"{self.kind}.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """File of all that is needed to go on."""
+        return self.output / f"{self.kind}-checkpoint.safetensors"
+
+    @property
+    def curve(self) -> Path:
+        """File of the learning curve."""
+        return self.output / f"{self.kind}-curve.png"
 
     def as_json(self) -> dict[str, Any]:
         """All that the weights depend on."""
@@ -95,13 +110,16 @@ def train_network(
     Raises
     ------
     TrainingError
-        If the folder holds another training, or starting weights of the wrong kind are given.
+        If the folder holds another training, starting weights of the wrong kind or those that the training
+        would write over are given, or a loss or score is no finite number.
     RefusedError
         If labelled images cannot be used.
     """
     training.output.mkdir(parents=True, exist_ok=True)
-    checkpoint = training.output / CHECKPOINT
-    weights = training.output / f"{training.kind}.safetensors"
+    checkpoint, weights = training.checkpoint, training.weights
+    if training.start is not None and training.start.resolve() == weights.resolve():
+        message = "the weights to start from are the file that the training writes; name another folder"
+        raise TrainingError(message)
     recipe = training.as_json()
     source, development = _data(training)
     trainer = Trainer(_network(training), training.recipe, device)
@@ -120,17 +138,17 @@ def train_network(
     for samples in _steps(source, trainer.step, training):
         if progress.n_since_best >= training.patience:
             break
-        losses.append(trainer.learn(samples))
+        losses.append(_finite("loss", trainer.learn(samples), trainer.step))
         if trainer.step % training.evaluate_every and trainer.step != training.recipe.n_steps:
             continue
-        score = mean_dice(trainer.averaged.eval(), development)
+        score = _finite("score", mean_dice(trainer.averaged.eval(), development), trainer.step)
         if score > progress.best_score:
             tensors = {name: one.cpu().contiguous() for name, one in trainer.averaged.state_dict().items()}
-            write_whole(weights, save(tensors))
+            write_durably(weights, save(tensors))
         progress = replace(progress, curve=(*progress.curve, (trainer.step, float(np.mean(losses)), score)))
         losses = []
         write_checkpoint(checkpoint, trainer.state_dict(), progress)
-        draw_curve(training.output / CURVE, training.kind, progress.curve)
+        draw_curve(training.curve, training.kind, progress.curve)
         on_progress(trainer.step, progress)
     write_card(training, weights, progress)
     return weights
@@ -159,7 +177,18 @@ def write_card(training: Training, weights: Path, progress: Progress) -> None:
 The score chose the weights, so it is no estimate of what they do on images of other patients.
 {"" if training.data else "Learned from simulated images alone. "}Not for clinical use.
 """
-    write_whole(weights.with_suffix(".md"), text.encode())
+    write_durably(weights.with_suffix(".md"), text.encode())
+
+
+def _finite(name: str, value: float, step: int) -> float:
+    """Stop a training that has gone astray: no score would be better than another, and no weights be kept."""
+    if not math.isfinite(value):
+        message = (
+            f"the {name} at step {step} is {value}, expected a finite number; look at the images to learn "
+            "from and at the weights to start from"
+        )
+        raise TrainingError(message)
+    return value
 
 
 class _Steps(torch.utils.data.Dataset[Samples]):

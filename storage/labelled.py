@@ -11,7 +11,6 @@ Echoes stand in the order of acquisition. Messages name files by their number, a
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,8 @@ def read_labelled(file: LabelledFile) -> Iterator[LabelledImages]:
     Raises
     ------
     RefusedError
-        If image and mask do not fit each other, or the mask has values that are no labels.
+        If image and mask do not fit each other, the image has pixels that are no finite numbers, or the mask
+        has values that are no labels.
     """
     images, labels, spacing_mm = _load(file)
     values = LABEL_VALUES.model_dump()
@@ -129,7 +129,6 @@ def read_labelled(file: LabelledFile) -> Iterator[LabelledImages]:
             )
 
 
-@lru_cache(maxsize=16)
 def _load(file: LabelledFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], tuple[float, float]]:
     """Image and labels with axes ``col row slice ti``, and the spacing of rows and columns [mm]."""
     import nibabel  # a third of a second, and only for training on one's own images
@@ -147,6 +146,13 @@ def _load(file: LabelledFile) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
         message = (
             f"labelled images, file {file.number}: values {unknown[:5]} in the mask, "
             f"expected 0 and {LABEL_VALUES.model_dump()}"
+        )
+        raise RefusedError(message)
+    n_bad = magnitudes.size - int(np.isfinite(magnitudes).sum())
+    if n_bad:
+        message = (
+            f"labelled images, file {file.number}: {n_bad} of {magnitudes.size} voxels of the image are no "
+            "finite numbers; write 0 where nothing was measured"
         )
         raise RefusedError(message)
     if magnitudes.ndim == 3:

@@ -24,6 +24,7 @@ from cmrcore.segmentation import (
     find_guide,
     reader_guide,
 )
+from cmrcore.threads import one_thread
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import SegmentConfig
 from storage.dicom_series import EchoStack
@@ -48,14 +49,17 @@ class SliceMasks:
 def segment(
     visit: VisitRef, echoes_digest: str, config: SegmentConfig, digest: str, force: bool
 ) -> StageResult:
-    """Find the labels on every echo of every slice that has a guide, or on which one is found."""
+    """Find the labels on every echo of every slice that has a guide, or on which one is found.
+
+    Computed on one thread, so that a rerun on a CPU stores the same bytes, however many threads it is given.
+    """
     ids = (visit.subject_id, visit.visit_id)
     device = compute_device()
 
     def work() -> str:
         segmenter, finder = segmenter_of(visit.path, config, device), finder_of(visit.path, config, device)
         slices: list[SliceMasks | None] = []
-        with write_store(visit.path, *ids, digest, extends=echoes_digest) as store:
+        with one_thread(), write_store(visit.path, *ids, digest, extends=echoes_digest) as store:
             store.attrs["segment_digest"] = digest
             for role in stored_roles(store):
                 stack = read_stack(store, role)

@@ -68,14 +68,14 @@ def samples_of(
     """
     shown = [_look(one, recipe, rng, augmentation) for one in slices]
     masks = torch.cat([masks for _, masks in shown])
-    drawn = torch.stack([one.masks.any(dim=-1).any(dim=-1).any(dim=0) for one in slices]).any(0)
+    drawn = torch.stack([_drawn(one) for one in slices])
     alpha = rng.uniform(size=len(slices)) if recipe.alpha is None else np.full(len(slices), recipe.alpha)
     return Samples(
         images=normalize(torch.cat([images for images, _ in shown])),
         masks=masks,
         guides=masks[:: recipe.n_echoes, 0].repeat_interleave(recipe.n_echoes, dim=0),
         alpha=torch.from_numpy(alpha).float().repeat_interleave(recipe.n_echoes),
-        drawn=tuple(drawn.tolist()),
+        drawn=drawn.repeat_interleave(recipe.n_echoes, dim=0),
     )
 
 
@@ -113,9 +113,13 @@ def mean_dice(network: UNet, slices: Sequence[LabelledSlice]) -> float:
             probability = look_twice(network, images, one.spacing_mm)
         found = probability > 0.5
         shared, both = (found & masks).sum((2, 3)), found.sum((2, 3)) + masks.sum((2, 3))
-        drawn = one.masks.any(dim=-1).any(dim=-1).any(dim=0).to(device)
-        scores += (2 * shared / both.clamp_min(1))[:, drawn].flatten().tolist()
+        scores += (2 * shared / both.clamp_min(1))[:, _drawn(one).to(device)].flatten().tolist()
     return float(np.mean(scores))
+
+
+def _drawn(one: LabelledSlice) -> Bool[Tensor, " label"]:
+    """Which labels somebody drew on a slice, on whatever echo."""
+    return one.masks.any(dim=-1).any(dim=-1).any(dim=0)
 
 
 def _look(

@@ -160,7 +160,11 @@ def _echo_masks(
 
 
 def _half_on_gpu(device: torch.device) -> torch.autocast:
-    """Let a GPU compute with bfloat16; a CPU keeps float32, so that its results are the same every time."""
+    """Let a GPU compute with bfloat16; a CPU keeps float32, whose masks do not hang on the last bits.
+
+    Results of a CPU are the same to the last bit only on the same number of threads, see
+    `cmrcore.threads.one_thread`.
+    """
     return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
 
 

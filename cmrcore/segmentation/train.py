@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
@@ -65,8 +65,8 @@ class Samples:
     """Myocardium on another echo of the slice, 0 or 1."""
     alpha: Float[Tensor, " n"]
     """Weight of the guide."""
-    drawn: tuple[bool, ...] = (True, True, True)
-    """Which labels somebody drew; the others teach nothing."""
+    drawn: Bool[Tensor, "n label"]
+    """Which labels somebody drew on the slice of each image; the others teach nothing."""
 
 
 def draw_samples(recipe: Recipe, step: int) -> Samples:
@@ -94,6 +94,7 @@ def draw_samples(recipe: Recipe, step: int) -> Samples:
         masks=masks.flatten(0, 1),
         guides=guides.repeat_interleave(recipe.n_echoes, dim=0),
         alpha=torch.from_numpy(alpha).float().repeat_interleave(recipe.n_echoes),
+        drawn=torch.ones(masks.flatten(0, 1).shape[:2], dtype=torch.bool),
     )
 
 
@@ -123,10 +124,8 @@ class Trainer:
         # bfloat16 keeps the range of float32, so no loss is scaled; loss and weights stay float32.
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(images, scaled)
-        losses = self._losses(logits.float(), masks, guides, alpha)
-        loss = torch.stack(
-            [of_label for of_label, is_drawn in zip(losses, samples.drawn, strict=True) if is_drawn]
-        ).mean()
+        losses = torch.stack(self._losses(logits.float(), masks, guides, alpha))
+        loss = losses[samples.drawn.T.to(self.device)].mean()
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)

@@ -14,7 +14,7 @@ from cmrcore.segmentation.own_images import LabelledSlice, draw_slices
 from cmrcore.segmentation.train import Recipe, Samples, draw_samples
 from flows import training as module
 from flows.checkpoint import Progress, read_checkpoint, write_checkpoint
-from flows.training import CHECKPOINT, CURVE, Training, TrainingError, train_network
+from flows.training import Training, TrainingError, train_network
 from tests.flows.trials import Cmrtrials
 
 CPU = torch.device("cpu")
@@ -68,10 +68,12 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         patch.setattr(module, "draw_samples", killed)
         with pytest.raises(KeyboardInterrupt):
             train_network(training(tmp_path / "killed"), CPU, quiet)
-    assert read_checkpoint(tmp_path / "killed" / CHECKPOINT)[0]["step"] == 4
+    assert read_checkpoint(training(tmp_path / "killed").checkpoint)[0]["step"] == 4
     resumed = train_network(training(tmp_path / "killed"), CPU, quiet)
     assert resumed.read_bytes() == through.read_bytes()
-    curves = [read_checkpoint(tmp_path / name / CHECKPOINT)[1].curve for name in ("through", "killed")]
+    curves = [
+        read_checkpoint(training(tmp_path / name).checkpoint)[1].curve for name in ("through", "killed")
+    ]
     assert curves[0] == curves[1]
     assert [step for step, _, _ in curves[0]] == [2, 4, 6]
 
@@ -83,7 +85,7 @@ def test_a_training_leaves_weights_a_card_and_its_curve(tmp_path: Path) -> None:
     card = weights.with_suffix(".md").read_text()
     for part in ("sha256:", "digital trial", "mean Dice", "Not for clinical use", "| seed | 3 |"):
         assert part in card
-    assert (tmp_path / CURVE).stat().st_size > 5000
+    assert training(tmp_path).curve.stat().st_size > 5000
 
 
 def test_a_training_stops_when_nothing_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,15 +111,44 @@ def test_another_recipe_needs_another_folder(tmp_path: Path) -> None:
 
 
 def test_a_guided_network_starts_from_a_base_network(tmp_path: Path) -> None:
-    """And a base network not from a guided one."""
-    base = train_network(training(tmp_path / "base"), CPU, quiet)
-    guided = train_network(training(tmp_path / "guided", kind="guided", start=base), CPU, quiet)
+    """In the same folder, each with files of its own; and a base network not from a guided one."""
+    base = train_network(training(tmp_path), CPU, quiet)
+    alone = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    guided = train_network(training(tmp_path, kind="guided", start=base), CPU, quiet)
     assert network_from(load_file(guided)).guided
+    assert {name: (tmp_path / name).read_bytes() for name in alone} == alone
+    assert len(list(tmp_path.iterdir())) == 2 * len(alone) == 8
     with pytest.raises(TrainingError, match="cannot start from the weights of a guided one"):
         train_network(training(tmp_path / "wrong", start=guided), CPU, quiet)
     (tmp_path / "broken").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match="to start from cannot be used"):
         train_network(training(tmp_path / "none", start=tmp_path / "broken"), CPU, quiet)
+
+
+def test_weights_to_start_from_are_not_written_over(tmp_path: Path) -> None:
+    """They may be the only copy, and the same command could not be resumed."""
+    start = train_network(training(tmp_path), CPU, quiet)
+    before = start.read_bytes()
+    training(tmp_path).checkpoint.unlink()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(TrainingError, match="are the file that the training writes"):
+        train_network(training(tmp_path / "link", start=start), CPU, quiet)
+    assert start.read_bytes() == before
+
+
+def test_a_training_that_goes_astray_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: dict[int, Samples]
+) -> None:
+    """No score is better than NaN, and none worse: it would end without weights; the checkpoint stays."""
+    scores = iter([0.5, float("nan")])
+    monkeypatch.setattr(module, "mean_dice", lambda *_: next(scores))
+    with pytest.raises(TrainingError, match="the score at step 4 is nan, expected a finite number"):
+        train_network(training(tmp_path), CPU, quiet)
+    assert read_checkpoint(training(tmp_path).checkpoint)[0]["step"] == 2
+    broken = replace(drawn[0], images=torch.full_like(drawn[0].images, float("nan")))
+    monkeypatch.setattr(module, "draw_samples", lambda *_: broken)
+    with pytest.raises(TrainingError, match="the loss at step 1 is nan"):
+        train_network(training(tmp_path / "loss"), CPU, quiet)
 
 
 def test_one_can_train_on_ones_own_images(tmp_path: Path, slices: list[LabelledSlice]) -> None:

@@ -88,6 +88,26 @@ def test_what_cannot_be_used_is_named_by_its_number(tmp_path: Path) -> None:
         list_labelled(tmp_path)
 
 
+def test_an_image_with_holes_is_refused(tmp_path: Path) -> None:
+    """One NaN would be in every weight after a step."""
+    write_pair(tmp_path / "p1", "a")
+    image = np.ones(SHAPE, dtype=np.float32)
+    image[0, 0, 0], image[1, 0, 0, 0] = np.nan, np.inf
+    holed = nibabel.Nifti1Image(image, np.eye(4))  # type: ignore[no-untyped-call]
+    holed.to_filename(tmp_path / "p1" / "a_image.nii.gz")
+    with pytest.raises(RefusedError, match="file 1: 3 of 210 voxels of the image are no finite numbers"):
+        list(read_labelled(list_labelled(tmp_path)[0]))
+
+
+def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    """Nothing of a folder is kept in memory, so what was mended is seen."""
+    write_pair(tmp_path / "p1", "a")
+    (file,) = list_labelled(tmp_path)
+    assert len(list(read_labelled(file))) == 2
+    write_pair(tmp_path / "p1", "a", values=(0, 1))
+    assert list(read_labelled(file)) == []
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
     """It was drawn on other images."""
     write_pair(tmp_path / "p1", "a")

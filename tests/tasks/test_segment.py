@@ -1,21 +1,24 @@
 """Segmentation of a visit: a reader's guide wins, else one is found; what is known of it is stored."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from jaxtyping import Float
 from prefect.logging import disable_run_logger
 from torch import Tensor
 
-from cmrcore.segmentation import Guide, GuidedSegmenter, UNet, carry_guide
+from cmrcore.segmentation import Guide, carry_guide
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_array, read_notes, read_stack
 from storage.config import SegmentConfig
 from storage.dicom_series import EchoStack
+from storage.series_rules import Role
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
@@ -121,8 +124,8 @@ def test_guides_are_stored_with_what_is_known_of_them(
     assert {"guide_doubtful", "guide_fell_back"} <= {flag["code"] for flag in flags}
 
 
-def test_a_guided_stage_gives_the_same_bytes_again(trial: Trial, job: VisitJob) -> None:
-    """A rerun proves what it computes again; networks that find nothing leave slices without masks."""
+def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job: VisitJob) -> None:
+    """And the stage says where it computed."""
     folder = trial.root / "weights"
     config = SegmentConfig(
         method="guided",
@@ -130,20 +133,43 @@ def test_a_guided_stage_gives_the_same_bytes_again(trial: Trial, job: VisitJob) 
         base=write_weights(folder, guided=False),
         guided=write_weights(folder, guided=True),
     )
-    first = segment.fn(job.visit, job.digests["intake"], config, "guided", False)
-    again = segment.fn(job.visit, job.digests["intake"], config, "guided", True)
-    assert replace(first, seconds=None) == replace(again, seconds=None)
-    assert first.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
-    assert "native/masks" not in open_store(trial.root, "S01", "V1", "guided")
+    result = segment.fn(job.visit, job.digests["intake"], config, "nothing", False)
+    assert result.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    assert "native/masks" not in open_store(trial.root, "S01", "V1", "nothing")
 
 
-def test_a_guided_network_says_the_same_every_time(stack: EchoStack) -> None:
-    """On a CPU, to the last bit: confidences are stored, and a rerun compares bytes."""
-    torch.manual_seed(0)
-    guided = GuidedSegmenter(UNet(guided=True, widths=(4, 4)).eval())
-    one = replace(stack, echoes=stack.echoes[:1, :2])
-    (first,), (again,) = (segment_series(guided, found_on_echo_2, one, None, 0.25) for _ in range(2))
-    assert first is not None
-    assert again is not None
-    assert torch.equal(first.found.confidence, again.found.confidence)
-    assert torch.equal(first.found.masks, again.found.masks)
+def test_a_stage_stores_the_same_bytes_on_another_number_of_threads(
+    trial: Trial, job: VisitJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packaged networks on two echoes; a rerun that computed other bytes would be refused."""
+
+    def two_echoes(group: zarr.Group, role: Role) -> EchoStack:
+        stack = read_stack(group, role)
+        return replace(
+            stack, echoes=stack.echoes[:1, -2:], acquisition_index=stack.acquisition_index[:1, -2:]
+        )
+
+    monkeypatch.setattr("tasks.segment.stored_roles", lambda _: ("post",))
+    monkeypatch.setattr("tasks.segment.read_stack", two_echoes)
+    monkeypatch.setattr("tasks.segment.compute_device", lambda: torch.device("cpu"))
+    results = []
+    for n_threads in (1, 2):
+        with threads(n_threads):
+            results.append(
+                segment.fn(job.visit, job.digests["intake"], trial.config.segment, "threads", n_threads > 1)
+            )
+            assert torch.get_num_threads() == n_threads
+    assert replace(results[0], seconds=None) == replace(results[1], seconds=None)
+    masks = np.asarray(read_array(open_store(trial.root, "S01", "V1", "threads"), "post/masks"))
+    assert masks.any(axis=(3, 4)).all()
+
+
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Give torch a number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """Tests of training on hearts drawn on the fly."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,26 @@ def test_a_network_learns_what_it_sees(samples: Samples, guided: bool) -> None:
     trainer = Trainer(guided_from(network) if guided else network, RECIPE, CPU)
     losses = [trainer.learn(samples) for _ in range(10)]
     assert losses[-1] < losses[0] - 0.02
+
+
+def test_only_what_was_drawn_teaches(samples: Samples) -> None:
+    """Whatever stands in the mask of a label that nobody drew on a slice, and whoever its neighbors are."""
+    drawn = samples.drawn.clone()
+    drawn[2:, 2] = False
+    partly = replace(samples, drawn=drawn)
+    otherwise = replace(partly, masks=samples.masks.clone())
+    otherwise.masks[2:, 2] = 1 - samples.masks[2:, 2]
+
+    def learned(seen: Samples) -> tuple[float, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        trainer = Trainer(UNet(guided=False, widths=SMALL), RECIPE, CPU)
+        return trainer.learn(seen), list(trainer.network.parameters())
+
+    loss, weights = learned(partly)
+    other_loss, other_weights = learned(otherwise)
+    assert loss == other_loss
+    assert all(torch.equal(one, other) for one, other in zip(weights, other_weights, strict=True))
+    assert learned(replace(otherwise, drawn=samples.drawn))[0] != learned(samples)[0] != loss
 
 
 def test_a_resumed_training_ends_with_the_same_weights(samples: Samples) -> None:
