@@ -30,6 +30,12 @@ def test_a_trial_is_opened_by_its_folder(trial: Trial) -> None:
     assert trial.config.trial_id == "demo"
 
 
+def test_a_relative_folder_is_the_same_trial(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that read files for us have another working directory."""
+    monkeypatch.chdir(trial.root.parent)
+    assert open_trial(trial.root.name) == trial
+
+
 def test_a_folder_without_configuration_is_no_trial(tmp_path: Path) -> None:
     """The message says how to make it one."""
     with pytest.raises(NotStoredError, match=r"trial\.toml is missing: copy"):
