@@ -22,7 +22,7 @@ class RoleMaps:
     status: Int8[Tensor, "*space"]
     """`FitStatus` of each pixel."""
     myocardium: Bool[Tensor, "*space"]
-    """Myocardium on the first-acquired echo."""
+    """Myocardium on the reference echo."""
     segments: UInt8[Tensor, "*space"]
     """AHA segment of each myocardial pixel, 0 elsewhere."""
 

@@ -4,12 +4,14 @@ import datetime
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.quantify.aha import AHA_NAMES, present_segments
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.qc import (
+    MASKS_APART_PX,
     Flag,
     Place,
     check_hematocrit,
@@ -36,6 +38,7 @@ from cmrcore.quantify.regional import (
     select_slice,
 )
 from cmrcore.quantify.role import BloodT1, RoleMeasurement, echo_rows, measure_role
+from cmrcore.registration.align import UNALIGNED, SliceAlignment
 from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
 
 _SPACING_TOLERANCE_MM = 1e-3
@@ -87,7 +90,8 @@ def quantify_scan(
     fraction = None if hematocrit is None else hematocrit.fraction
     onto = _onto_native(roles["native"], roles["post"], matched, settings)
     misaligned = _check_post(roles, onto, settings)
-    fitting = [index for index in matched if index not in {flag.slice_index for flag in misaligned}]
+    apart = {flag.slice_index for flag in misaligned if flag.code == "post_misaligned"}
+    fitting = [index for index in matched if index not in apart]
     ecv = _ecv_maps(
         roles["native"], roles["post"], {index: onto[index] for index in fitting}, fraction, settings
     )
@@ -120,6 +124,7 @@ def quantify_scan(
             **_slice_blood_columns(roles, index),
             **_slice_alignment_columns(roles, index),
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
+            "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
             "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
         }
@@ -127,13 +132,7 @@ def quantify_scan(
     ]
     return ScanResult(
         maps=_stored_maps(roles, ecv),
-        displacements={
-            f"{role}/displacement_px": torch.stack(
-                [slice_.displacement_px for slice_ in one.alignment]
-            ).half()
-            for role, one in roles.items()
-            if one is not None
-        },
+        displacements=_stored_displacements(roles, onto),
         scan=scan_row,
         slices=slice_rows,
         segments=[row for index in range(n_slices) for row in _segment_rows(roles, ecv, index)],
@@ -195,7 +194,7 @@ def _onto_native(
         index: align_post(
             native.reference_masks[:, index],
             post.reference_masks[:, index],
-            (native.alignment[index].echoes[-1], post.alignment[index].echoes[-1]),
+            (_recovered(native.alignment[index]), _recovered(post.alignment[index])),
             native.series.pixel_spacing_mm,
             settings.align,
         )
@@ -203,21 +202,38 @@ def _onto_native(
     }
 
 
+def _recovered(alignment: SliceAlignment) -> Float[Tensor, "row col"]:
+    """Echo of the longest inversion time among those that lie where the reference does."""
+    return alignment.echoes[alignment.recovered]
+
+
 def _check_post(
     roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment], settings: QuantifySettings
 ) -> list[Flag]:
-    """Flag slices whose post-contrast myocardium does not come to lie on the native one."""
+    """Flag slices whose post-contrast myocardium does not come to lie on the native one, or may not."""
     flags = []
     for index, one in onto.items():
-        both = all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values())
-        if both and one.dice is not None and one.dice < settings.align.post_dice_min:
+        if not all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values()):
+            continue
+        place = Place(slice_index=index, level=_level(roles, index))
+        if one.dice is not None and one.dice < settings.align.post_dice_min:
             threshold = settings.align.post_dice_min
             message = (
                 f"native and aligned post-contrast myocardium have a Dice coefficient of {one.dice:.2f}, "
                 f"expected at least {threshold:g}: no ECV here"
             )
-            place = Place(slice_index=index, level=_level(roles, index))
             flags.append(raise_flag("post_misaligned", message, place, value=one.dice, threshold=threshold))
+        elif one.refused_px > MASKS_APART_PX:
+            message = (
+                f"post-contrast masks lie {one.refused_px:.1f} pixels off the native ones, which the images "
+                f"contradict, expected at most {MASKS_APART_PX:g}: look at both masks"
+            )
+            flags.append(
+                raise_flag("post_unaligned", message, place, value=one.refused_px, threshold=MASKS_APART_PX)
+            )
+        elif one.state in UNALIGNED:
+            message = f"post-contrast masks could not be aligned to the native ones: {one.state}"
+            flags.append(raise_flag("post_unaligned", message.replace("_", " "), place))
     return flags
 
 
@@ -252,7 +268,6 @@ def _ecv_maps(
                 post.series.ti_ms[index],
                 post.alignment[index],
                 onto[index],
-                native.maps.myocardium[index] | onto[index].myocardium,
                 settings.t1_model,
             )
         t1_ms = native.maps.t1_ms[index], t1_post_ms
@@ -395,6 +410,24 @@ def _level(roles: dict[Role, RoleMeasurement | None], index: int) -> str:
         for one in roles.values()
         if one is not None and index < len(one.series.levels)
     )
+
+
+def _stored_displacements(
+    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment]
+) -> dict[str, Tensor]:
+    """Collect the displacements to keep, in half precision."""
+    kept = {
+        f"{role}/displacement_px": torch.stack([slice_.displacement_px for slice_ in one.alignment]).half()
+        for role, one in roles.items()
+        if one is not None
+    }
+    if onto and roles["native"] is not None:
+        n_slices, n_rows, n_cols = roles["native"].maps.t1_ms.shape
+        onto_native = torch.full((n_slices, 2, n_rows, n_cols), torch.nan, dtype=torch.float16)
+        for index, one in onto.items():
+            onto_native[index] = one.displacement_px.half()
+        kept["post/onto_native_px"] = onto_native
+    return kept
 
 
 def _stored_maps(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None) -> dict[str, Tensor]:
