@@ -130,7 +130,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "r_squared_native_unaligned_low_fraction",
             NUMBER,
             "1",
-            "fraction of myocardial pixels with native R2 under 0.95 before alignment",
+            "fraction of myocardial pixels with low native R2 before alignment",
         ),
         Column("r_squared_post_unaligned_low_fraction", NUMBER, "1", "the same post-contrast"),
         Column(

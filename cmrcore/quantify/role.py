@@ -170,6 +170,7 @@ def _align(
             pixel_spacing_mm=series.pixel_spacing_mm,
             model=settings.t1_model,
             settings=settings.align,
+            r_squared_low=settings.qc.r_squared_pixel_min,
         )
         for index in range(len(series.echoes))
     )

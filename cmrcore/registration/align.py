@@ -120,6 +120,7 @@ def align_slice(
     pixel_spacing_mm: tuple[float, float],
     model: str,
     settings: AlignSettings,
+    r_squared_low: float,
 ) -> SliceAlignment:
     """Align every echo of a slice to one of them.
 
@@ -142,12 +143,15 @@ def align_slice(
         Signal model of `fit_t1`, by which alignments are weighed.
     settings
         What may be done.
+    r_squared_low
+        R2 under which the candidates count a pixel as badly fitted; the choice does not depend on it.
     """
     by_echo = masks.transpose(0, 1)
     myocardium, heart = masks[0, reference] > 0.5, (masks[:, reference] > 0.5).any(0)
     nothing = torch.zeros(len(echoes), 2, *echoes.shape[1:], dtype=echoes.dtype, device=echoes.device)
     if settings.method == "none":
-        return _unaligned(echoes, ti_ms, nothing, myocardium, reference, model)
+        as_it_is = weigh("none", echoes, ti_ms, myocardium, torch.ones(len(echoes)), model, r_squared_low)
+        return _unaligned(echoes, nothing, as_it_is, reference)
     limits = AffineLimits(settings.shift_max_mm, settings.turn_max_deg, settings.scale_max_fraction)
     fit = register_masks(by_echo, by_echo[reference], pixel_spacing_mm, limits)
     told_px = _settled(
@@ -176,7 +180,8 @@ def align_slice(
     for method, field in fields:
         image = resample(echoes, field)
         images.append(image)
-        candidates.append(weigh(method, image, ti_ms, myocardium, _least_jacobian(field, heart), model))
+        least = _least_jacobian(field, heart)
+        candidates.append(weigh(method, image, ti_ms, myocardium, least, model, r_squared_low))
     chosen = choose(candidates, settings.r_squared_fall_max)
     method, field = fields[chosen]
     states = _states(fit, field, told_px, contradicted, reference, method)
@@ -200,11 +205,9 @@ def align_slice(
 
 def _unaligned(
     echoes: Float[Tensor, "ti row col"],
-    ti_ms: Float[Tensor, " ti"],
     nothing: Float[Tensor, "ti 2 row col"],
-    myocardium: Bool[Tensor, "row col"],
+    candidate: Candidate,
     reference: int,
-    model: str,
 ) -> SliceAlignment:
     """Echoes as they are, for a trial that aligns none."""
     n_echoes = len(echoes)
@@ -222,7 +225,7 @@ def _unaligned(
         turn_from=no_turn * n_echoes,
         scale=(None,) * n_echoes,
         jacobian_min=(1.0,) * n_echoes,
-        candidates=(weigh("none", echoes, ti_ms, myocardium, torch.ones(n_echoes), model),),
+        candidates=(candidate,),
     )
 
 

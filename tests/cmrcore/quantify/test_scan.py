@@ -502,6 +502,13 @@ def test_failed_pixels_are_counted_and_left_out() -> None:
     assert raised(result) == {("r_squared_pixels", "native", 0)}
 
 
+def test_the_trial_says_what_a_low_r_squared_is() -> None:
+    """Before and after alignment alike; no pixel reaches more than 1."""
+    settings = replace(SETTINGS, qc=replace(SETTINGS.qc, r_squared_pixel_min=1.1))
+    row = quantify_scan(NATIVE, None, HEMATOCRIT, SCAN_TIME, None, settings).slices[0]
+    assert row["r_squared_native_low_fraction"] == row["r_squared_native_unaligned_low_fraction"] == 1
+
+
 def test_bad_fits_lower_r_squared() -> None:
     """Echoes that do not follow a recovery raise both R2 checks."""
     echoes = NATIVE.echoes.clone()

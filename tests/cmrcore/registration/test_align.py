@@ -51,7 +51,7 @@ def align(
     settings: AlignSettings = SETTINGS,
 ) -> SliceAlignment:
     """Onto the first echo."""
-    return align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", settings)
+    return align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", settings, 0.95)
 
 
 SHIFTS = [(0.0, 0.0), (3.0, 1.0), (0.0, 0.0), (-2.5, 0.0), (4.0, -4.0), (0.1, 0.0), (0.0, 2.0), (1.0, 1.0)]
@@ -134,7 +134,7 @@ def test_shmolli_is_aligned() -> None:
     """Six echoes that predict the seventh are no ShMOLLI any more."""
     ti_ms = torch.tensor([100.0, 180.0, 260.0, 1100.0, 2100.0, 3100.0, 4100.0])
     echoes, masks = moved(SHIFTS[:7], ti_ms)
-    aligned = align_slice(echoes, ti_ms, masks, 0, SPACING_MM, "shmolli", SETTINGS)
+    aligned = align_slice(echoes, ti_ms, masks, 0, SPACING_MM, "shmolli", SETTINGS, 0.95)
     assert aligned.method == "affine"
     assert [aligned.states[index] for index in (1, 3, 4, 6)] == ["aligned"] * 4
 
@@ -144,7 +144,7 @@ def test_too_few_echoes_confirm_nothing(method: Literal["affine", "refined"]) ->
     """Three of four echoes predict no fourth: what the masks say is told, not done."""
     echoes, masks = moved(SHIFTS[:4], TI_MS[::2])
     settings = replace(SETTINGS, method=method)
-    aligned = align_slice(echoes, TI_MS[::2], masks, 0, SPACING_MM, "molli", settings)
+    aligned = align_slice(echoes, TI_MS[::2], masks, 0, SPACING_MM, "molli", settings, 0.95)
     assert torch.equal(aligned.echoes, echoes)
     assert aligned.states == ("reference", "unconfirmed", "still", "unconfirmed")
     assert aligned.refused_px[1] == pytest.approx(10**0.5, abs=0.1)

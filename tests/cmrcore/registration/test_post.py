@@ -19,7 +19,7 @@ def test_a_heart_that_lies_elsewhere_is_brought_back() -> None:
     """Its T1 comes to lie on the native myocardium, from echoes resampled once."""
     echoes, masks = moved([(3.0, -2.0)] * 8)
     post_masks = masks[:, 0] > 0.5
-    aligned = align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", SETTINGS)
+    aligned = align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", SETTINGS, 0.95)
     onto = align_post(drawn_heart(), post_masks, (still_echoes()[-1], echoes[-1]), SPACING_MM, SETTINGS)
     assert onto.state == "aligned"
     assert onto.refused_px == 0
@@ -35,7 +35,7 @@ def test_a_heart_that_lies_elsewhere_is_brought_back() -> None:
 def test_both_displacements_are_chained_in_their_order() -> None:
     """Of echoes that grew and shrank, and a heart that lies elsewhere; the other order gives 0.81."""
     echoes, masks = moved([(0.0, 0.0)] * 8)
-    still = align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", SETTINGS)
+    still = align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", SETTINGS, 0.95)
     at = pixel_positions((PIXELS, PIXELS)) - PIXELS / 2
     growth = torch.tensor([0.0, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1])
     echo_px = growth[:, None, None, None] * at
