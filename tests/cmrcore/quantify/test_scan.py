@@ -421,6 +421,24 @@ def test_a_post_contrast_slice_that_moved_keeps_the_whole_map() -> None:
     assert not bool(still.displacements["post/onto_native_px"].any())
 
 
+def test_an_echo_that_may_lie_elsewhere_is_not_asked_about_post_contrast() -> None:
+    """The last echo did not move with the others, and has no masks that would say so."""
+    echoes, masks = POST.echoes.roll(3, -1), _masks(POST).roll(3, -1)
+    echoes[:, -1], masks[:, :, -1] = POST.echoes[:, -1], False
+    result = quantify(post=replace(POST, echoes=echoes, masks=masks, guide=stack().roll(3, -1)))
+    assert {row["post_alignment"] for row in result.slices} == {"aligned"}
+
+
+def test_post_contrast_masks_beyond_what_is_plausible_are_flagged() -> None:
+    """They overlap enough for an ECV, which is then read where both agree."""
+    post = replace(POST, masks=_masks(POST).roll(2, -1), guide=stack().roll(2, -1))
+    settings = replace(SETTINGS, align=replace(SETTINGS.align, shift_max_mm=1.0))
+    result = quantify_scan(NATIVE, post, HEMATOCRIT, SCAN_TIME, None, settings)
+    assert result.slices[0]["post_alignment"] == "implausible"
+    assert {("post_unaligned", None, index) for index in range(3)} <= raised(result)
+    assert result.slices[0]["ecv_fraction"] is not None
+
+
 def test_post_contrast_slice_that_lies_elsewhere_has_no_ecv() -> None:
     """Masks that do not overlap, and images that say that nothing moved."""
     post = replace(POST, masks=_masks(POST).roll(8, -1), guide=stack().roll(8, -1))
