@@ -130,11 +130,18 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "r_squared_native_unaligned_low_fraction",
             NUMBER,
             "1",
-            "fraction of myocardial pixels with native R2 under 0.95 before alignment",
+            "fraction of myocardial pixels with low native R2 before alignment",
         ),
         Column("r_squared_post_unaligned_low_fraction", NUMBER, "1", "the same post-contrast"),
         Column(
             "post_aligned_mm", NUMBER, "mm", "mean way of the post-contrast myocardium onto the native one"
+        ),
+        Column(
+            "post_alignment",
+            TEXT,
+            "",
+            "whether the post-contrast slice was brought onto the native one: aligned, still, contradicted, "
+            "not_aligned; or why not: empty, at_border, reference_unusable, implausible",
         ),
         Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
@@ -174,8 +181,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "alignment",
             TEXT,
             "",
-            "reference, aligned, still, contradicted or not_aligned; or why not: empty, at_border, "
-            "reference_unusable, implausible",
+            "reference, aligned, still (by its masks), contradicted (by the images) or not_aligned (slice "
+            "left as it is); or why not: empty, at_border, reference_unusable, implausible, unconfirmed",
             required=True,
         ),
         Column("aligned_mm", NUMBER, "mm", "mean way of the myocardium that the alignment took back"),

@@ -69,7 +69,8 @@ def quantify(
                 units = MAP_UNITS.get(name.rpartition("/")[2], "1")
                 write_array(store, name, values.numpy(), units, "slice row col")
             for name, values in result.displacements.items():
-                write_array(store, name, values.numpy(), "pixel", "slice ti axis row col")
+                axes = "slice ti axis row col" if values.ndim == 5 else "slice axis row col"
+                write_array(store, name, values.numpy(), "pixel", axes)
             store.attrs["result_digest"] = digest
             store.attrs["rows"] = table_rows(result, native)
         return f"verdict={result.verdict} flags={len(result.flags)} slices={len(result.slices)}"

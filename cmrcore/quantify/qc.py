@@ -42,6 +42,11 @@ CHECKS = {
     ),
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "review"),
+    "masks_disagree": Check(
+        "most masks of a slice lie elsewhere than the reference's, and the images do not confirm it",
+        "pixel",
+        "review",
+    ),
     "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
     "post_missing": Check("no post-contrast series, so no ECV", None, "review"),
     "native_post_mismatch": Check(
@@ -49,6 +54,9 @@ CHECKS = {
     ),
     "post_misaligned": Check(
         "post-contrast myocardium does not come to lie on the native one", "fraction", "review"
+    ),
+    "post_unaligned": Check(
+        "post-contrast masks lie elsewhere than the native ones, and nothing was moved", "pixel", "review"
     ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
     "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
@@ -65,6 +73,9 @@ CHECKS = {
     "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
 }
 """Every code that a flag can have."""
+
+MASKS_APART_PX = 1.0
+"""How far masks may lie apart where the images do not confirm it [pixel]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,9 @@ class ScanResult:
     none); ``ecv_fraction`` (float32) where there is one."""
     displacements: dict[str, Tensor]
     """Of each scanned role ``<role>/displacement_px``, ``[slice, ti, axis, row, col]`` (float16): where in
-    the acquired echo a pixel of the aligned one lies, minus the pixel; exact to 0.008 pixels under 16."""
+    the acquired echo a pixel of the aligned one lies, minus the pixel; exact to 0.008 pixels under 16. With
+    both roles ``post/onto_native_px``, ``[slice, axis, row, col]`` (float16): where in the post-contrast
+    reference echo a native pixel lies, minus the pixel; NaN in slices that do not lie on the same pixels."""
     scan: Row
     """Row of the table ``scans``."""
     slices: list[Row]

@@ -22,7 +22,7 @@ class RoleMaps:
     r_squared: Float[Tensor, "*space"]
     """R2 of the magnitudes, NaN where the fit failed."""
     myocardium: Bool[Tensor, "*space"]
-    """Myocardium on the first-acquired echo."""
+    """Myocardium on the reference echo."""
     segments: UInt8[Tensor, "*space"]
     """AHA segment of each myocardial pixel, 0 elsewhere."""
 

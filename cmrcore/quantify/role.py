@@ -1,6 +1,7 @@
 """Everything that one role of a scan, native or post-contrast, says by itself."""
 
 from dataclasses import dataclass, fields
+from statistics import median
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -9,7 +10,7 @@ from torch import Tensor
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
 from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.overlap import dice, displacement_mm
-from cmrcore.quantify.qc import Flag, Place, QcLimits, check_range, raise_flag
+from cmrcore.quantify.qc import MASKS_APART_PX, Flag, Place, QcLimits, check_range, raise_flag
 from cmrcore.quantify.records import QuantifySettings, Role, Row, Series
 from cmrcore.quantify.regional import RoleMaps, low_fraction, mean, plausible_t1
 from cmrcore.registration.align import UNALIGNED, SliceAlignment, align_slice
@@ -46,7 +47,7 @@ class RoleMeasurement:
     flags: tuple[Flag, ...]
     """What is doubtful, slice by slice."""
     reference_masks: Bool[Tensor, "label slice row col"]
-    """Myocardium, blood pool and RV on the first-acquired echo of each slice, on which the maps lie."""
+    """Myocardium, blood pool and RV on the reference echo of each slice, on which the maps lie."""
     alignment: tuple[SliceAlignment, ...]
     """How the echoes of each slice were aligned before the fit."""
 
@@ -69,7 +70,11 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     )
     blood = tuple(
         _slice_blood(
-            series, one, masks[1, index] if one.method == "none" else first[1, index], index, settings
+            series,
+            one,
+            masks[1, index] if settings.align.method == "none" else first[1, index],
+            index,
+            settings,
         )
         for index, one in enumerate(alignment)
     )
@@ -164,6 +169,7 @@ def _align(
             pixel_spacing_mm=series.pixel_spacing_mm,
             model=settings.t1_model,
             settings=settings.align,
+            r_squared_low=settings.qc.r_squared_pixel_min,
         )
         for index in range(len(series.echoes))
     )
@@ -175,7 +181,11 @@ def _check_alignment(
     myocardium: Bool[Tensor, "slice row col"],
     alignment: tuple[SliceAlignment, ...],
 ) -> list[Flag]:
-    """Flag slices in which echoes may have moved and were left where they are."""
+    """Flag slices in which echoes may have moved and were left where they are.
+
+    Where the images refuse what most masks tell, the one mask in which everything is read may be the wrong
+    one: that of the reference.
+    """
     flags = []
     for index, one in enumerate(alignment):
         place = Place(role, index, series.levels[index])
@@ -187,6 +197,17 @@ def _check_alignment(
             message = f"{sum(left.values())} of {len(one.states)} echoes could not be aligned: {what}"
             flags.append(
                 raise_flag("echoes_unaligned", message, place, value=float(sum(left.values())), threshold=0.0)
+            )
+        reference = int(series.reference()[index])
+        refused_px = median(way for echo, way in enumerate(one.refused_px) if echo != reference)
+        if refused_px > MASKS_APART_PX:
+            message = (
+                f"masks of most echoes lie {refused_px:.1f} pixels (median) off that of reference echo "
+                f"{reference}, which the images do not confirm, expected at most {MASKS_APART_PX:g}: "
+                "look at the mask of the reference echo"
+            )
+            flags.append(
+                raise_flag("masks_disagree", message, place, value=refused_px, threshold=MASKS_APART_PX)
             )
     return flags
 
@@ -226,7 +247,7 @@ def _note_flags(series: Series, index: int, place: Place) -> list[Flag]:
     on_echo = f"guide of the {note.origin} on echo {int(series.reference()[index])}"
     flags = []
     if note.rejected:
-        message = f"{on_echo}, after {'; '.join(note.rejected)}"
+        message = f"{on_echo}, after {len(note.rejected)} with higher scores that failed: {note.rejected[0]}"
         flags.append(raise_flag("guide_fell_back", message, place))
     if note.findings:
         message = f"{on_echo} (score {note.score:.2f}): {'; '.join(note.findings)}"
@@ -270,7 +291,7 @@ def _slice_blood(
     index: int,
     settings: QuantifySettings,
 ) -> BloodT1 | None:
-    """Blood T1 of one slice from the eroded pool: that of each echo, or the one of all aligned echoes."""
+    """Blood T1 of one slice from the eroded pool: the reference's, or each echo's if a trial aligns none."""
     pools = pool if pool.ndim == 3 else pool[None]
     eroded = torch.stack(
         [erode_mask(mask, settings.blood_erosion_mm, series.pixel_spacing_mm) for mask in pools]

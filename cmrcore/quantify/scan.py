@@ -1,14 +1,13 @@
 """A scan's maps, table rows and flags from its echoes and masks."""
 
 import datetime
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.quantify.aha import AHA_NAMES, present_segments
-from cmrcore.quantify.ecv import ecv_map, partition_coefficient
+from cmrcore.quantify.both_roles import bring_onto_native, check_post, ecv_maps, level_of, match_slices
 from cmrcore.quantify.qc import (
     Flag,
     Place,
@@ -36,10 +35,8 @@ from cmrcore.quantify.regional import (
     select_slice,
 )
 from cmrcore.quantify.role import BloodT1, RoleMeasurement, echo_rows, measure_role
-from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
+from cmrcore.registration.post import PostAlignment
 
-_SPACING_TOLERANCE_MM = 1e-3
-_COSINE_TOLERANCE = 1e-3
 _STORED_MAPS = ("t1_ms", "t1_star_ms", "t1_sd_ms", "r_squared")
 
 
@@ -83,12 +80,13 @@ def quantify_scan(
         "post": None if post is None else measure_role("post", post, settings),
     }
     n_slices = max(len(one.series.levels) for one in roles.values() if one is not None)
-    matched, mismatches = _match_slices(native, post, settings.qc.position_tolerance_mm)
+    matched, mismatches = match_slices(native, post, settings.qc.position_tolerance_mm)
     fraction = None if hematocrit is None else hematocrit.fraction
-    onto = _onto_native(roles["native"], roles["post"], matched, settings)
-    misaligned = _check_post(roles, onto, settings)
-    fitting = [index for index in matched if index not in {flag.slice_index for flag in misaligned}]
-    ecv = _ecv_maps(
+    onto = bring_onto_native(roles["native"], roles["post"], matched, settings)
+    misaligned = check_post(roles, onto, settings)
+    apart = {flag.slice_index for flag in misaligned if flag.code == "post_misaligned"}
+    fitting = [index for index in matched if index not in apart]
+    ecv = ecv_maps(
         roles["native"], roles["post"], {index: onto[index] for index in fitting}, fraction, settings
     )
 
@@ -100,7 +98,7 @@ def quantify_scan(
         if ecv is not None and ecv.ecv_fraction is not None:
             slice_ecv = mean(ecv.ecv_fraction[index], ecv.myocardium[index])
         limits = (settings.qc.ecv_min_fraction, settings.qc.ecv_max_fraction)
-        place = Place(slice_index=index, level=_level(roles, index))
+        place = Place(slice_index=index, level=level_of(roles, index))
         flags += check_range("ecv_implausible", "mean ECV", slice_ecv, limits, place)
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
@@ -115,11 +113,12 @@ def quantify_scan(
     slice_rows: list[Row] = [
         {
             "slice_index": index,
-            "level": _level(roles, index),
+            "level": level_of(roles, index),
             **_measured_columns(roles, ecv, settings, index),
             **_slice_blood_columns(roles, index),
             **_slice_alignment_columns(roles, index),
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
+            "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
             "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
         }
@@ -127,141 +126,13 @@ def quantify_scan(
     ]
     return ScanResult(
         maps=_stored_maps(roles, ecv),
-        displacements={
-            f"{role}/displacement_px": torch.stack(
-                [slice_.displacement_px for slice_ in one.alignment]
-            ).half()
-            for role, one in roles.items()
-            if one is not None
-        },
+        displacements=_stored_displacements(roles, onto),
         scan=scan_row,
         slices=slice_rows,
         segments=[row for index in range(n_slices) for row in _segment_rows(roles, ecv, index)],
         echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one)],
         flags=flags,
         verdict=verdict(flags),
-    )
-
-
-def _match_slices(
-    native: Series | None, post: Series | None, tolerance_mm: float
-) -> tuple[list[int], list[Flag]]:
-    """Slices that lie on the same pixels before and after contrast, and flags for the others."""
-    if native is None or post is None:
-        return [], []
-    matched, flags = [], []
-    same_pixels = (
-        native.echoes.shape[2:] == post.echoes.shape[2:]
-        and _all_close(native.pixel_spacing_mm, post.pixel_spacing_mm, _SPACING_TOLERANCE_MM)
-        and _all_close(native.orientation, post.orientation, _COSINE_TOLERANCE)
-    )
-    n_native, n_post = len(native.levels), len(post.levels)
-    for index in range(max(n_native, n_post)):
-        level = (native if index < n_native else post).levels[index]
-        place = Place(slice_index=index, level=level)
-        if index >= min(n_native, n_post):
-            message = f"native has {n_native} slices, post-contrast {n_post}: no ECV here"
-            flags.append(raise_flag("native_post_mismatch", message, place))
-            continue
-        if not same_pixels:
-            message = "native and post-contrast differ in matrix, pixel spacing or orientation: no ECV here"
-            flags.append(raise_flag("native_post_mismatch", message, place))
-            continue
-        apart_mm = torch.dist(native.positions_mm[index], post.positions_mm[index]).item()
-        if apart_mm > tolerance_mm:
-            message = f"post-contrast slice lies {apart_mm:.1f} mm off, expected at most {tolerance_mm:g}"
-            flags.append(
-                raise_flag("native_post_mismatch", message, place, value=apart_mm, threshold=tolerance_mm)
-            )
-            continue
-        matched.append(index)
-    return matched, flags
-
-
-def _all_close(before: Sequence[float], after: Sequence[float], tolerance: float) -> bool:
-    return all(abs(one - other) <= tolerance for one, other in zip(before, after, strict=True))
-
-
-def _onto_native(
-    native: RoleMeasurement | None,
-    post: RoleMeasurement | None,
-    matched: list[int],
-    settings: QuantifySettings,
-) -> dict[int, PostAlignment]:
-    """Where each matched post-contrast slice lies on the native one."""
-    if native is None or post is None:
-        return {}
-    return {
-        index: align_post(
-            native.reference_masks[:, index],
-            post.reference_masks[:, index],
-            (native.alignment[index].echoes[-1], post.alignment[index].echoes[-1]),
-            native.series.pixel_spacing_mm,
-            settings.align,
-        )
-        for index in matched
-    }
-
-
-def _check_post(
-    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment], settings: QuantifySettings
-) -> list[Flag]:
-    """Flag slices whose post-contrast myocardium does not come to lie on the native one."""
-    flags = []
-    for index, one in onto.items():
-        both = all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values())
-        if both and one.dice is not None and one.dice < settings.align.post_dice_min:
-            threshold = settings.align.post_dice_min
-            message = (
-                f"native and aligned post-contrast myocardium have a Dice coefficient of {one.dice:.2f}, "
-                f"expected at least {threshold:g}: no ECV here"
-            )
-            place = Place(slice_index=index, level=_level(roles, index))
-            flags.append(raise_flag("post_misaligned", message, place, value=one.dice, threshold=threshold))
-    return flags
-
-
-def _ecv_maps(
-    native: RoleMeasurement | None,
-    post: RoleMeasurement | None,
-    onto: dict[int, PostAlignment],
-    hematocrit_fraction: float | None,
-    settings: QuantifySettings,
-) -> EcvMaps | None:
-    """Partition coefficient and ECV of the matched slices that have blood in both roles; None without any.
-
-    A post-contrast slice that lies elsewhere is fitted again on the native pixels, from its original echoes.
-    """
-    if native is None or post is None:
-        return None
-    blood = {
-        index: (before, after)
-        for index in onto
-        if (before := native.blood[index]) is not None and (after := post.blood[index]) is not None
-    }
-    if not blood:
-        return None
-    coefficient = torch.full_like(native.maps.t1_ms, torch.nan)
-    ecv = None if hematocrit_fraction is None else torch.full_like(coefficient, torch.nan)
-    shared = torch.zeros_like(native.maps.myocardium)
-    for index, (before, after) in blood.items():
-        t1_post_ms = post.maps.t1_ms[index]
-        if onto[index].moves:
-            t1_post_ms = post_t1_ms(
-                post.series.echoes[index],
-                post.series.ti_ms[index],
-                post.alignment[index],
-                onto[index],
-                native.maps.myocardium[index] | onto[index].myocardium,
-                settings.t1_model,
-            )
-        t1_ms = native.maps.t1_ms[index], t1_post_ms
-        coefficient[index] = partition_coefficient(*t1_ms, before.t1_ms, after.t1_ms)
-        if ecv is not None and hematocrit_fraction is not None:
-            ecv[index] = ecv_map(*t1_ms, before.t1_ms, after.t1_ms, hematocrit_fraction)
-        shared[index] = native.maps.myocardium[index] & onto[index].myocardium
-    return EcvMaps(
-        partition_coefficient=coefficient, ecv_fraction=ecv, myocardium=shared, segments=native.maps.segments
     )
 
 
@@ -379,7 +250,7 @@ def _segment_rows(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None
     return [
         {
             "slice_index": index,
-            "level": _level(roles, index),
+            "level": level_of(roles, index),
             "aha_segment": number,
             "aha_name": AHA_NAMES[number],
             **segment_columns(native, post, shared, number),
@@ -388,13 +259,22 @@ def _segment_rows(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None
     ]
 
 
-def _level(roles: dict[Role, RoleMeasurement | None], index: int) -> str:
-    """Level of a slice, from the native series where it reaches."""
-    return next(
-        one.series.levels[index]
-        for one in roles.values()
-        if one is not None and index < len(one.series.levels)
-    )
+def _stored_displacements(
+    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment]
+) -> dict[str, Tensor]:
+    """Collect the displacements to keep, in half precision."""
+    kept = {
+        f"{role}/displacement_px": torch.stack([slice_.displacement_px for slice_ in one.alignment]).half()
+        for role, one in roles.items()
+        if one is not None
+    }
+    if onto and roles["native"] is not None:
+        n_slices, n_rows, n_cols = roles["native"].maps.t1_ms.shape
+        onto_native = torch.full((n_slices, 2, n_rows, n_cols), torch.nan, dtype=torch.float16)
+        for index, one in onto.items():
+            onto_native[index] = one.displacement_px.half()
+        kept["post/onto_native_px"] = onto_native
+    return kept
 
 
 def _stored_maps(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None) -> dict[str, Tensor]:

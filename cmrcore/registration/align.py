@@ -18,7 +18,7 @@ from cmrcore.registration.affine import (
     register_masks,
 )
 from cmrcore.registration.decide import Candidate, Method, choose, confirm, weigh
-from cmrcore.registration.groupwise import refine
+from cmrcore.registration.groupwise import LEAST_ECHOES, refine
 from cmrcore.registration.warp import jacobian_determinant, warp
 
 EchoState = Literal[
@@ -30,23 +30,32 @@ EchoState = Literal[
     "at_border",
     "reference_unusable",
     "implausible",
+    "unconfirmed",
     "not_aligned",
 ]
-"""What became of an echo. ``still`` lay where the reference does, ``contradicted`` fits the other echoes
-better where it is than where its masks would have it, ``not_aligned`` belongs to a slice for which no
-alignment was chosen; the others name why its masks could not be used."""
+"""What became of an echo. ``still`` lay where the reference does, by its masks; ``contradicted`` fits the
+other echoes better where it is than where its masks would have it. ``not_aligned`` is an echo that its masks
+would have moved, but its slice as a whole fits better without, or the trial aligns none. ``unconfirmed`` is
+one of fewer than `LEAST_ECHOES`, too few for the images to say whether its masks are right. The others name
+why its masks could not be used."""
 
-UNALIGNED: tuple[EchoState, ...] = ("empty", "at_border", "reference_unusable", "implausible")
+UNALIGNED: tuple[EchoState, ...] = ("empty", "at_border", "reference_unusable", "implausible", "unconfirmed")
 """States of an echo that may have moved and was left where it is."""
+
+SETTLED: tuple[EchoState, ...] = ("reference", "aligned", "still")
+"""States of an echo that shows the heart where the reference does, as far as masks and images say."""
 
 _AROUND_MM = 5.0
 """How far beyond the LV echoes are compared [mm]."""
-_STATES: dict[int, EchoState] = {
+_REFUSED: tuple[EchoState, ...] = ("contradicted", "unconfirmed", "not_aligned")
+"""States of an echo that its masks would have moved, and that was left where it is."""
+STATES: dict[int, EchoState] = {
     AffineStatus.EMPTY: "empty",
     AffineStatus.AT_BORDER: "at_border",
     AffineStatus.REFERENCE_UNUSABLE: "reference_unusable",
     AffineStatus.IMPLAUSIBLE: "implausible",
 }
+"""State of an echo whose masks could not be aligned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,8 @@ class SliceAlignment:
     """What became of each echo."""
     way_mm: tuple[float, ...]
     """Mean way of the myocardium on each echo [mm]."""
+    refused_px: tuple[float, ...]
+    """Mean way by which masks would have moved an echo that was left where it is [pixel]; else 0."""
     turn_deg: tuple[float | None, ...]
     """Turn of each echo's heart by its masks, clockwise [degrees]; None where they could not tell."""
     turn_from: tuple[TurnSource, ...]
@@ -94,6 +105,12 @@ class SliceAlignment:
     candidates: tuple[Candidate, ...]
     """Every alignment that was weighed, the first of them none."""
 
+    @property
+    def recovered(self) -> int:
+        """Index of the last echo that lies where the reference does; of the last one where none is known."""
+        settled = [index for index, state in enumerate(self.states) if state in SETTLED]
+        return settled[-1] if settled else len(self.states) - 1
+
 
 def align_slice(
     echoes: Float[Tensor, "ti row col"],
@@ -103,6 +120,7 @@ def align_slice(
     pixel_spacing_mm: tuple[float, float],
     model: str,
     settings: AlignSettings,
+    r_squared_low: float,
 ) -> SliceAlignment:
     """Align every echo of a slice to one of them.
 
@@ -125,21 +143,26 @@ def align_slice(
         Signal model of `fit_t1`, by which alignments are weighed.
     settings
         What may be done.
+    r_squared_low
+        R2 under which the candidates count a pixel as badly fitted; the choice does not depend on it.
     """
     by_echo = masks.transpose(0, 1)
     myocardium, heart = masks[0, reference] > 0.5, (masks[:, reference] > 0.5).any(0)
     nothing = torch.zeros(len(echoes), 2, *echoes.shape[1:], dtype=echoes.dtype, device=echoes.device)
     if settings.method == "none":
-        return _unaligned(echoes, ti_ms, nothing, myocardium, reference, model)
+        as_it_is = weigh("none", echoes, ti_ms, myocardium, torch.ones(len(echoes)), model, r_squared_low)
+        return _unaligned(echoes, nothing, as_it_is, reference)
     limits = AffineLimits(settings.shift_max_mm, settings.turn_max_deg, settings.scale_max_fraction)
     fit = register_masks(by_echo, by_echo[reference], pixel_spacing_mm, limits)
-    moved_px = _settled(
+    told_px = _settled(
         affine_displacement(fit, (echoes.shape[1], echoes.shape[2]), pixel_spacing_mm).to(echoes.dtype),
         myocardium,
         reference,
         settings.still_px,
     )
     contradicted = torch.zeros(len(echoes), dtype=torch.bool, device=echoes.device)
+    is_confirmable = len(echoes) >= LEAST_ECHOES
+    moved_px = told_px if is_confirmable else nothing
     if bool(moved_px.any()):
         around = surroundings(masks[:2, reference].amax(0) > 0.5, pixel_spacing_mm)
         moves = moved_px.flatten(1).any(1)
@@ -149,7 +172,7 @@ def align_slice(
     if bool(myocardium.any()):
         if bool(moved_px.any()):
             fields.append(("affine", moved_px))
-        if settings.method == "refined":
+        if settings.method == "refined" and is_confirmable:
             found = refine(echoes, ti_ms, moved_px, heart, reference, pixel_spacing_mm, model)
             fields.append(("refined", _settled(found, myocardium, reference, settings.still_px)))
     candidates = []
@@ -157,15 +180,21 @@ def align_slice(
     for method, field in fields:
         image = resample(echoes, field)
         images.append(image)
-        candidates.append(weigh(method, image, ti_ms, myocardium, _least_jacobian(field, heart), model))
+        least = _least_jacobian(field, heart)
+        candidates.append(weigh(method, image, ti_ms, myocardium, least, model, r_squared_low))
     chosen = choose(candidates, settings.r_squared_fall_max)
     method, field = fields[chosen]
+    states = _states(fit, field, told_px, contradicted, reference, method)
+    told_way = _way(told_px, myocardium, (1.0, 1.0)).tolist()
     return SliceAlignment(
         method=method,
         echoes=images[chosen],
         displacement_px=field,
-        states=_states(fit, field, contradicted, reference, method),
+        states=states,
         way_mm=tuple(_way(field, myocardium, pixel_spacing_mm).tolist()),
+        refused_px=tuple(
+            way if state in _REFUSED else 0.0 for way, state in zip(told_way, states, strict=True)
+        ),
         turn_deg=_where_known(torch.rad2deg(fit.turn_rad), fit),
         turn_from=fit.turn_from,
         scale=_where_known(fit.scale, fit),
@@ -176,11 +205,9 @@ def align_slice(
 
 def _unaligned(
     echoes: Float[Tensor, "ti row col"],
-    ti_ms: Float[Tensor, " ti"],
     nothing: Float[Tensor, "ti 2 row col"],
-    myocardium: Bool[Tensor, "row col"],
+    candidate: Candidate,
     reference: int,
-    model: str,
 ) -> SliceAlignment:
     """Echoes as they are, for a trial that aligns none."""
     n_echoes = len(echoes)
@@ -193,11 +220,12 @@ def _unaligned(
         displacement_px=nothing,
         states=tuple(states),
         way_mm=(0.0,) * n_echoes,
+        refused_px=(0.0,) * n_echoes,
         turn_deg=(None,) * n_echoes,
         turn_from=no_turn * n_echoes,
         scale=(None,) * n_echoes,
         jacobian_min=(1.0,) * n_echoes,
-        candidates=(weigh("none", echoes, ti_ms, myocardium, torch.ones(n_echoes), model),),
+        candidates=(candidate,),
     )
 
 
@@ -264,22 +292,25 @@ def _where_known(values: Float[Tensor, " ti"], fit: AffineFit) -> tuple[float | 
 def _states(
     fit: AffineFit,
     field: Float[Tensor, "ti 2 row col"],
+    told_px: Float[Tensor, "ti 2 row col"],
     contradicted: Bool[Tensor, " ti"],
     reference: int,
     method: Method,
 ) -> tuple[EchoState, ...]:
     """Say what became of each echo."""
-    moves = field.flatten(1).any(1).tolist()
+    moves, told = field.flatten(1).any(1).tolist(), told_px.flatten(1).any(1).tolist()
     states: list[EchoState] = []
     for index, status in enumerate(fit.status.tolist()):
         if status != AffineStatus.OK and not moves[index]:
-            states.append(_STATES[status])
+            states.append(STATES[status])
         elif index == reference:
             states.append("reference")
         elif moves[index]:
             states.append("aligned")
         elif bool(contradicted[index]):
             states.append("contradicted")
+        elif method != "none" or not told[index]:
+            states.append("still")
         else:
-            states.append("not_aligned" if method == "none" else "still")
+            states.append("not_aligned" if len(field) >= LEAST_ECHOES else "unconfirmed")
     return tuple(states)

@@ -18,8 +18,6 @@ from cmrcore.relaxation import fit_t1
 
 Method = Literal["none", "affine", "refined"]
 
-R_SQUARED_LOW = 0.95
-"""R2 under which S1 counts a pixel as badly fitted."""
 CONFIRM_BLUR_PX = 0.7
 """Blur before echoes are compared, so that the blur of resampling wins nothing [pixel]."""
 CONFIRM_ROUNDS = 2
@@ -85,8 +83,9 @@ def weigh(
     myocardium: Bool[Tensor, "row col"],
     jacobian_min: Float[Tensor, " ti"],
     model: str,
+    r_squared_low: float,
 ) -> Candidate:
-    """Fit aligned echoes within the myocardium of the reference."""
+    """Fit aligned echoes within the myocardium of the reference; count pixels whose R2 is under a limit."""
     is_plausible = bool((jacobian_min > 0).all())
     if not bool(myocardium.any()):
         return Candidate(method, None, None, is_plausible)
@@ -94,7 +93,7 @@ def weigh(
     return Candidate(
         method=method,
         r_squared_mean=r_squared.mean().item(),
-        low_fraction=(r_squared < R_SQUARED_LOW).double().mean().item(),
+        low_fraction=(r_squared < r_squared_low).double().mean().item(),
         is_plausible=is_plausible,
     )
 

@@ -45,6 +45,8 @@ DEFAULT_REFINEMENT = RefineSettings()
 _CORRELATED_PX = 6.0
 """Pixels whose errors are about as good as one, as they are alike."""
 _STEPS_A_ROUND = 2
+LEAST_ECHOES = 5
+"""Echoes that a slice needs to predict one of them: the fit of the others has three parameters."""
 
 
 def refine(
@@ -81,7 +83,7 @@ def refine(
     Raises
     ------
     InvalidInputError
-        If there is no heart.
+        If there is no heart, or fewer than `LEAST_ECHOES`.
     """
     if not bool(heart.any()):
         raise InvalidInputError("no heart to align: the mask of the reference echo is empty")
@@ -119,12 +121,17 @@ def predict_each(
     inside: Bool[Tensor, "row col"],
     model: str,
 ) -> Float[Tensor, "ti row col"]:
-    """Magnitude of each echo by the fit of all others; NaN outside a mask and where nothing fits."""
+    """Magnitude of each echo by the fit of all others; NaN outside a mask and where nothing fits.
+
+    There must be `LEAST_ECHOES`. Seven echoes of ``"shmolli"`` without one are no ShMOLLI; they follow the
+    same curve, so ``"molli"`` predicts the one that is left out.
+    """
+    one_less = "molli" if model == "shmolli" else model
     predicted = torch.full_like(echoes, torch.nan)
     curves = echoes[:, inside].clamp_min(0)
     for index in range(len(echoes)):
         others = [one for one in range(len(echoes)) if one != index]
-        fit = fit_t1(curves[others], ti_ms[others], model=model)
+        fit = fit_t1(curves[others], ti_ms[others], model=one_less)
         predicted[index, inside] = synthesize(fit, ti_ms[index : index + 1])[0].to(echoes.dtype)
     return predicted
 

@@ -7,7 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.registration.affine import AffineLimits, AffineStatus, affine_displacement, register_masks
-from cmrcore.registration.align import AlignSettings, SliceAlignment, resample, surroundings
+from cmrcore.registration.align import (
+    STATES,
+    AlignSettings,
+    EchoState,
+    SliceAlignment,
+    resample,
+    surroundings,
+)
 from cmrcore.registration.decide import CONFIRM_BLUR_PX
 from cmrcore.registration.warp import blur, chain, warp
 from cmrcore.relaxation import fit_t1
@@ -19,10 +26,11 @@ class PostAlignment:
 
     displacement_px: Float[Tensor, "2 row col"]
     """Where in the post-contrast reference echo a native pixel lies, minus the pixel (row, col) [pixel]."""
-    status: AffineStatus
-    """Whether both masks could be aligned."""
-    is_contradicted: bool
-    """Whether the images correlate better where they are, so that nothing was moved."""
+    state: EchoState
+    """``aligned``, ``still``, ``contradicted`` if the images correlate better where they are, so that nothing
+    was moved, ``not_aligned`` if the trial aligns nothing, or why the masks could not be used."""
+    refused_px: float
+    """Mean way by which the masks would have moved a slice that is contradicted [pixel]; else 0."""
     way_mm: float | None
     """Mean way of the native myocardium [mm]; None without one."""
     dice: float | None
@@ -50,7 +58,7 @@ def align_post(
     native_masks, post_masks
         Myocardium, blood pool and RV of the reference echo of each role.
     recovered
-        Aligned echo of the longest inversion time of each role: there both look alike. The masks' alignment
+        Settled echo of the longest inversion time of each role: there both look alike. The masks' alignment
         is used if the images then correlate better around the LV.
     pixel_spacing_mm
         Distance of rows and columns [mm].
@@ -64,7 +72,8 @@ def align_post(
     moved_px = affine_displacement(fit, shape, pixel_spacing_mm)[0]
     spacing = moved_px.new_tensor(pixel_spacing_mm)[:, None]
     way_px = moved_px[:, native_masks[0]]
-    if settings.method == "none" or not way_px.shape[1] or way_px.norm(dim=0).mean() < settings.still_px:
+    told_px = way_px.norm(dim=0).mean().item() if way_px.shape[1] else 0.0
+    if settings.method == "none" or told_px < settings.still_px:
         moved_px = torch.zeros_like(moved_px)
     images = [blur(image[None].float(), CONFIRM_BLUR_PX)[0] for image in recovered]
     around = surroundings(native_masks[:2].any(0), pixel_spacing_mm)
@@ -78,14 +87,30 @@ def align_post(
     total = int(myocardium.sum()) + int(native_masks[0].sum())
     return PostAlignment(
         displacement_px=moved_px,
-        status=AffineStatus(int(fit.status[0])),
-        is_contradicted=is_contradicted,
+        state=_state(AffineStatus(int(fit.status[0])), moved_px, is_contradicted, settings),
+        refused_px=told_px if is_contradicted else 0.0,
         way_mm=(moved_px[:, native_masks[0]] * spacing).norm(dim=0).mean().item()
         if way_px.shape[1]
         else None,
         dice=2 * int((myocardium & native_masks[0]).sum()) / total if total else None,
         myocardium=myocardium,
     )
+
+
+def _state(
+    status: AffineStatus,
+    moved_px: Float[Tensor, "2 row col"],
+    is_contradicted: bool,
+    settings: AlignSettings,
+) -> EchoState:
+    """Say what became of a post-contrast slice."""
+    if settings.method == "none":
+        return "not_aligned"
+    if status != AffineStatus.OK:
+        return STATES[status]
+    if is_contradicted:
+        return "contradicted"
+    return "aligned" if bool(moved_px.any()) else "still"
 
 
 def _correlation(
@@ -100,11 +125,10 @@ def post_t1_ms(
     ti_ms: Float[Tensor, " ti"],
     aligned: SliceAlignment,
     onto: PostAlignment,
-    region: Bool[Tensor, "row col"],
     model: str,
 ) -> Float[Tensor, "row col"]:
-    """Post-contrast T1 on native pixels [ms], NaN outside a region: echoes as acquired, resampled once."""
+    """Post-contrast T1 on native pixels [ms]: echoes as acquired, resampled once."""
     both = chain(
         aligned.displacement_px, onto.displacement_px.to(echoes.dtype).expand(len(echoes), -1, -1, -1)
     )
-    return fit_t1(resample(echoes, both), ti_ms, model=model, mask=region).t1_ms
+    return fit_t1(resample(echoes, both), ti_ms, model=model).t1_ms

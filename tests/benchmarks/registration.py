@@ -105,7 +105,7 @@ def masked(masks_of: MasksOf, method: Literal["affine", "refined"] = "affine") -
         masks = masks_of(series).transpose(0, 1)
         settings = replace(SETTINGS, method=method)
         return align_slice(
-            series.echoes, series.ti_ms, masks, 0, series.pixel_spacing_mm, "molli", settings
+            series.echoes, series.ti_ms, masks, 0, series.pixel_spacing_mm, "molli", settings, 0.95
         ).displacement_px
 
     return align

@@ -21,6 +21,7 @@ SLICE_COLUMNS_NOT_OF_A_SCAN = {
     "n_pixels_blood_post",
     "alignment_native",
     "post_aligned_mm",
+    "post_alignment",
     "post_dice",
     "alignment_post",
     "r_squared_native_unaligned_mean",

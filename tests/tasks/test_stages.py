@@ -94,7 +94,9 @@ def test_each_stage_adds_to_the_store_of_the_one_before(trial: Trial, jobs: tupl
     assert "native/masks" in masks
     assert "native/t1_ms" not in masks
     stored = {"native/echoes", "native/masks", "native/t1_ms", "native/displacement_px", "post/t1_ms"}
-    assert {*stored, "ecv_fraction"} <= {name for name, _ in result.members(max_depth=None)}
+    assert {*stored, "post/onto_native_px", "ecv_fraction"} <= {
+        name for name, _ in result.members(max_depth=None)
+    }
     assert "segment_digest" not in echoes.attrs
 
 

@@ -192,7 +192,7 @@ def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
             "r_squared_{}_unaligned_low_fraction",
         )
     }
-    alignment |= {"post_aligned_mm", "post_dice"}
+    alignment |= {"post_aligned_mm", "post_alignment", "post_dice"}
     assert all(set(row) == MEASURED | own | blood | alignment for row in clean.slices)
     assert [(row["slice_index"], row["level"]) for row in clean.slices] == list(enumerate(LEVELS))
 
@@ -307,14 +307,49 @@ def test_masks_need_no_guide() -> None:
 
 
 def test_echo_without_blood_pool_has_no_contrast() -> None:
-    """Contrast and alignment need both tissues; blood T1 needs every echo."""
+    """Contrast and alignment need both tissues; blood T1 needs the pool of the reference echo alone."""
     masks = _masks(NATIVE).clone()
     masks[1, 0, 4] = False
     result = quantify(replace(NATIVE, masks=masks))
     assert result.echoes[4]["contrast"] is None
     assert result.echoes[3]["contrast"] is not None
-    assert raised(result) == {("blood_missing", "native", 0), ("echoes_unaligned", "native", 0)}
+    assert raised(result) == {("echoes_unaligned", "native", 0)}
     assert result.echoes[4]["alignment"] == "empty"
+    assert result.slices[0]["blood_t1_native_ms"] == pytest.approx(1600, abs=0.1)
+
+
+def test_masks_that_the_images_contradict_have_no_part_in_blood() -> None:
+    """Two wrong masks over still images leave the blood's T1 as it is."""
+    masks = _masks(NATIVE).clone()
+    masks[:, 0, 3] = masks[:, 0, 3].roll(8, -1)
+    masks[:, 0, 7] = masks[:, 0, 7].roll(-8, -2)
+    result = quantify(replace(NATIVE, masks=masks))
+    assert [result.echoes[echo]["alignment"] for echo in (3, 7)] == ["contradicted"] * 2
+    assert result.slices[0]["blood_t1_native_ms"] == pytest.approx(1600, abs=0.1)
+    assert result.flags == []
+
+
+def test_a_trial_that_aligns_nothing_reads_blood_in_each_echo() -> None:
+    """Masks that follow the heart are all it has against motion."""
+    masks = _masks(NATIVE).clone()
+    masks[1, 0, 4] = False
+    settings = replace(SETTINGS, align=replace(SETTINGS.align, method="none"))
+    result = quantify_scan(
+        replace(NATIVE, masks=masks), POST, HEMATOCRIT, SCAN_TIME, SCAN_TIME.date(), settings
+    )
+    assert raised(result) == {("blood_missing", "native", 0)}
+    assert {row["alignment"] for row in result.echoes} == {"reference", "not_aligned"}
+
+
+def test_a_wrong_mask_on_the_reference_echo_is_flagged() -> None:
+    """All statistics are read in it, and the other masks are the only ones that know."""
+    masks, reference = _masks(NATIVE).clone(), int(NATIVE.reference()[0])
+    masks[:, 0, reference] = masks[:, 0, reference].roll(6, -1)
+    body = 40 * (~drawn_heart().any(0)) * (1 - 2 * torch.exp(-NATIVE.ti_ms[0] / 400))[:, None, None].abs()
+    result = quantify(replace(NATIVE, masks=masks, echoes=NATIVE.echoes + body.float()))
+    (flag,) = [flag for flag in result.flags if flag.code == "masks_disagree"]
+    assert (flag.role, flag.slice_index, flag.threshold) == ("native", 0, 1)
+    assert flag.value == pytest.approx(6, abs=0.2)
 
 
 @pytest.mark.parametrize("reference", [None, 4], ids=["first-acquired", "named"])
@@ -327,6 +362,7 @@ def test_statistics_use_the_reference_echo(reference: int | None) -> None:
     reference_echo = None if reference is None else torch.full((3,), reference)
     result = quantify(replace(NATIVE, masks=masks, reference_echo=reference_echo))
     assert result.scan["n_pixels_myocardium"] == 3 * int(drawn_heart()[0].sum())
+    assert result.scan["t1_native_sd_ms"] == pytest.approx(0, abs=0.1)
     assert {row["reference_echo_index"] for row in result.echoes if row["role"] == "native"} == {echo}
 
 
@@ -346,7 +382,6 @@ def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
         ("model", 0.6),
         ("reader", 1.0),
     }
-    assert result.scan["t1_native_sd_ms"] == pytest.approx(0, abs=0.1)
 
 
 def test_ecv_is_read_where_both_roles_agree() -> None:
@@ -358,6 +393,50 @@ def test_ecv_is_read_where_both_roles_agree() -> None:
     shared = ring & ring.roll(2, -1)
     inside = result.maps["ecv_fraction"][0][shared]
     assert result.slices[0]["ecv_fraction"] == pytest.approx(inside.nanmean().item(), abs=1e-6)
+    assert result.slices[0]["post_alignment"] == "contradicted"
+    assert {("post_unaligned", None, index) for index in range(3)} <= raised(result)
+    assert next(flag.value for flag in result.flags if flag.code == "post_unaligned") == pytest.approx(
+        2, abs=0.1
+    )
+
+
+def test_a_post_contrast_slice_that_moved_keeps_the_whole_map() -> None:
+    """ECV lies on native pixels, in and around the heart, and the displacement is there to prove it."""
+    post = replace(
+        POST,
+        echoes=POST.echoes.roll(3, -1),
+        masks=_masks(POST).roll(3, -1),
+        guide=stack().roll(3, -1),
+    )
+    result, still = quantify(post=post), quantify()
+    assert {row["post_alignment"] for row in result.slices} == {"aligned"}
+    assert result.slices[0]["post_aligned_mm"] == pytest.approx(4.5, abs=0.1)
+    onto = result.displacements["post/onto_native_px"]
+    assert onto.shape == (3, 2, 96, 96)
+    assert onto[:, 1][:, drawn_heart()[0]].mean().item() == pytest.approx(3, abs=0.05)
+    beyond = drawn_heart()[2]  # the RV, no part of the myocardium
+    assert bool(result.maps["ecv_fraction"][:, beyond].isfinite().float().mean() > 0.99)
+    assert result.scan["ecv_fraction"] == pytest.approx(number(still.scan["ecv_fraction"]), abs=0.005)
+    assert still.slices[0]["post_alignment"] == "still"
+    assert not bool(still.displacements["post/onto_native_px"].any())
+
+
+def test_an_echo_that_may_lie_elsewhere_is_not_asked_about_post_contrast() -> None:
+    """The last echo did not move with the others, and has no masks that would say so."""
+    echoes, masks = POST.echoes.roll(3, -1), _masks(POST).roll(3, -1)
+    echoes[:, -1], masks[:, :, -1] = POST.echoes[:, -1], False
+    result = quantify(post=replace(POST, echoes=echoes, masks=masks, guide=stack().roll(3, -1)))
+    assert {row["post_alignment"] for row in result.slices} == {"aligned"}
+
+
+def test_post_contrast_masks_beyond_what_is_plausible_are_flagged() -> None:
+    """They overlap enough for an ECV, which is then read where both agree."""
+    post = replace(POST, masks=_masks(POST).roll(2, -1), guide=stack().roll(2, -1))
+    settings = replace(SETTINGS, align=replace(SETTINGS.align, shift_max_mm=1.0))
+    result = quantify_scan(NATIVE, post, HEMATOCRIT, SCAN_TIME, None, settings)
+    assert result.slices[0]["post_alignment"] == "implausible"
+    assert {("post_unaligned", None, index) for index in range(3)} <= raised(result)
+    assert result.slices[0]["ecv_fraction"] is not None
 
 
 def test_post_contrast_slice_that_lies_elsewhere_has_no_ecv() -> None:
@@ -451,6 +530,13 @@ def test_a_fit_that_ran_away_moves_no_mean() -> None:
     assert result.maps["native/t1_ms"][0, row, col] > 5000
     assert slice_row["n_pixels_failed_native"] == slice_row["n_pixels_ecv_invalid"] == 1
     assert slice_row["t1_native_ms"] == pytest.approx(1100, abs=0.1)
+
+
+def test_the_trial_says_what_a_low_r_squared_is() -> None:
+    """Before and after alignment alike; no pixel reaches more than 1."""
+    settings = replace(SETTINGS, qc=replace(SETTINGS.qc, r_squared_pixel_min=1.1))
+    row = quantify_scan(NATIVE, None, HEMATOCRIT, SCAN_TIME, None, settings).slices[0]
+    assert row["r_squared_native_low_fraction"] == row["r_squared_native_unaligned_low_fraction"] == 1
 
 
 def test_bad_fits_lower_r_squared() -> None:

@@ -1,6 +1,7 @@
 """Alignment of a slice's echoes, and which alignment is chosen."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -26,20 +27,20 @@ TI_MS = torch.tensor([120.0, 200.0, 1020.0, 1100.0, 1920.0, 2000.0, 2820.0, 3720
 SPACING_MM = (1.5, 1.5)
 
 
-def still_echoes() -> Float[Tensor, "ti row col"]:
+def still_echoes(ti_ms: Float[Tensor, " ti"] = TI_MS) -> Float[Tensor, "ti row col"]:
     """Magnitudes of a drawn heart in a body of long T1."""
     heart = drawn_heart()
     t1_star_ms = torch.full(heart.shape[1:], 800.0)
     t1_star_ms[heart[0]], t1_star_ms[heart[1] | heart[2]] = 1000.0, 1500.0
     brightness = torch.full_like(t1_star_ms, 60.0)
     brightness[heart[0]], brightness[heart[1]] = 100.0, 130.0
-    return molli_signal(TI_MS, brightness, 1.9 * brightness, t1_star_ms).abs()
+    return molli_signal(ti_ms, brightness, 1.9 * brightness, t1_star_ms).abs()
 
 
-def moved(shifts_px: list[tuple[float, float]]) -> tuple[Tensor, Tensor]:
+def moved(shifts_px: list[tuple[float, float]], ti_ms: Float[Tensor, " ti"] = TI_MS) -> tuple[Tensor, Tensor]:
     """Echoes and masks whose heart moved (down, right) [pixel]."""
     shift = -torch.tensor(shifts_px)[:, :, None, None].expand(-1, -1, PIXELS, PIXELS)
-    echoes = warp(still_echoes()[:, None], shift, "cubic")[:, 0].clamp_min(0)
+    echoes = warp(still_echoes(ti_ms)[:, None], shift, "cubic")[:, 0].clamp_min(0)
     masks = warp(drawn_heart().float().expand(len(shift), -1, -1, -1), shift)
     return echoes, masks.transpose(0, 1)
 
@@ -50,7 +51,7 @@ def align(
     settings: AlignSettings = SETTINGS,
 ) -> SliceAlignment:
     """Onto the first echo."""
-    return align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", settings)
+    return align_slice(echoes, TI_MS, masks, 0, SPACING_MM, "molli", settings, 0.95)
 
 
 SHIFTS = [(0.0, 0.0), (3.0, 1.0), (0.0, 0.0), (-2.5, 0.0), (4.0, -4.0), (0.1, 0.0), (0.0, 2.0), (1.0, 1.0)]
@@ -91,7 +92,7 @@ def test_a_still_series_is_given_back_bit_by_bit() -> None:
     aligned = align(echoes, masks)
     assert aligned.method == "none"
     assert torch.equal(aligned.echoes, echoes)
-    assert aligned.states == ("reference", *["not_aligned"] * 7)
+    assert aligned.states == ("reference", *["still"] * 7)
 
 
 def test_masks_that_lie_are_not_believed() -> None:
@@ -101,7 +102,22 @@ def test_masks_that_lie_are_not_believed() -> None:
     aligned = align(echoes, masks)
     assert aligned.method == "none"
     assert torch.equal(aligned.echoes, echoes)
-    assert set(aligned.states) <= {"reference", "contradicted", "not_aligned"}
+    assert set(aligned.states) <= {"reference", "contradicted", "still"}
+    assert aligned.refused_px[4] == pytest.approx(32**0.5, abs=0.1)
+    assert aligned.refused_px[0] == aligned.refused_px[2] == 0
+    assert aligned.recovered == 5
+
+
+def test_masks_that_disagree_with_the_reference_alone_worsen_the_fit() -> None:
+    """A wrong mask on the reference would pull all others along, so the slice is left as it is."""
+    echoes, masks = moved([(0.0, 0.0)] * 8)
+    masks[:, 0] = masks[:, 0].roll(6, -1)
+    aligned = align(echoes, masks)
+    assert aligned.method == "none"
+    assert set(aligned.states[1:]) <= {"contradicted", "not_aligned"}
+    assert "not_aligned" in aligned.states
+    assert aligned.refused_px == pytest.approx((0.0, *[6.0] * 7), abs=0.1)
+    assert aligned.recovered == 0
 
 
 def test_one_wrong_mask_is_found_out() -> None:
@@ -112,6 +128,26 @@ def test_one_wrong_mask_is_found_out() -> None:
     assert aligned.states[2] == "contradicted"
     assert torch.equal(aligned.echoes[2], echoes[2])
     assert [aligned.states[index] for index in (1, 3, 4)] == ["aligned"] * 3
+
+
+def test_shmolli_is_aligned() -> None:
+    """Six echoes that predict the seventh are no ShMOLLI any more."""
+    ti_ms = torch.tensor([100.0, 180.0, 260.0, 1100.0, 2100.0, 3100.0, 4100.0])
+    echoes, masks = moved(SHIFTS[:7], ti_ms)
+    aligned = align_slice(echoes, ti_ms, masks, 0, SPACING_MM, "shmolli", SETTINGS, 0.95)
+    assert aligned.method == "affine"
+    assert [aligned.states[index] for index in (1, 3, 4, 6)] == ["aligned"] * 4
+
+
+@pytest.mark.parametrize("method", ["affine", "refined"])
+def test_too_few_echoes_confirm_nothing(method: Literal["affine", "refined"]) -> None:
+    """Three of four echoes predict no fourth: what the masks say is told, not done."""
+    echoes, masks = moved(SHIFTS[:4], TI_MS[::2])
+    settings = replace(SETTINGS, method=method)
+    aligned = align_slice(echoes, TI_MS[::2], masks, 0, SPACING_MM, "molli", settings, 0.95)
+    assert torch.equal(aligned.echoes, echoes)
+    assert aligned.states == ("reference", "unconfirmed", "still", "unconfirmed")
+    assert aligned.refused_px[1] == pytest.approx(10**0.5, abs=0.1)
 
 
 def test_a_trial_may_align_nothing() -> None:
