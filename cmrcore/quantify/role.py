@@ -201,7 +201,8 @@ def _check_alignment(
         if one.reference_apart_px > MASKS_APART_PX:
             message = (
                 f"the mask of reference echo {int(series.reference()[index])} lies "
-                f"{one.reference_apart_px:.1f} pixels off those of most other echoes, expected at most {MASKS_APART_PX:g}: look at it"
+                f"{one.reference_apart_px:.1f} pixels off those of most other echoes, "
+                f"expected at most {MASKS_APART_PX:g}: look at it"
             )
             value = one.reference_apart_px
             flags.append(raise_flag("masks_disagree", message, place, value=value, threshold=MASKS_APART_PX))
