@@ -43,7 +43,7 @@ CHECKS = {
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "review"),
     "masks_disagree": Check(
-        "most masks of a slice lie elsewhere than the reference's, and the images do not confirm it",
+        "the mask of a slice's reference echo lies apart from most others",
         "pixel",
         "review",
     ),
@@ -75,7 +75,7 @@ CHECKS = {
 """Every code that a flag can have."""
 
 MASKS_APART_PX = 1.0
-"""How far masks may lie apart where the images do not confirm it [pixel]."""
+"""How far the reference's mask may lie from most others, and a contradicted post-contrast one [pixel]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Everything that one role of a scan, native or post-contrast, says by itself."""
 
 from dataclasses import dataclass, fields
-from statistics import median
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -183,8 +182,8 @@ def _check_alignment(
 ) -> list[Flag]:
     """Flag slices in which echoes may have moved and were left where they are.
 
-    Where the images refuse what most masks tell, the one mask in which everything is read may be the wrong
-    one: that of the reference.
+    Where most masks lie together but apart from the reference's, the one that everything is read in may be
+    wrong.
     """
     flags = []
     for index, one in enumerate(alignment):
@@ -198,17 +197,14 @@ def _check_alignment(
             flags.append(
                 raise_flag("echoes_unaligned", message, place, value=float(sum(left.values())), threshold=0.0)
             )
-        reference = int(series.reference()[index])
-        refused_px = median(way for echo, way in enumerate(one.refused_px) if echo != reference)
-        if refused_px > MASKS_APART_PX:
+        if one.reference_apart_px > MASKS_APART_PX:
             message = (
-                f"masks of most echoes lie {refused_px:.1f} pixels (median) off that of reference echo "
-                f"{reference}, which the images do not confirm, expected at most {MASKS_APART_PX:g}: "
-                "look at the mask of the reference echo"
+                f"the mask of reference echo {int(series.reference()[index])} lies "
+                f"{one.reference_apart_px:.1f} pixels off those of most other echoes, "
+                f"expected at most {MASKS_APART_PX:g}: look at it"
             )
-            flags.append(
-                raise_flag("masks_disagree", message, place, value=refused_px, threshold=MASKS_APART_PX)
-            )
+            value = one.reference_apart_px
+            flags.append(raise_flag("masks_disagree", message, place, value=value, threshold=MASKS_APART_PX))
     return flags
 
 

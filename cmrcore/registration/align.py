@@ -47,8 +47,6 @@ SETTLED: tuple[EchoState, ...] = ("reference", "aligned", "still")
 
 _AROUND_MM = 5.0
 """How far beyond the LV echoes are compared [mm]."""
-_REFUSED: tuple[EchoState, ...] = ("contradicted", "unconfirmed", "not_aligned")
-"""States of an echo that its masks would have moved, and that was left where it is."""
 STATES: dict[int, EchoState] = {
     AffineStatus.EMPTY: "empty",
     AffineStatus.AT_BORDER: "at_border",
@@ -92,8 +90,9 @@ class SliceAlignment:
     """What became of each echo."""
     way_mm: tuple[float, ...]
     """Mean way of the myocardium on each echo [mm]."""
-    refused_px: tuple[float, ...]
-    """Mean way by which masks would have moved an echo that was left where it is [pixel]; else 0."""
+    reference_apart_px: float
+    """How far the other echoes' masks lie from the reference's, as a vector's median [pixel]: what they have
+    in common. Hearts wander about a place; a reference mask that is wrong lies apart from all others."""
     turn_deg: tuple[float | None, ...]
     """Turn of each echo's heart by its masks, clockwise [degrees]; None where they could not tell."""
     turn_from: tuple[TurnSource, ...]
@@ -185,16 +184,15 @@ def align_slice(
     chosen = choose(candidates, settings.r_squared_fall_max)
     method, field = fields[chosen]
     states = _states(fit, field, told_px, contradicted, reference, method)
-    told_way = _way(told_px, myocardium, (1.0, 1.0)).tolist()
+    others = fit.status == AffineStatus.OK
+    others[reference] = False
     return SliceAlignment(
         method=method,
         echoes=images[chosen],
         displacement_px=field,
         states=states,
         way_mm=tuple(_way(field, myocardium, pixel_spacing_mm).tolist()),
-        refused_px=tuple(
-            way if state in _REFUSED else 0.0 for way, state in zip(told_way, states, strict=True)
-        ),
+        reference_apart_px=_in_common_px(told_px, myocardium, others),
         turn_deg=_where_known(torch.rad2deg(fit.turn_rad), fit),
         turn_from=fit.turn_from,
         scale=_where_known(fit.scale, fit),
@@ -220,7 +218,7 @@ def _unaligned(
         displacement_px=nothing,
         states=tuple(states),
         way_mm=(0.0,) * n_echoes,
-        refused_px=(0.0,) * n_echoes,
+        reference_apart_px=0.0,
         turn_deg=(None,) * n_echoes,
         turn_from=no_turn * n_echoes,
         scale=(None,) * n_echoes,
@@ -264,6 +262,18 @@ def _way(
     spacing = displacement_px.new_tensor(pixel_spacing_mm)[:, None, None]
     way: Tensor = (displacement_px * spacing).norm(dim=1)[:, myocardium]
     return way.mean(1) if way.shape[1] else way.new_zeros(len(way))
+
+
+def _in_common_px(
+    displacement_px: Float[Tensor, "ti 2 row col"],
+    myocardium: Bool[Tensor, "row col"],
+    others: Bool[Tensor, " ti"],
+) -> float:
+    """Length of the median over echoes of the myocardium's mean displacement [pixel]; 0 without any."""
+    if not bool(myocardium.any()) or not bool(others.any()):
+        return 0.0
+    ways: Tensor = displacement_px[others][:, :, myocardium].mean(2)
+    return float(ways.median(0).values.norm())
 
 
 def surroundings(
