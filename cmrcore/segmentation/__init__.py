@@ -6,7 +6,6 @@ from cmrcore.segmentation.guide import Guide, find_guide, reader_guide
 from cmrcore.segmentation.networks import network_from
 from cmrcore.segmentation.predict import (
     LABELS,
-    BaseSegmenter,
     EchoMasks,
     GuidedSegmenter,
     Segmenter,
@@ -17,7 +16,6 @@ from cmrcore.segmentation.unet import UNet
 
 __all__ = [
     "LABELS",
-    "BaseSegmenter",
     "ContourSettings",
     "EchoMasks",
     "Guide",

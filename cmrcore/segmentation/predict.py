@@ -113,25 +113,6 @@ class GuidedSegmenter:
         return _echo_masks(found.to(echoes.device), spacing_mm, guide)
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSegmenter:
-    """The base network on each echo by itself: no guide, no consistency; what a guide has to improve on."""
-
-    network: UNet
-    """Base network in eval mode, on the device where it shall run."""
-
-    def __call__(
-        self,
-        echoes: Float[Tensor, "ti row col"],
-        spacing_mm: tuple[float, float],
-        guide: Guide,
-        alpha: float,
-    ) -> EchoMasks:
-        """Segment every echo; the guide only says how far each agrees with it. See `Segmenter`."""
-        _check_alpha(alpha)
-        return _echo_masks(base_probability(self.network, echoes, spacing_mm), spacing_mm, guide)
-
-
 def base_probability(
     network: UNet, images: Float[Tensor, "n row col"], spacing_mm: tuple[float, float]
 ) -> Float[Tensor, "n label row col"]:
