@@ -67,17 +67,19 @@ def test_a_listing_holds_until_a_file_changes(folder: Path) -> None:
 
 def test_folders_may_be_deeper_than_calls_can_be_nested(tmp_path: Path) -> None:
     """Python nests a thousand."""
-    here = os.getcwd()  # noqa: PTH109
-    (tmp_path / "deep").mkdir()
-    os.chdir(tmp_path / "deep")
+    folders = [tmp_path / "deep"]
+    while len(folders) <= 1200:
+        folders.append(folders[-1] / "d")
+    for folder in folders:
+        folder.mkdir()
+    file = folders[-1] / "file"
+    file.write_text("x")
     try:
-        for _ in range(1200):
-            os.mkdir("d")  # noqa: PTH102
-            os.chdir("d")
-        Path("file").write_text("x")
+        (name,) = (name for name, _ in look_at(folders[0]).files)
     finally:
-        os.chdir(here)
-    (name,) = (name for name, _ in look_at(tmp_path / "deep").files)
+        file.unlink()
+        for folder in reversed(folders):  # pytest, which clears old folders away, could not remove them
+            folder.rmdir()
     assert name == "d/" * 1200 + "file"
 
 
