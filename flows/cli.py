@@ -177,6 +177,16 @@ def query(
 
 
 @app.command()
+def dictionary(
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV, one line for each column.")] = False,
+) -> None:
+    """Print the data dictionary: type, unit, values and meaning of every column, as Markdown or CSV."""
+    from storage.dictionary import dictionary_csv, dictionary_markdown
+
+    typer.echo(dictionary_csv() if csv else dictionary_markdown(), nl=False)
+
+
+@app.command()
 def train(
     kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
     output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],
