@@ -21,6 +21,7 @@ from storage.errors import (
     StorageError,
     UploadChangedError,
 )
+from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.tables import recover
@@ -61,7 +62,6 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     -------
         Failed when a visit failed or an upload was newly refused, with the reasons; else Completed.
     """
-    log = get_run_logger()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         message = "run_night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
@@ -72,6 +72,14 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
+    with night_underway(trial.root):
+        return _run_night(trial, selection, why, str(context.flow_run.id), runner)
+
+
+def _run_night(
+    trial: Trial, selection: Selection, why: str, run_id: str, runner: DaskTaskRunner
+) -> State[Any]:
+    log = get_run_logger()
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
@@ -81,7 +89,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         root=trial.root,
         config=trial.config,
         matching=plan.matching,
-        run_id=str(context.flow_run.id),
+        run_id=run_id,
         who=current_user(),
         why=why,
     )
