@@ -323,8 +323,8 @@ def audit_adopt(
     reason: Annotated[str, typer.Option(help="What shows that the log is whole; it is put on record.")],
 ) -> None:
     """Take an audit log without head for whole, up to here and on record, after comparing it elsewhere."""
-    from flows.night import current_user
     from flows.terminal import fail_clearly
+    from flows.user import current_user
     from storage.audit import adopt
     from storage.trial import open_trial
 

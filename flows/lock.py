@@ -1,4 +1,4 @@
-"""The command ``cmrtrials lock``: ``lock ROOT NAME`` makes one, ``lock verify ROOT NAME`` proves it unchanged."""
+"""The command ``cmrtrials lock ROOT NAME``, and ``cmrtrials lock verify ROOT NAME``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,8 +46,8 @@ def make(
     """
     from importlib.metadata import version
 
-    from flows.night import current_user
     from flows.terminal import fail_clearly
+    from flows.user import current_user
     from storage.lock import LOCKS_FOLDER, lock_record
     from storage.trial import open_trial
 

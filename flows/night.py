@@ -1,8 +1,6 @@
 """The way of one night: plan, intake, segment, quantify, summarise, publish."""
 
-import getpass
 import logging
-import os
 from collections import Counter
 from typing import Any
 
@@ -13,6 +11,7 @@ from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
+from flows.user import current_user
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -296,14 +295,6 @@ class Night:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
-
-
-def current_user() -> str:
-    """Name who runs the night; a container may know no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def may_pass(failure: Failure) -> bool:

@@ -1,8 +1,8 @@
 """locks/<name>/: tables, trial.toml and subjects.csv as they were at one moment, with a manifest of digests.
 
-A lock is written aside, entered into the audit log with the digest of its manifest, and then moved into place.
-Killed before the entry it never happened; killed after, locking under the same name again moves it into place.
-A name is used once: what the log says was locked is never locked anew with other contents.
+A lock is written aside, entered into the audit log with the digest of its manifest, and then moved into
+place. Killed before the entry it never happened; killed after, locking under the same name again moves it
+into place. A name is used once: what the log says was locked is never locked anew with other contents.
 """
 
 import os
@@ -59,7 +59,7 @@ class Lock:
 
 @contextmanager
 def night_underway(root: Path) -> Iterator[None]:
-    """Keep a trial from being locked meanwhile; several nights may be under way, and wait for a lock's end."""
+    """Keep a trial from being locked meanwhile; several nights may be under way, and await a lock's end."""
     with shared_lock(root):
         yield
 

@@ -27,7 +27,7 @@ _READ_ONLY_FILE, _READ_ONLY_FOLDER, _WRITABLE_FOLDER = 0o444, 0o555, 0o755
 
 
 def write_files(root: Path, folder: Path, head: audit.Head, facts: Mapping[str, Any]) -> str:
-    """Copy tables, trial.toml and subjects.csv into a new folder, make it read-only, give its manifest's digest.
+    """Copy tables, trial.toml and subjects.csv into a new folder, read-only; give its manifest's digest.
 
     Parameters
     ----------
