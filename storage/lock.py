@@ -227,7 +227,7 @@ def _is_as_entered(staging: Path, entry: Mapping[str, Any]) -> bool:
 def _follows(root: Path, head: Mapping[str, Any]) -> bool:
     """Whether the log's line after the one that was its end then follows from it."""
     events = list(audit.read_events(root))
-    return len(events) > head["n_lines"] and events[head["n_lines"]]["previous"] == head["digest"]
+    return [event["previous"] for event in events[head["n_lines"] :][:1]] == [head["digest"]]
 
 
 def _described(folder: Path) -> Lock:

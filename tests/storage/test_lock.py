@@ -348,7 +348,12 @@ def _replace_folder_by_link(folder: Path) -> None:
     (folder / "tables/flags/S01").symlink_to(folder.parents[1] / "S01")
 
 
-CHANGES = {
+def _edit_and_add(folder: Path) -> None:
+    _edit(FLAGS)(folder)
+    _add_rows(folder)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "edited": (_edit(FLAGS), [f"{FLAGS} was changed"]),
     "toml": (_edit("trial.toml"), ["trial.toml was changed"]),
     "removed": (lambda folder: (folder / FLAGS).unlink(), [f"{FLAGS} is missing"]),
@@ -360,7 +365,7 @@ CHANGES = {
     "folder-for-file": (_replace_by_folder, [f"{FLAGS} was replaced by a folder"]),
     "link-for-folder": (_replace_folder_by_link, ["tables/flags/S01 was added", f"{FLAGS} is missing"]),
     "pipe": (lambda folder: os.mkfifo(folder / "pipe"), ["pipe was added"]),
-    "two": (lambda folder: (_add_rows(folder), _edit(FLAGS)(folder)), [FLAGS, "extra.parquet was added"]),
+    "two": (_edit_and_add, [f"{FLAGS} was changed", "tables/flags/extra.parquet was added"]),
 }
 
 
@@ -375,8 +380,8 @@ def test_each_change_of_a_lock_is_named(locked: Path, change: str) -> None:
     make(folder)
     with pytest.raises(TamperedError, match="not as locked: ") as raised:
         verify_lock(locked, "interim")
-    assert all(f"locks/interim/{path}" in str(raised.value) or path in str(raised.value) for path in expected)
-    assert str(raised.value).count(";") == len(expected) - 1
+    found = str(raised.value).removeprefix("not as locked: ").split("; ")
+    assert sorted(found) == sorted(f"locks/interim/{path}" for path in expected)
     shutil.rmtree(folder)
     shutil.copytree(kept, folder)
     assert verify_lock(locked, "interim").name == "interim"
@@ -465,9 +470,10 @@ def test_a_changed_log_is_found_first(locked: Path) -> None:
     """It vouches for the manifest."""
     log = locked / audit.AUDIT_LOG
     log.write_bytes(log.read_bytes().replace(b"core lab", b"core law", 1))
-    for action in (lambda: verify_lock(locked, "interim"), lambda: lock(locked, "final")):
-        with pytest.raises(TamperedError, match="does not follow"):
-            action()
+    with pytest.raises(TamperedError, match="does not follow"):
+        verify_lock(locked, "interim")
+    with pytest.raises(TamperedError, match="does not follow"):
+        lock(locked, "final")
 
 
 def test_what_a_kill_left_aside_is_no_lock(root: Path) -> None:
