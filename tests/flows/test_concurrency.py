@@ -1,6 +1,7 @@
 """Two nights at once."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +50,7 @@ def test_two_nights_at_once_neither_double_nor_tear_a_row(
             with pytest.raises(StorageError) as refused:
                 lock_record(small_copy, "meanwhile", "J. Doe", "too early", "1.0")
             refusal = str(refused.value)  # before the nights begin, that nothing is published
+            time.sleep(0.2)
         outputs = [night.communicate(timeout=300)[0] for night in nights]
     assert [night.returncode for night in nights] == [0, 0], outputs
     assert refusal == "a night, or another lock, is under way in this trial; lock it when that has ended"
