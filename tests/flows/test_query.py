@@ -71,6 +71,7 @@ def test_the_last_of_several_statements_answers(root: Path) -> None:
         "INSERT INTO flags FROM flags",
         "SELECT * FROM tables",
         "SELECT count(",
+        "-- nothing",
     ],
 )
 def test_a_question_reads_the_tables_and_nothing_else(root: Path, tmp_path: Path, sql: str) -> None:
