@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from storage.config import IntakeConfig, SeriesRule
-from storage.dicom_dialect import choose_times, describe_candidates
+from storage.dicom_dialect import DIALECTS, choose_times, describe_candidates
 from storage.dicom_read import Instance, describe_files
 from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.geometry import UNIT_TOLERANCE, Vector, col_direction, row_direction
@@ -90,11 +90,12 @@ def split_acquisitions(frames: Sequence[Frame], rule: SeriesRule, intake: Intake
 
 def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig) -> Acquisition:
     """Find the inversion times of a slice's images, and what is wrong with them."""
-    vendor, limit_ms = frames[0].instance.vendor, intake.inversion_time_max_ms
+    limit_ms = intake.inversion_time_max_ms
+    sources = DIALECTS[frames[0].instance.vendor].times["inversion_time"]
     candidates = [frame.instance.times for frame in frames]
-    source, times = choose_times(candidates, "inversion_time", vendor, limit_ms)
+    source, times = choose_times(candidates, "inversion_time", sources, limit_ms)
     if source is None:
-        found = describe_candidates(candidates, "inversion_time", vendor)
+        found = describe_candidates(candidates, "inversion_time", sources)
         problem = f"has no inversion times that vary and are at most {limit_ms:g} ms ({found})"
         return Acquisition(tuple(frames), (), problem, ())
     echoes = [
@@ -107,7 +108,7 @@ def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
         if ti_ms is None
     )
     problem = (
-        _repeated_times(echoes, describe_candidates(candidates, "inversion_time", vendor))
+        _repeated_times(echoes, describe_candidates(candidates, "inversion_time", sources))
         or _incomplete(echoes, rule)
         or _mixed_grids(echoes)
         or _elsewhere(echoes, intake.position_tolerance_mm)

@@ -24,7 +24,7 @@ from storage.bounded_wire import (
     unpack_guide,
     unpack_instances,
 )
-from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
 from storage.dicom_pixels import Frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
@@ -135,13 +135,14 @@ class BoundedReader:
         return _value(self.read_files([(path, source)])[0])
 
     def read_files(
-        self, files: Sequence[tuple[Path, FileSource]]
+        self, files: Sequence[tuple[Path, FileSource]], spin_lock: Sequence[SpinLockRule] = ()
     ) -> list[tuple[Instance, ...] | RefusedError | OSError | None]:
         """Read the images of many files, as `read_file`; what that raises stands in the place of the file."""
+        request = {"do": "images", "spin_lock": [rule.model_dump() for rule in spin_lock]}
 
         def question(path: Path, source: FileSource) -> _Question[tuple[Instance, ...] | None]:
             return _Question(
-                path, source, {"do": "images"}, lambda text, _: unpack_instances(text["images"], path, source)
+                path, source, request, lambda text, _: unpack_instances(text["images"], path, source)
             )
 
         return self._ask_all([question(path, source) for path, source in files])

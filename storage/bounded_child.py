@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
-from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
 from storage.dicom_open import keep_files
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
@@ -123,7 +123,8 @@ def _read_identity(request: dict[str, Any]) -> Answer:
 
 
 def _read_images(request: dict[str, Any]) -> Answer:
-    return {"images": pack_instances(read_file(Path(request["path"]), _source(request)))}, b""
+    rules = adapter(tuple[SpinLockRule, ...]).validate_python(request["spin_lock"])
+    return {"images": pack_instances(read_file(Path(request["path"]), _source(request), rules))}, b""
 
 
 def _read_frames(request: dict[str, Any]) -> Answer:

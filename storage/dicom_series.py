@@ -25,6 +25,7 @@ from storage.acquisition import (
     split_acquisitions,
 )
 from storage.config import IntakeConfig, SeriesRule
+from storage.dicom_dialect import DIALECTS
 from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
@@ -33,13 +34,16 @@ from storage.geometry import (
     StackGeometry,
     Vector,
     anterior_direction,
-    base_to_apex,
     is_orthonormal,
     levels,
-    positions_along_normal,
+    split_slices,
 )
+from storage.prepared_series import PreparedSeries, find_prepared
 from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
+
+TRIGGER_DELAY_MAX_MS = 5000.0
+"""Longest delay after an R wave that is believed [ms]."""
 
 _Place = tuple[Vector, tuple[float, ...], tuple[float, float]]
 
@@ -104,12 +108,16 @@ class IntakeResult:
     """Post-contrast series; None where none was uploaded."""
     series_uids: dict[Role, frozenset[str]] = field(repr=False)
     """Identifiers of the series each stack was made of; never stored."""
+    trigger_ms: dict[Role, tuple[float, float]]
+    """Shortest and longest delay after the R wave, the cardiac phase, where all echoes state it [ms]."""
     study_date: date | None
     """Study date of the images."""
     refused_files: tuple[RefusedFile, ...]
     """Files that are left out, each with its reason."""
+    prepared: tuple[PreparedSeries, ...]
+    """T2 and T1rho series, which are listed and not quantified."""
     n_other_series: int
-    """Series, counted per image component, that no rule asks for."""
+    """Series, counted per image component, that are neither native nor post-contrast."""
 
 
 def assemble(
@@ -250,10 +258,34 @@ def _assemble_roles(
         native=stacks["native"],
         post=stacks.get("post"),
         series_uids=uids,
+        trigger_ms={
+            role: delays
+            for role, stack in stacks.items()
+            if (delays := _trigger_delays(frames[role], stack)) is not None
+        },
         study_date=dates[0] if dates else None,
         refused_files=refused,
+        prepared=find_prepared(series.prepared, intake),
         n_other_series=series.n_other,
     )
+
+
+def _trigger_delays(frames: Sequence[Frame], stack: EchoStack) -> tuple[float, float] | None:
+    """Give the range of the trigger times; an attribute that holds the inversion times holds no delay."""
+    taken = {source for sources in stack.sources for source in sources}
+    inversion = {name for names in stack.ti_source for name in names}
+    images = [frame.instance for frame in frames if frame.instance.source in taken]
+    for source in DIALECTS[images[0].vendor].times["trigger_time"]:
+        delays = [
+            value.ms
+            for image in images
+            for value in image.times
+            if (value.quantity, value.source) == ("trigger_time", source.name)
+            and 0 < value.ms <= TRIGGER_DELAY_MAX_MS
+        ]
+        if source.name not in inversion and len(delays) == len(images):
+            return min(delays), max(delays)
+    return None
 
 
 def _build_stack(
@@ -261,7 +293,9 @@ def _build_stack(
 ) -> tuple[EchoStack, tuple[RefusedFile, ...]]:
     for frame in frames:  # of repeats that are not taken, too: without it no image has a slice
         _check_grid(role, frame, frames[0], ("orientation",))
-    slices = _split_slices(frames, intake.position_tolerance_mm)
+    positions = [frame.position_mm for frame in frames]
+    numbers = split_slices(positions, frames[0].orientation, intake.position_tolerance_mm)
+    slices = [[frames[number] for number in of_slice] for of_slice in numbers]
     if intake.slices and len(slices) != intake.slices:
         counts = ", ".join(str(len(of_slice)) for of_slice in slices)
         message = (
@@ -314,21 +348,6 @@ def _check_grid(role: Role, frame: Frame, first: Frame, parts: Sequence[GridPart
     different = grid_difference(frame, first, parts)
     if different:
         raise RefusedError(f"{role}: {different}")
-
-
-def _split_slices(frames: Sequence[Frame], tolerance_mm: float) -> list[list[Frame]]:
-    """Group frames by position along the normal, base to apex."""
-    orientation = frames[0].orientation
-    along_normal = positions_along_normal([frame.position_mm for frame in frames], orientation)
-    slices: list[list[Frame]] = []
-    starts: list[float] = []
-    for index in np.argsort(along_normal, kind="stable"):
-        if not starts or along_normal[index] - starts[-1] > tolerance_mm:
-            starts.append(float(along_normal[index]))
-            slices.append([])
-        slices[-1].append(frames[index])
-    order = base_to_apex(starts, orientation)
-    return [slices[index] for index in order]
 
 
 def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> str:
