@@ -3,7 +3,7 @@
 Nothing is taken from file names or from the order of files. A frame is known by its position along the slice
 normal and by its inversion time; vendors scramble everything else. Which attribute holds the time is decided
 for all images of a slice together, and a slice that was acquired more than once is taken from one acquisition
-(`storage.acquisition`).
+(`storage.acquisition`), of the orientation that makes up a complete stack (`storage.slices`).
 """
 
 from collections import defaultdict
@@ -14,16 +14,7 @@ from datetime import date, datetime
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from storage.acquisition import (
-    GRID,
-    Echo,
-    Frame,
-    GridPart,
-    choose_acquisition,
-    grid_difference,
-    refused_file,
-    split_acquisitions,
-)
+from storage.acquisition import Echo, Frame, refused_file
 from storage.config import IntakeConfig, SeriesRule
 from storage.dicom_dialect import DIALECTS
 from storage.dicom_pixels import FrameReader, read_files_frames
@@ -36,11 +27,10 @@ from storage.geometry import (
     anterior_direction,
     is_orthonormal,
     levels,
-    split_slices,
 )
 from storage.prepared_series import PreparedSeries, find_prepared
-from storage.schemes import describe_schemes, scheme_of
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
+from storage.slices import choose_slices
 
 TRIGGER_DELAY_MAX_MS = 5000.0
 """Longest delay after an R wave that is believed [ms]."""
@@ -291,76 +281,34 @@ def _trigger_delays(frames: Sequence[Frame], stack: EchoStack) -> tuple[float, f
 def _build_stack(
     role: Role, frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
 ) -> tuple[EchoStack, tuple[RefusedFile, ...]]:
-    for frame in frames:  # of repeats that are not taken, too: without it no image has a slice
-        _check_grid(role, frame, frames[0], ("orientation",))
-    positions = [frame.position_mm for frame in frames]
-    numbers = split_slices(positions, frames[0].orientation, intake.position_tolerance_mm)
-    slices = [[frames[number] for number in of_slice] for of_slice in numbers]
-    if intake.slices and len(slices) != intake.slices:
-        counts = ", ".join(str(len(of_slice)) for of_slice in slices)
-        message = (
-            f"{role}: {len(slices)} slices, expected {intake.slices} (images from base to apex: {counts})"
-        )
-        raise RefusedError(message)
-    acquisitions = [split_acquisitions(of_slice, rule, intake) for of_slice in slices]
-    refused = tuple(file for of_slice in acquisitions for one in of_slice for file in one.refused)
-    chosen: list[tuple[Echo, ...]] = []
-    repeats: list[str] = []
-    for number, of_slice in enumerate(acquisitions, 1):
-        try:
-            taken, others = choose_acquisition(of_slice, intake)
-        except RefusedError as error:
-            raise RefusedError(f"{role}: slice {number} {error.reason}", refused) from None
-        chosen.append(taken.echoes)
-        repeats += [f"{role}: slice {number} {other}" for other in others]
-    scheme = _scheme(role, chosen, rule)
-    first = chosen[0][0].frame
-    for echoes in chosen:
-        _check_grid(role, echoes[0].frame, first, GRID)
-    all_echoes = [echo.frame.instance for echoes in chosen for echo in echoes]
+    chosen = choose_slices(role, frames, rule, intake)
+    slices = chosen.slices
+    first = slices[0][0].frame
+    all_echoes = [echo.frame.instance for echoes in slices for echo in echoes]
     days = [image.study_date for image in all_echoes if image.study_date is not None]
     moments = [image.acquired_at for image in all_echoes if image.acquired_at is not None]
     stack = EchoStack(
         role=role,
-        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in chosen]),
-        ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in chosen]),
-        acquisition_index=np.array([_acquisition_index(echoes) for echoes in chosen]),
-        ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in chosen),
-        sources=tuple(tuple(echo.frame.instance.source for echo in echoes) for echoes in chosen),
-        positions_mm=tuple(echoes[0].frame.position_mm for echoes in chosen),
+        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in slices]),
+        ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in slices]),
+        acquisition_index=np.array([_acquisition_index(echoes) for echoes in slices]),
+        ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in slices),
+        sources=tuple(tuple(echo.frame.instance.source for echo in echoes) for echoes in slices),
+        positions_mm=tuple(echoes[0].frame.position_mm for echoes in slices),
         orientation=first.orientation,
         pixel_spacing_mm=first.pixel_spacing_mm,
         slice_thickness_mm=first.instance.slice_thickness_mm,
-        levels=levels(len(chosen)),
+        levels=levels(len(slices)),
         anterior=anterior_direction(first.orientation),
-        scheme=scheme,
+        scheme=chosen.scheme,
         acquired_at=min(moments, default=None),
         study_date=min(days, default=None),
         field_strength_t=first.instance.field_strength_t,
         manufacturer=first.instance.manufacturer,
         scanner_model=first.instance.scanner_model,
-        repeats=tuple(repeats),
+        repeats=chosen.repeats,
     )
-    return stack, refused
-
-
-def _check_grid(role: Role, frame: Frame, first: Frame, parts: Sequence[GridPart]) -> None:
-    different = grid_difference(frame, first, parts)
-    if different:
-        raise RefusedError(f"{role}: {different}")
-
-
-def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> str:
-    """Find the one scheme that fits the number of images of every slice."""
-    counts = [len(echoes) for echoes in slices]
-    if len(set(counts)) > 1:
-        message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
-        raise RefusedError(message)
-    scheme = scheme_of(counts[0], rule.schemes)
-    if scheme is None:  # a complete acquisition has one
-        message = f"{role}: {counts[0]} inversion times, expected {describe_schemes(rule.schemes)}"
-        raise RefusedError(message)
-    return scheme
+    return stack, chosen.refused
 
 
 def _acquisition_index(echoes: Sequence[Echo]) -> list[int]:
