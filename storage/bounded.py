@@ -208,8 +208,8 @@ class BoundedReader:
         request = {"do": "list zip", "rules": self._zip_rules.model_dump()}
         return self._ask(path, None, request, lambda text, _: adapter(kind).validate_python(text["members"]))
 
-    def unpack_zip(self, path: Path, members: Sequence[ZipMember], folder: Path) -> None:
-        """Unpack a zip file, as `storage.zipped.unpack_members`."""
+    def unpack_zip(self, path: Path, members: Sequence[ZipMember], folder: Path) -> frozenset[int]:
+        """Unpack a zip file, as `storage.zipped.unpack_members`; gives the numbers of damaged members."""
         total_mib = sum(member.size for member in members) / MIB
         request = {
             "do": "unpack zip",
@@ -217,7 +217,15 @@ class BoundedReader:
             "folder": str(folder),
             "max_file_bytes": int(self._zip_rules.max_file_mib * MIB),
         }
-        self._ask(path, None, request, lambda *_: None, more_s=total_mib / UNPACK_MIB_PER_S)
+
+        def take(text: Any, _: bytearray) -> frozenset[int]:  # noqa: ANN401
+            damaged: frozenset[int] = adapter(frozenset[int]).validate_python(text["damaged"])
+            if not damaged <= set(range(1, len(members) + 1)):
+                message = "damaged members that are not in the zip file"
+                raise ValueError(message)
+            return damaged
+
+        return self._ask(path, None, request, take, more_s=total_mib / UNPACK_MIB_PER_S)
 
     def _ask(
         self,

@@ -167,8 +167,8 @@ def _list_zip(request: dict[str, Any]) -> Answer:
 
 def _unpack_zip(request: dict[str, Any]) -> Answer:
     members: tuple[ZipMember, ...] = adapter(tuple[ZipMember, ...]).validate_python(request["members"])
-    unpack_members(Path(request["path"]), members, Path(request["folder"]))
-    return {"unpacked": len(members)}, b""
+    damaged = unpack_members(Path(request["path"]), members, Path(request["folder"]))
+    return {"damaged": sorted(damaged)}, b""
 
 
 HANDLERS: dict[str, Handler] = {

@@ -22,7 +22,7 @@ from storage.plan import PlannedVisit
 from storage.prepared_series import PreparedSeries
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
-from storage.zipped import is_archive
+from storage.zipped import DAMAGED_MEMBER, is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -177,11 +177,14 @@ def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles
         images = [
             (file.path, source)
             for file, source in zip(upload.files, sources, strict=True)
-            if not is_nifti(file.path)
+            if not (is_nifti(file.path) or file.is_damaged)
         ]
         found = reader.read_files(images, intake.spin_lock)
         outcomes = dict(zip((source for _, source in images), found, strict=True))
         for file, source in zip(upload.files, sources, strict=True):
+            if file.is_damaged:
+                read.refused.append(_refused_file(source, file.path, DAMAGED_MEMBER, "mend"))
+                continue
             try:
                 with naming_the_file(source):
                     _read_file(read, reader, file, source, outcomes.get(source), intake.guide)
