@@ -5,7 +5,7 @@ time of its own, scaled alike, on one grid at one place. The others are kept in 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
@@ -108,7 +108,7 @@ def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
         if ti_ms is None
     )
     problem = (
-        _repeated_times(echoes, describe_candidates(candidates, "inversion_time", sources))
+        _repeated_times(echoes, lambda: describe_candidates(candidates, "inversion_time", sources))
         or _incomplete(echoes, rule)
         or _mixed_grids(echoes)
         or _elsewhere(echoes, intake.position_tolerance_mm)
@@ -124,8 +124,8 @@ def _no_time(image: Instance, source: str, limit_ms: float) -> str:
     return f"{found} in {source}, expected more than 0 and at most {limit_ms:g} ms"
 
 
-def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
-    """Say which times stand in more than one image, and what other attributes hold; empty where none do."""
+def _repeated_times(echoes: Sequence[Echo], describe: Callable[[], str]) -> str:
+    """Say which times stand in more than one image, and what all attributes hold; empty where none do."""
     times = [echo.ti_ms for echo in echoes]
     repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
     if not repeated:
@@ -135,7 +135,7 @@ def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
     found = ", ".join(f"{ti_ms:g} ms ({describe_files(sources)})" for ti_ms, sources in files.items())
     if len(repeated) > _MAX_NAMED_TIMES:
         found += f" and {len(repeated) - _MAX_NAMED_TIMES} others"
-    return f"has more than one image at inversion time {found}; {candidates}"
+    return f"has more than one image at inversion time {found}; {describe()}"
 
 
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:

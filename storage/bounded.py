@@ -18,14 +18,13 @@ from typing import Any, Generic, Self, TypeVar
 from storage.bounded_process import ChildProcess, DeadChildError
 from storage.bounded_wire import (
     adapter,
-    pack_instances,
     source_text,
     unpack_frames,
     unpack_guide,
     unpack_instances,
 )
 from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
-from storage.dicom_pixels import Frames
+from storage.dicom_pixels import Frames, wanted_frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
 from storage.guide import Guide
@@ -160,7 +159,14 @@ class BoundedReader:
                     raise ValueError(message)
                 return frames
 
-            request = {"do": "frames", "instances": pack_instances(images)}
+            wanted = wanted_frames(images)
+            request = {
+                "do": "frames",
+                "shape": wanted.shape,
+                "n_frames": wanted.n_frames,
+                "indices": wanted.indices,
+                "rescales": [(one.rule, one.slope, one.intercept) for one in wanted.rescales],
+            }
             return _Question(images[0].path, images[0].source, request, take)
 
         return self._ask_all([question(images) for images in files])

@@ -154,7 +154,7 @@ def hash_upload(listing: UploadListing) -> Upload:
             unpacked = _Unpacked(_folder_files(listing.path), frozenset())
         named = without_marker(unpacked.named, listing.rules.marker_file)
         files = tuple(
-            replace(_hash_file(number, name, path, listing), is_damaged=name in unpacked.damaged)
+            _hash_file(number, name, path, listing, is_damaged=name in unpacked.damaged)
             for number, (name, path) in enumerate(named, 1)
         )
     if not is_as_listed(listing.path, listing.fingerprint):
@@ -298,7 +298,7 @@ def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[_U
         )
 
 
-def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> UploadFile:
+def _hash_file(number: int, name: str, path: Path, listing: UploadListing, *, is_damaged: bool) -> UploadFile:
     site_path = f"{printable(listing.path.name)}/{name}"
     is_zip = _is_zip(listing.path)
     try:
@@ -306,7 +306,7 @@ def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> Up
     except OSError as error:
         raise reading_error(error, number, listing.path, listing.fingerprint) from None
     # What is unpacked is gone when the upload is handed on.
-    return UploadFile(number, listing.path if is_zip else path, site_path, size, digest)
+    return UploadFile(number, listing.path if is_zip else path, site_path, size, digest, is_damaged)
 
 
 def _is_zip(path: Path) -> bool:
