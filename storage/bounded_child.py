@@ -138,7 +138,7 @@ def _read_frames(request: dict[str, Any]) -> Answer:
         rescales=tuple(Rescale(*rescale) for rescale in request["rescales"]),
     )
     frames = np.ascontiguousarray(decode_frames(wanted))
-    return {"shape": frames.shape}, memoryview(frames).cast("B")
+    return {"shape": frames.shape}, frames.data.cast("B")
 
 
 def _read_header(request: dict[str, Any]) -> Answer:

@@ -23,7 +23,7 @@ from storage.acquisition import (
 from storage.config import IntakeConfig, SeriesRule
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import slice_normal, split_orientations, split_slices
-from storage.schemes import describe_schemes, scheme_of
+from storage.schemes import describe_schemes, image_counts, scheme_of
 from storage.series_rules import Role, describe_series
 
 MAX_REPEAT_TURN_DEG = 30.0
@@ -131,6 +131,8 @@ def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> s
     counts = [len(echoes) for echoes in slices]
     if len(set(counts)) > 1:
         message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
+        if any(set(counts) <= set(image_counts(scheme)) for scheme in rule.schemes):
+            message += "; in a scheme in seconds it follows the heart rate, which one stack cannot hold yet"
         raise RefusedError(message)
     scheme = scheme_of(counts[0], rule.schemes)
     if scheme is None:  # a complete acquisition has one
