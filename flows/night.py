@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
+from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
@@ -24,6 +25,7 @@ from storage.errors import (
 )
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
+from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout, OverdueError
@@ -62,7 +64,6 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     -------
         Failed when a visit failed or an upload was newly refused, with the reasons; else Completed.
     """
-    log = get_run_logger()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         message = "run_night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
@@ -72,6 +73,17 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
+    run_id = str(context.flow_run.id)
+    with marked_running(trial.root, run_id) as dead:
+        crash_dead_runs(dead)
+        return _run_marked(trial, selection, why, run_id, runner)
+
+
+def _run_marked(
+    trial: Trial, selection: Selection, why: str, run_id: str, runner: DaskTaskRunner
+) -> State[Any]:
+    """Repair what was left, plan, and process."""
+    log = get_run_logger()
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
@@ -82,7 +94,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         root=trial.root,
         config=trial.config,
         matching=plan.matching,
-        run_id=str(context.flow_run.id),
+        run_id=run_id,
         who=current_user(),
         why=why,
     )
