@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 import httpx
 import prefect
+from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
@@ -18,6 +19,8 @@ from flows.errors import ServerNotStartedError
 
 START_S = 120.0
 """Longest wait for the server; its first start creates the database [s]."""
+DRAIN_S = 10
+"""Longest wait for log lines and events on their way to it [s]."""
 STOP_S = 15.0
 """Longest wait for its end, before it is killed [s]."""
 
@@ -62,8 +65,12 @@ def prefect_server(ui_port: int | None = None) -> Iterator[str]:
         # Workers inherit the environment; a worker that finds no URL would start a server of its own.
         os.environ["PREFECT_API_URL"] = url
         with temporary_settings({PREFECT_API_URL: url}):
-            yield url
-            APILogWorker.drain_all(timeout=10)
+            try:
+                yield url
+            finally:
+                # Whatever is not sent while the server lives is tried again at exit, for a minute and in vain.
+                APILogWorker.drain_all(timeout=DRAIN_S)
+                EventsWorker.drain_all(timeout=DRAIN_S)
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         process.terminate()

@@ -4,6 +4,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -150,19 +151,24 @@ class Fanout:
                 yield submission.key, outcome
 
     def abandon(self) -> None:
-        """Stop what is under way, wherever it executes: the night is over before its time."""
+        """Stop what is under way, wherever it executes: the night is over before its time.
+
+        What cannot be reached any more is told to the log alone: why the night ends is the caller's to say.
+        """
         self._waiting.clear()
         self._suspects.clear()
         runs, self._pending = list(self._pending.values()), {}
         if not runs:
             return
-        keys = {run.future.wrapped_future.key for run in runs}
-        workers = {worker for key, (worker, _) in self._on_workers().items() if key in keys}
-        client = self._runner.client
-        client.cancel([run.future.wrapped_future for run in runs], force=True)
-        self._restart(workers)
-        for run in runs:
-            _record(run.future, Cancelled(message="the night was stopped"))
+        try:
+            keys = {run.future.wrapped_future.key for run in runs}
+            workers = {worker for key, (worker, _) in self._on_workers().items() if key in keys}
+            self._runner.client.cancel([run.future.wrapped_future for run in runs], force=True)
+            self._restart(workers)
+            for run in runs:
+                _record(run.future, Cancelled(message="the night was stopped"))
+        except Exception:  # noqa: BLE001 (cluster or server may have gone first)
+            get_run_logger().warning("what was under way could not be stopped everywhere", exc_info=True)
 
     def _fill(self) -> None:
         """Give the cluster what it will execute next."""
@@ -223,7 +229,9 @@ class Fanout:
 
     def _restart(self, workers: set[str]) -> None:
         if workers:
-            self._runner.client.restart_workers(sorted(workers), timeout=RESTART_S, raise_for_error=False)
+            # A worker that is gone already is what is wanted.
+            with suppress(KeyError):
+                self._runner.client.restart_workers(sorted(workers), timeout=RESTART_S, raise_for_error=False)
 
     def _take(self, run: _Run) -> object:
         if run.is_overdue:
