@@ -68,7 +68,7 @@ def prefect_server(ui_port: int | None = None) -> Iterator[str]:
             try:
                 yield url
             finally:
-                # Whatever is not sent while the server lives is tried again at exit, for a minute and in vain.
+                # What is not sent while the server lives is tried again at exit, for a minute and in vain.
                 APILogWorker.drain_all(timeout=DRAIN_S)
                 EventsWorker.drain_all(timeout=DRAIN_S)
     finally:
