@@ -1,8 +1,6 @@
 """The way of one night: plan, intake, segment, quantify, summarise, publish."""
 
-import getpass
 import logging
-import os
 from collections import Counter
 from typing import Any
 
@@ -15,6 +13,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 from cmrcore.errors import CmrcoreError
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
+from flows.user import current_user
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -23,6 +22,7 @@ from storage.errors import (
     StorageError,
     UploadChangedError,
 )
+from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
@@ -74,7 +74,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     run_id = str(context.flow_run.id)
-    with marked_running(trial.root, run_id) as dead:
+    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
         crash_dead_runs(dead)
         return _run_marked(trial, selection, why, run_id, runner)
 
@@ -328,14 +328,6 @@ class Night:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
-
-
-def current_user() -> str:
-    """Name who runs the night; a container may know no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def may_pass(failure: Failure) -> bool:
