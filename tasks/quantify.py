@@ -1,5 +1,6 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -99,11 +100,16 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         scheme=stack.scheme,
         reference_echo=masks["reference_echo"],
         guide_notes=tuple(
-            None
-            if note is None
-            else GuideNote(note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]))
+            None if note is None else _guide_note(note)
             for note in read_notes(store, f"{role}/guide").get("guides", ())
         ),
+    )
+
+
+def _guide_note(note: Mapping[str, Any]) -> GuideNote:
+    """Read what the stage segment noted of a guide."""
+    return GuideNote(
+        note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]), note["overlap"]
     )
 
 
