@@ -25,6 +25,8 @@ Z95 = 1.96
 """Half the width of the 95 % range of a normal distribution, in standard deviations."""
 
 _TAILS = (0.025, 0.975)
+_ROUNDING = 1e-20
+"""Share of the sum of squares that is nothing but rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,7 @@ class Line:
     """Intercept, in the unit of the measurements."""
 
 
-def bland_altman(
-    reference: Float[np.ndarray, " scan"], tested: Float[np.ndarray, " scan"]
-) -> BlandAltman:
+def bland_altman(reference: Float[np.ndarray, " scan"], tested: Float[np.ndarray, " scan"]) -> BlandAltman:
     """Bias and limits of agreement with their confidence limits.
 
     The standard error of a limit is ``sd * sqrt(1 / n + 1.96**2 / (2 * (n - 1)))``.
@@ -133,13 +133,19 @@ def intraclass_correlation(ratings: Float[np.ndarray, "subject rater"], form: Ic
     _check(*ratings.T)
     n, k = ratings.shape
     grand = ratings.mean()
-    between = k * float(((ratings.mean(1) - grand) ** 2).sum()) / (n - 1)
-    raters = n * float(((ratings.mean(0) - grand) ** 2).sum()) / (k - 1)
+    of_subject, of_rater = ratings.mean(1, keepdims=True) - grand, ratings.mean(0) - grand
     total = float(((ratings - grand) ** 2).sum())
-    within = (total - between * (n - 1)) / (n * (k - 1))
-    error = max((total - between * (n - 1) - raters * (k - 1)) / ((n - 1) * (k - 1)), 0.0)
     if total == 0:
         return Estimate(math.nan, math.nan, math.nan)
+
+    def mean_square(deviation: Float[np.ndarray, "..."], freedom: int) -> float:
+        squares = float((np.broadcast_to(deviation, ratings.shape) ** 2).sum())
+        return squares / freedom if squares > _ROUNDING * total else 0.0
+
+    between = mean_square(of_subject, n - 1)
+    raters = mean_square(of_rater, k - 1)
+    error = mean_square(ratings - grand - of_subject - of_rater, (n - 1) * (k - 1))
+    within = mean_square(ratings - grand - of_subject, n * (k - 1))
     if form == "ICC(2,1)":
         return _absolute_agreement(between, raters, error, n, k)
     noise, freedom = (within, n * (k - 1)) if form == "ICC(1,1)" else (error, (n - 1) * (k - 1))
@@ -264,10 +270,10 @@ def _deming_line(
 
 def _check(*columns: Float[np.ndarray, " scan"]) -> None:
     """Refuse what has no statistics."""
-    n = len(columns[0]) if columns else 0
-    if len(columns) < 2 or n < 3 or any(len(column) != n for column in columns):
-        lengths = " and ".join(str(len(column)) for column in columns) or "no"
-        message = f"agreement needs at least two measurements each of three scans, found {lengths} values"
+    if len(columns) < 2 or len(columns[0]) < 3:
+        message = (
+            f"agreement needs two measurements of three scans, found {len(columns)} of {len(columns[0])}"
+        )
         raise InvalidInputError(message)
     if not all(np.isfinite(column).all() for column in columns):
         message = "agreement of a value that is no number; leave such scans out, and count them"

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from cmrcore.quantify.aha import Orientation, stack_orientations
+from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
 
 _RAYS = 360
 """Directions in which the wall is measured."""
@@ -25,8 +25,6 @@ class HeartMasks:
     """Myocardium."""
     rv: Bool[Tensor, "slice row col"]
     """Right ventricle."""
-    aha_segment: UInt8[Tensor, "slice row col"]
-    """AHA segment of each myocardial pixel, 0 where none."""
     levels: tuple[str, ...]
     """``basal``, ``mid`` or ``apical`` of each slice, from base to apex."""
     pixel_spacing_mm: tuple[float, float]
@@ -74,10 +72,8 @@ def slice_shapes(heart: HeartMasks) -> list[SliceShape | None]:
     """Shape of each slice; None without myocardium."""
     orientations = stack_orientations(heart.myocardium, heart.rv, heart.anterior, heart.pixel_spacing_mm)
     return [
-        _slice_shape(muscle.cpu().numpy(), numbers.cpu().numpy(), heart.pixel_spacing_mm, orientation)
-        for muscle, numbers, orientation in zip(
-            heart.myocardium, heart.aha_segment, orientations, strict=True
-        )
+        _slice_shape(muscle, orientation, level, heart.pixel_spacing_mm) if bool(muscle.any()) else None
+        for muscle, orientation, level in zip(heart.myocardium, orientations, heart.levels, strict=True)
     ]
 
 
@@ -109,32 +105,34 @@ def dice_aligned(
 
 
 def _slice_shape(
-    myocardium: Bool[np.ndarray, "row col"],
-    aha_segment: UInt8[np.ndarray, "row col"],
-    pixel_spacing_mm: tuple[float, float],
+    mask: Bool[Tensor, "row col"],
     orientation: Orientation | None,
-) -> SliceShape | None:
-    """Shape of one slice; None without myocardium."""
-    if not myocardium.any():
-        return None
+    level: str,
+    pixel_spacing_mm: tuple[float, float],
+) -> SliceShape:
+    """Shape of one slice that has myocardium."""
+    myocardium = mask.cpu().numpy()
+    numbers = np.zeros(myocardium.shape, dtype=np.uint8)
+    if orientation is not None:
+        numbers = aha_segments(mask, orientation, level, pixel_spacing_mm).cpu().numpy()
     row, col = np.argwhere(ndimage.binary_fill_holes(myocardium)).mean(0).tolist()
     angles = np.arange(_RAYS) * 2 * np.pi / _RAYS
-    reach_mm = float(np.hypot(*(np.array(myocardium.shape) * pixel_spacing_mm)))
-    radii_mm = np.arange(0, reach_mm, _STEP_MM)
+    offsets_mm = (np.argwhere(myocardium) - (row, col)) * np.asarray(pixel_spacing_mm)
+    radii_mm = np.arange(0, np.hypot(*offsets_mm.T).max() + max(pixel_spacing_mm), _STEP_MM)
     rows = row + np.sin(angles)[:, None] * radii_mm / pixel_spacing_mm[0]
     cols = col + np.cos(angles)[:, None] * radii_mm / pixel_spacing_mm[1]
     # Linear interpolation puts the edge between two pixels, where it is, not on a pixel.
     wall = ndimage.map_coordinates(myocardium.astype(np.float32), [rows, cols], order=1) >= 0.5
-    numbers = ndimage.map_coordinates(aha_segment, [rows, cols], order=0) * wall
+    met = ndimage.map_coordinates(numbers, [rows, cols], order=0) * wall
     ray_mm = wall.sum(1) * _STEP_MM
     return SliceShape(
         myocardium=myocardium,
-        aha_segment=aha_segment,
+        aha_segment=numbers,
         pixel_spacing_mm=pixel_spacing_mm,
         center=(row, col),
         orientation=orientation,
         ray_mm=np.where(ray_mm > 0, ray_mm, np.nan),
-        ray_segment=numbers.max(1),
+        ray_segment=met.max(1),
     )
 
 
