@@ -80,12 +80,13 @@ def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitF
     """Read what visits are compared by from a result's store."""
     store = open_store(visit.path, visit.subject_id, visit.visit_id, digest)
     rows: Any = store.attrs["rows"]
+    spacing: Any = store["native"].attrs["pixel_spacing_mm"]
     return VisitFindings(
         visit_id=visit.visit_id,
         scan=rows["scans"][0],
         slices=rows["slices"],
         segments=rows["segments"],
-        pixel_spacing_mm=tuple(store["native"].attrs["pixel_spacing_mm"]),
+        pixel_spacing_mm=(spacing[0], spacing[1]),
         heart=_read_heart(store, rows["slices"]) if masks else None,
     )
 

@@ -241,31 +241,26 @@ def deming(reference: Float[np.ndarray, " scan"], tested: Float[np.ndarray, " sc
     """
     _check(reference, tested)
     n = len(reference)
-    keep = ~np.eye(n, dtype=bool)
-    lines = [_deming_line(reference, tested), *(_deming_line(reference[k], tested[k]) for k in keep)]
-    if any(line is None for line in lines):
-        return None
-    whole, left_out = np.array(lines[0]), np.array(lines[1:])
-    pseudo = n * whole - (n - 1) * left_out
-    errors = pseudo.std(0, ddof=1) / math.sqrt(n)
-    t = float(stats.t.ppf(_TAILS[1], n - 2))
-    slope, intercept = (
-        Estimate(float(value), float(value - t * error), float(value + t * error))
-        for value, error in zip(whole, errors, strict=True)
-    )
-    return Line(slope, intercept)
-
-
-def _deming_line(
-    reference: Float[np.ndarray, " scan"], tested: Float[np.ndarray, " scan"]
-) -> tuple[float, float] | None:
-    """Slope and intercept of the line nearest to the points; None where it has no slope."""
     x, y = reference - reference.mean(), tested - tested.mean()
-    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
-    if xy == 0:
+    without = n / (n - 1)  # of a sum of squares about the mean, what leaving a point out takes away
+    xx, yy, xy = (
+        np.append(total, total - without * parts)
+        for parts, total in ((part, part.sum()) for part in (x * x, y * y, x * y))
+    )
+    if bool((xy == 0).any()):
         return None
-    slope = (yy - xx + math.hypot(yy - xx, 2 * xy)) / (2 * xy)
-    return slope, float(tested.mean() - slope * reference.mean())
+    slopes = (yy - xx + np.hypot(yy - xx, 2 * xy)) / (2 * xy)
+    x_means, y_means = (
+        np.append(values.mean(), values.mean() - about / (n - 1))
+        for values, about in ((reference, x), (tested, y))
+    )
+    t = float(stats.t.ppf(_TAILS[1], n - 2))
+    estimates = []
+    for found in (slopes, y_means - slopes * x_means):
+        value, left_out = float(found[0]), found[1:]
+        error = float((n * value - (n - 1) * left_out).std(ddof=1)) / math.sqrt(n)
+        estimates.append(Estimate(value, value - t * error, value + t * error))
+    return Line(*estimates)
 
 
 def _check(*columns: Float[np.ndarray, " scan"]) -> None:
