@@ -1,8 +1,6 @@
 """The way of one night: plan, intake, segment, quantify, summarise, publish."""
 
-import getpass
 import logging
-import os
 from collections import Counter
 from typing import Any
 
@@ -16,6 +14,7 @@ from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
+from flows.user import current_user
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -24,6 +23,7 @@ from storage.errors import (
     StorageError,
     UploadChangedError,
 )
+from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
@@ -77,7 +77,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     run_id = str(context.flow_run.id)
-    with marked_running(trial.root, run_id) as dead:
+    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
         crash_dead_runs(dead)
         return _run_marked(trial, selection, why, run_id, runner)
 
@@ -369,14 +369,6 @@ class Night:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
-
-
-def current_user() -> str:
-    """Name who runs the night; a container may know no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def may_pass(failure: Failure) -> bool:
