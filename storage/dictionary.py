@@ -15,7 +15,7 @@ ABOUT = {
     "segments": "One row for each AHA segment of a slice.",
     "echoes": "One row for each echo of a slice and series.",
     "flags": "One row for each raised quality check.",
-    "longitudinal": "One row for each level and pair of visits of a subject: what changed.",
+    "longitudinal": "One row for each region and pair of visits of a subject: what changed.",
 }
 """What a row of each table is."""
 

@@ -19,7 +19,8 @@ UTC_TIME = pa.timestamp("us", tz="UTC")
 
 ROLES = ("native", "post")
 LEVELS = ("basal", "mid", "apical")
-SEVERITIES = ("review", "fail")
+REGIONS = ("global", "septal", *LEVELS)
+SEVERITIES = ("note", "review", "fail")
 VERDICTS = ("pass", "review", "fail")
 STATES = ("done", "flagged", "failed", "waiting", "refused")
 STAGES = ("intake", "segment", "quantify", "summarise", "publish")
@@ -99,6 +100,45 @@ _ECV = (
     Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without such a T1"),
     Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an ECV of 0 to 1"),
 )
+
+
+def _judged(stem: str, unit: str) -> tuple[Column, ...]:
+    """Columns that hold a change against its repeatability coefficient."""
+    return (
+        Column(
+            f"{stem}_repeatability_{unit}",
+            NUMBER,
+            "1" if unit == "fraction" else unit,
+            "repeatability coefficient of this quantity: 95 of 100 unchanged hearts differ by less",
+        ),
+        Column(
+            f"{stem}_retest_pairs",
+            COUNT,
+            "1",
+            "test-retest pairs it was computed from; empty where it is the one of trial.toml",
+        ),
+        Column(
+            f"{stem}_beyond_repeatability",
+            TRUTH,
+            "",
+            "whether the change exceeds it; empty where scanner or protocol differ",
+        ),
+        Column(f"{stem}_p_value", NUMBER, "1", "p-value of the change, if nothing changed"),
+        Column(
+            f"{stem}_q_value",
+            NUMBER,
+            "1",
+            "of a segment, the same controlled for the false discovery rate over the visit's segments",
+        ),
+        Column(
+            f"{stem}_changed",
+            TRUTH,
+            "",
+            "whether it changed: beyond repeatability, and for a segment the q-value within the trial's rate",
+        ),
+    )
+
+
 _VERDICT = Column(
     "qc_verdict", TEXT, "", "worst severity of its flags; pass without any", required=True, values=VERDICTS
 )
@@ -209,7 +249,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "flags": (
         *_RESULT_KEYS,
         Column("code", TEXT, "", "which check", required=True),
-        Column("severity", TEXT, "", "look at it, or do not use it", required=True, values=SEVERITIES),
+        Column(
+            "severity", TEXT, "", "a finding, look at it, do not use it", required=True, values=SEVERITIES
+        ),
         Column("role", TEXT, "", "which series; empty where it is about both", values=ROLES),
         Column("slice_index", COUNT, "1", "index of the slice; empty where it is about the scan"),
         Column("level", TEXT, "", "level of the slice", values=LEVELS),
@@ -219,16 +261,37 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "longitudinal": (
         *_RESULT_KEYS,
-        Column("baseline_visit_id", TEXT, "", "visit the change is counted from", required=True),
-        Column("level", TEXT, "", "global, or a level", required=True, values=("global", *LEVELS)),
+        Column(
+            "baseline_visit_id",
+            TEXT,
+            "",
+            "visit the change is counted from: the first one; of the subject's last visit, each earlier one",
+            required=True,
+        ),
+        Column("level", TEXT, "", "whole heart, septum or a level", required=True, values=REGIONS),
+        Column(
+            "aha_segment", COUNT, "1", "AHA segment, 1 to 16; empty where the row is about all of a level"
+        ),
         Column("t1_native_change_ms", NUMBER, "ms", "change of the mean native T1"),
+        *_judged("t1_native", "ms"),
         Column("ecv_change_fraction", NUMBER, "1", "change of the extracellular volume, absolute"),
-        Column("ecv_change_relative", NUMBER, "1", "the same relative to the baseline"),
+        Column("ecv_change_relative", NUMBER, "1", "the same relative to the visit it is counted from"),
         Column("ecv_change_beyond_limit", TRUTH, "", "whether the relative change reaches the trial's limit"),
+        *_judged("ecv", "fraction"),
+        Column("area_change_mm2", NUMBER, "mm2", "change of the myocardial area of a slice"),
+        Column("thickness_change_mm", NUMBER, "mm", "change of the mean radial thickness of the wall"),
+        Column(
+            "overlap_dice",
+            NUMBER,
+            "1",
+            "Dice coefficient of both visits' myocardium, LV centers and RV insertions laid upon each other",
+        ),
+        Column("same_scanner", TRUTH, "", "whether field strength, manufacturer and model agree"),
+        Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
-        Column("baseline_field_strength_t", NUMBER, "T", "field strength of the baseline"),
+        Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),
-        Column("baseline_scanner", TEXT, "", "the same of the baseline"),
+        Column("baseline_scanner", TEXT, "", "the same of the visit the change is counted from"),
     ),
     "visits": (
         *_KEYS,

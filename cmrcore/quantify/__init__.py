@@ -3,7 +3,13 @@
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
 from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
+from cmrcore.quantify.longitudinal import (
+    ChangeSettings,
+    VisitFindings,
+    change_rows,
+    check_scanner,
+    visit_flags,
+)
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
 from cmrcore.quantify.records import GuideNote, Hematocrit, QuantifySettings, Row, ScanResult, Series
 from cmrcore.quantify.scan import quantify_scan
@@ -11,6 +17,7 @@ from cmrcore.quantify.scan import quantify_scan
 __all__ = [
     "AHA_NAMES",
     "CHECKS",
+    "ChangeSettings",
     "Flag",
     "GuideNote",
     "Hematocrit",
@@ -21,9 +28,10 @@ __all__ = [
     "ScanResult",
     "Series",
     "Verdict",
+    "VisitFindings",
     "aha_segments",
     "blood_t1",
-    "change_from_baseline",
+    "change_rows",
     "check_scanner",
     "ecv_map",
     "erode_mask",
@@ -31,4 +39,5 @@ __all__ = [
     "quantify_scan",
     "rv_insertions",
     "verdict",
+    "visit_flags",
 ]

@@ -72,7 +72,7 @@ def test_only_text_has_stated_values() -> None:
 def test_stated_values_are_ordered_categories(trial: Trial) -> None:
     """All of them, in their order, whatever the rows hold; also without rows."""
     flags = trial.table("flags")
-    assert list(flags["severity"].cat.categories) == ["review", "fail"]
+    assert list(flags["severity"].cat.categories) == ["note", "review", "fail"]
     assert flags.sort_values("severity")["severity"].tolist() == ["review"] * 2 + ["fail"] * 2
     assert (flags["severity"] > "review").tolist() == [True, False, True, False]
     assert list(trial.table("scans")["qc_verdict"].cat.categories) == ["pass", "review", "fail"]
@@ -84,7 +84,7 @@ def test_types_survive_pandas_on_the_folder(trial: Trial) -> None:
     assert flags["subject_id"].tolist() == ["01", "01", "02", "02"]
     assert str(flags["slice_index"].dtype) == "Int64"
     assert flags["slice_index"].isna().tolist() == [True, False, True, False]
-    assert list(flags["severity"].cat.categories) == ["review", "fail"]
+    assert list(flags["severity"].cat.categories) == ["note", "review", "fail"]
     longitudinal = pd.read_parquet(trial.root / "tables/longitudinal")
     assert str(longitudinal["ecv_change_beyond_limit"].dtype) == "boolean"
 
@@ -154,7 +154,7 @@ def test_an_older_file_without_a_column_has_no_value_in_it(trial: Trial) -> None
     assert flags["role"].isna().tolist() == [True, True, False, False]
     assert str(flags["slice_index"].dtype) == "Int64"
     assert flags["severity"].tolist() == ["fail", "review"] * 2
-    assert list(flags["severity"].cat.categories) == ["review", "fail"]
+    assert list(flags["severity"].cat.categories) == ["note", "review", "fail"]
     assert "gone" not in flags
 
 
@@ -165,7 +165,7 @@ def test_pandas_reads_files_of_both_ages(trial: Trial) -> None:
     assert list(flags.columns) == [column.name for column in TABLES["flags"]]
     assert flags["value"].isna().tolist() == [True, True, False, False]
     assert flags["severity"].tolist() == ["fail", "review"] * 2
-    assert set(flags["severity"].cat.categories) == {"review", "fail"}
+    assert set(flags["severity"].cat.categories) == {"note", "review", "fail"}
 
 
 def test_the_next_publication_gives_the_folder_its_columns_of_today(trial: Trial) -> None:
@@ -189,8 +189,8 @@ def test_the_columns_of_a_table_come_first(tmp_path: Path, subject_id: str) -> N
 
 def test_a_value_of_a_former_version_stays(trial: Trial) -> None:
     """It comes after those of today; only what is written is held to them."""
-    rewrite(table_file(trial.root, "flags", "01", "01"), without=["severity"], severity="note")
-    assert list(trial.table("flags")["severity"].cat.categories) == ["review", "fail", "note"]
+    rewrite(table_file(trial.root, "flags", "01", "01"), without=["severity"], severity="hint")
+    assert list(trial.table("flags")["severity"].cat.categories) == ["note", "review", "fail", "hint"]
 
 
 def test_an_older_file_without_a_required_column_is_named_with_what_to_run(trial: Trial) -> None:
