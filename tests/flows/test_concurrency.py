@@ -8,8 +8,7 @@ import pytest
 
 from storage.audit import read_events
 from storage.record import verify_record
-from tests.flows.conftest import COMMAND, running_server
-from tests.flows.trials import Cmrtrials
+from tests.flows.conftest import COMMAND
 
 pytestmark = pytest.mark.slow
 
@@ -24,31 +23,32 @@ EXECUTION_COLUMNS = [
 
 
 def test_two_nights_at_once_neither_double_nor_tear_a_row(
-    small_trial: Path, small_copy: Path, tmp_path: Path, environment: dict[str, str], cmrtrials: Cmrtrials
+    small_night: Path, small_copy: Path, environment: dict[str, str], site: dict[str, str]
 ) -> None:
     """A scheduled night and one started by hand meet; the tables are those of a single night."""
-    undisturbed = tmp_path / "undisturbed"
-    subprocess.run(["cp", "-a", small_trial, undisturbed], check=True)
-    with running_server(environment) as server:
-        own = {**server, "CMR_WORKERS": "1"}
-        assert cmrtrials("run", undisturbed, **own).returncode == 0
-        nights = [
-            subprocess.Popen(
-                [COMMAND, "run", small_copy],
-                env=environment | own,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for _ in range(2)
-        ]
+    # Workers of its own each: on a shared cluster one night would wait for the other's task runs.
+    own = {"PREFECT_API_URL": site["PREFECT_API_URL"], "CMR_WORKERS": "1"}
+    nights = [
+        subprocess.Popen(
+            [COMMAND, "run", small_copy],
+            env=environment | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
         outputs = [night.communicate(timeout=300)[0] for night in nights]
+    finally:
+        for night in nights:
+            night.kill()
     assert [night.returncode for night in nights] == [0, 0], outputs
 
     for table in ("visits", "scans", "slices", "segments", "echoes", "longitudinal"):
         left, right = (
             pd.read_parquet(root / "tables" / table) if (root / "tables" / table).exists() else pd.DataFrame()
-            for root in (undisturbed, small_copy)
+            for root in (small_night, small_copy)
         )
         columns = [column for column in left.columns if column not in EXECUTION_COLUMNS]
         pd.testing.assert_frame_equal(left[columns], right[columns])
