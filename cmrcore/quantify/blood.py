@@ -1,6 +1,7 @@
 """T1 of the blood pool from its mean signal."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +10,20 @@ from scipy import ndimage
 from torch import Tensor
 
 from cmrcore.relaxation import T1Fit, fit_t1
+
+
+@dataclass(frozen=True, slots=True)
+class BloodT1:
+    """Blood T1 of one slice."""
+
+    t1_ms: float
+    """T1 of the mean blood signal [ms]."""
+    t1_sd_ms: float
+    """Its standard deviation from the fit [ms]."""
+    r_squared: float
+    """R2 of the fit's magnitudes."""
+    n_pixels: int
+    """Pixels of the eroded pool on the reference echo."""
 
 
 def erode_mask(

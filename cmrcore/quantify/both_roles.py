@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.qc import MASKS_APART_PX, Flag, Place, raise_flag
+from cmrcore.quantify.qc import Flag, Place, raise_flag
 from cmrcore.quantify.records import QuantifySettings, Role, Series
 from cmrcore.quantify.regional import EcvMaps
 from cmrcore.quantify.role import RoleMeasurement
-from cmrcore.registration.align import UNALIGNED, SliceAlignment
+from cmrcore.registration.align import SliceAlignment
 from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
 
 _SPACING_TOLERANCE_MM = 1e-3
@@ -81,36 +81,6 @@ def bring_onto_native(
 def _recovered(alignment: SliceAlignment) -> Float[Tensor, "row col"]:
     """Echo of the longest inversion time among those that lie where the reference does."""
     return alignment.echoes[alignment.recovered]
-
-
-def check_post(
-    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment], settings: QuantifySettings
-) -> list[Flag]:
-    """Flag slices whose post-contrast myocardium does not come to lie on the native one, or may not."""
-    flags = []
-    for index, one in onto.items():
-        if not all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values()):
-            continue
-        place = Place(slice_index=index, level=level_of(roles, index))
-        if one.dice is not None and one.dice < settings.align.post_dice_min:
-            threshold = settings.align.post_dice_min
-            message = (
-                f"native and aligned post-contrast myocardium have a Dice coefficient of {one.dice:.2f}, "
-                f"expected at least {threshold:g}: no ECV here"
-            )
-            flags.append(raise_flag("post_misaligned", message, place, value=one.dice, threshold=threshold))
-        elif one.refused_px > MASKS_APART_PX:
-            message = (
-                f"post-contrast masks lie {one.refused_px:.1f} pixels off the native ones, which the images "
-                f"contradict, expected at most {MASKS_APART_PX:g}: look at both masks"
-            )
-            flags.append(
-                raise_flag("post_unaligned", message, place, value=one.refused_px, threshold=MASKS_APART_PX)
-            )
-        elif one.state in UNALIGNED:
-            message = f"post-contrast masks could not be aligned to the native ones: {one.state}"
-            flags.append(raise_flag("post_unaligned", message.replace("_", " "), place))
-    return flags
 
 
 def ecv_maps(
