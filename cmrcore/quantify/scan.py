@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
-from cmrcore.quantify.both_roles import bring_onto_native, ecv_maps, level_of, match_slices
+from cmrcore.quantify.both_roles import (
+    bring_onto_native,
+    ecv_maps,
+    level_of,
+    match_slices,
+    synthetic_hematocrit,
+)
 from cmrcore.quantify.echo_rows import echo_rows
 from cmrcore.quantify.qc import Place, check_range, verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row, ScanResult, Series
@@ -35,10 +41,9 @@ def quantify_scan(
 ) -> ScanResult:
     """Compute maps, rows and flags of one scan.
 
-    Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo: of the
-    native series for native, of the post-contrast series for post, in their intersection for ECV. They
-    are None where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of
-    all its valid pixels.
+    Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo, away from
+    its borders: of the native series for native, of the post-contrast series for post, in their intersection
+    for ECV. They are None where there is nothing to average. A scan's mean is that of all its valid pixels.
 
     Parameters
     ----------
@@ -93,6 +98,9 @@ def quantify_scan(
         "scheme_post": None if post is None else post.scheme,
         **measured_columns(roles, ecv, settings, None),
         **hematocrit_columns(hematocrit, scan_time),
+        "hematocrit_synthetic_fraction": None
+        if roles["native"] is None
+        else synthetic_hematocrit(roles["native"], settings),
         "qc_verdict": verdict(flags),
     }
     slice_rows: list[Row] = [
@@ -146,7 +154,7 @@ def _stored_maps(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None)
         if one is not None:
             maps |= {f"{role}/{name}": getattr(one.fit, name).float() for name in _STORED_MAPS}
             maps[f"{role}/status"] = one.fit.status
-    maps["aha_segment"] = next(one.maps.segments for one in roles.values() if one is not None)
+    maps["aha_segment"] = next(one.segments for one in roles.values() if one is not None)
     if ecv is not None and ecv.ecv_fraction is not None:
         maps["ecv_fraction"] = ecv.ecv_fraction.float()
     return maps
