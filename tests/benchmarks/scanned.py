@@ -73,13 +73,21 @@ def scanned_visits(folder: Path, seed: int, n_visits: int, difficulty: Difficult
         yield scanned_visit(folder, seed, subject_index, difficulty)
 
 
+def schemes_of(subject_index: int) -> dict[str, str]:
+    """Give the scheme of each role; every third subject has a native one of eleven images."""
+    return {
+        "native": SCHEME_NATIVE_11 if subject_index % 3 == 2 else SCHEME_NATIVE,
+        "post": SCHEME_POST,
+    }
+
+
 def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> None:
     """Simulate and segment a visit without reader's guides, and store it whole or not at all."""
     scan = simulate_scan(
         seed,
         subject_index,
         0,
-        scheme_native=SCHEME_NATIVE_11 if subject_index % 3 == 2 else SCHEME_NATIVE,
+        scheme_native=schemes_of(subject_index)["native"],
         scheme_post=SCHEME_POST,
         difficulty=difficulty,
     )
@@ -195,7 +203,8 @@ def _read(file: Path) -> ScannedVisit:
             orientation=orientation,
             anterior=anterior_direction(orientation),
             levels=levels_of(len(of_role["echoes"])),
-            scheme={"native": SCHEME_NATIVE, "post": SCHEME_POST}[role],
+            scheme=schemes_of(facts["subject_index"])[role],
+            field_strength_t=facts["truth"]["field_strength_t"],
             reference_echo=of_role["reference_echo"],
             guide_notes=tuple(
                 None
