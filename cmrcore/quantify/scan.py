@@ -92,15 +92,15 @@ def quantify_scan(
         flags += check_range("ecv_implausible", "mean ECV", slice_ecv, limits, place)
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
+    synthetic = None if roles["native"] is None else synthetic_hematocrit(roles["native"], settings)
     scan_row: Row = {
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
         "scheme_post": None if post is None else post.scheme,
         **measured_columns(roles, ecv, settings, None),
         **hematocrit_columns(hematocrit, scan_time),
-        "hematocrit_synthetic_fraction": None
-        if roles["native"] is None
-        else synthetic_hematocrit(roles["native"], settings),
+        "hematocrit_synthetic_fraction": synthetic,
+        "hematocrit_synthetic_source": None if synthetic is None else settings.synthetic.source,
         "qc_verdict": verdict(flags),
     }
     slice_rows: list[Row] = [

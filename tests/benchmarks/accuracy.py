@@ -94,8 +94,7 @@ def visit_rows(visit: ScannedVisit, settings: QuantifySettings) -> list[dict[str
             one[f"{quantity}_ideal"] = _mean(ideal, whole)
             one[f"{quantity}_ideal_inner"] = _mean(ideal, inner)
             one[f"{quantity}_true"] = _mean(visit.maps[f"{_MAPS[quantity]}_true"], whole)
-            name = quantity.replace("_ms", "_uncertainty_ms").replace("v_fraction", "v_uncertainty_fraction")
-            one[name] = _number(row[name])
+            one[_uncertainty(quantity)] = _number(row[_uncertainty(quantity)])
         one["ecv_exact_fraction"] = one["ecv_fraction"] * scale
         one["ecv_synthetic_fraction"] = _number(row["ecv_synthetic_fraction"])
         for role in get_args(Role):
@@ -156,15 +155,18 @@ def accuracy_figures(rows: pd.DataFrame) -> list[Figure]:
                 figures.append(Figure(f"{label}: SD", error.std(), unit, target_sd, ""))
     for kind in ("scan", "slice", "segment"):
         of_kind = rows[rows["kind"] == kind]
-        for yardstick in ("ideal", "ideal_inner"):
-            error = of_kind["ecv_fraction"] - of_kind[f"ecv_fraction_{yardstick}"]
-            inside = (error.abs() <= of_kind["ecv_uncertainty_fraction"])[error.notna()]
-            predicted = 100 * of_kind["ecv_uncertainty_fraction"].median()
-            note = (
-                f"median predicted {predicted:.2f} points, found {100 * error.std():.2f}; n = {len(inside)}"
-            )
-            label = f"ECV errors inside 1 SD per {kind} against {yardstick}"
-            figures.append(Figure(label, 100 * inside.mean(), "%", "58-78", note))
+        for name, quantity, factor, target in (
+            ("ECV", "ecv_fraction", 100.0, "58-78"),
+            ("native T1", "t1_native_ms", 1.0, ""),
+            ("post-contrast T1", "t1_post_ms", 1.0, ""),
+        ):
+            for yardstick in ("ideal", "ideal_inner"):
+                told = of_kind[_uncertainty(quantity)]
+                error = (of_kind[quantity] - of_kind[f"{quantity}_{yardstick}"])[told.notna()].dropna()
+                inside = 100 * (error.abs() <= told[error.index]).mean()
+                note = f"median predicted {factor * told.median():.2f}, found {factor * error.std():.2f}"
+                label = f"{name} errors inside 1 SD per {kind} against {yardstick}"
+                figures.append(Figure(label, inside, "%", target, note))
     angle = rows["insertion_error_deg"].dropna().abs()
     note = f"n = {len(angle)}, 90 % within {angle.quantile(0.9):.1f}"
     figures.append(Figure("anterior insertion, median error", angle.median(), "degrees", "", note))
@@ -180,6 +182,12 @@ def _targets(kind: str, name: str, yardstick: str) -> tuple[str, str]:
     if name != "ECV" or yardstick != "ideal":
         return "", ""
     return {"scan": ("< 0.5", "< 1.5"), "slice": ("", ""), "segment": ("", "< 3.5")}[kind]
+
+
+def _uncertainty(quantity: str) -> str:
+    """Name of the column with the standard uncertainty of a quantity."""
+    stem, unit = quantity.rsplit("_", 1)
+    return f"{stem}_uncertainty_{unit}"
 
 
 def _results(result: ScanResult) -> list[tuple[str, int, int, Any]]:

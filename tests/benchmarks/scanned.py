@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -94,7 +94,8 @@ def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> 
     largest = max(float(role.echoes.max()) for role in (scan.native, scan.post))
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     notes: dict[str, Any] = {}
-    for role, taken in (("native", scan.native), ("post", scan.post)):
+    roles: tuple[tuple[Role, RoleEchoes], ...] = (("native", scan.native), ("post", scan.post))
+    for role, taken in roles:
         of_role, notes[role] = _series_arrays(scan, role, taken, min(1.0, LARGEST_VALUE / largest))
         arrays |= {f"{role}/{name}": values for name, values in of_role.items()}
     arrays |= {f"maps/{name}": values.float().numpy() for name, values in scan.truth.maps.items()}
@@ -122,7 +123,7 @@ def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> 
 
 
 def _series_arrays(
-    scan: SimulatedScan, role: Literal["native", "post"], taken: RoleEchoes, scale: float
+    scan: SimulatedScan, role: Role, taken: RoleEchoes, scale: float
 ) -> tuple[dict[str, np.ndarray[Any, Any]], list[Any]]:
     """Echoes by inversion time, with the masks that trial.toml's networks find and what is noted of them."""
     ti_ms, order = taken.ti_ms.sort(1)

@@ -166,6 +166,8 @@ def test_synthetic_hematocrit_stands_apart() -> None:
     result, without = quantify(native), quantify()
     fraction = 866.0 / 1650 - 0.1232
     assert result.scan["hematocrit_synthetic_fraction"] == pytest.approx(fraction, abs=1e-4)
+    assert result.scan["hematocrit_synthetic_source"] == "a study"
+    assert without.scan["hematocrit_synthetic_source"] is None
     for row in (result.scan, *result.slices):
         expected = (1 - fraction) * number(row["partition_coefficient"])
         assert row["ecv_synthetic_fraction"] == pytest.approx(expected, abs=1e-4)
@@ -224,3 +226,11 @@ def test_ecv_is_read_away_from_the_borders() -> None:
     assert row["n_pixels_ecv"] == int(
         erode_wall(heart[0], heart[1], SETTINGS.myocardium_erosion_mm, SPACING_MM).sum()
     )
+
+
+def test_the_same_images_in_both_roles_have_no_ecv() -> None:
+    """A site that sent the native series twice: no contrast, no ECV, but T1 of both."""
+    result = quantify(post=NATIVE)
+    assert result.scan["ecv_fraction"] is result.scan["ecv_uncertainty_fraction"] is None
+    assert result.scan["t1_post_ms"] == pytest.approx(1100, abs=0.1)
+    assert result.scan["n_pixels_ecv"] == 0

@@ -75,7 +75,10 @@ def test_a_clean_scan_passes(clean: ScanResult) -> None:
 def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
     """Storage refuses rows with other columns."""
     own = {"n_slices", "scheme_native", "scheme_post"}
-    hematocrit = {f"hematocrit_{what}" for what in ("fraction", "source", "hours", "synthetic_fraction")}
+    hematocrit = {
+        f"hematocrit_{what}"
+        for what in ("fraction", "source", "hours", "synthetic_fraction", "synthetic_source")
+    }
     assert set(clean.scan) == MEASURED | own | hematocrit
 
 

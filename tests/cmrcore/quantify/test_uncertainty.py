@@ -87,6 +87,11 @@ def test_neighbors_that_share_noise_count_as_fewer() -> None:
         assert 0.9 < told / found < 1.35
 
 
+def test_blood_that_did_not_change_has_no_relative_error() -> None:
+    """The same images sent for both roles have no ECV, and do not fail the visit."""
+    assert math.isnan(blood_error((1600.0, 1600.0), (10.0, 10.0)))
+
+
 def test_pixels_without_value_do_not_count() -> None:
     """A failed fit adds neither noise nor weight; without any pixel there is no uncertainty."""
     sd = torch.tensor([[[3.0, math.nan, 4.0]]])
