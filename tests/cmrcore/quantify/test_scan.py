@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.phantom import simulate_scan
-from cmrcore.quantify import Hematocrit, ScanResult, erode_wall, erode_walls, quantify_scan
+from cmrcore.quantify import GuideNote, Hematocrit, ScanResult, erode_wall, erode_walls, quantify_scan
 from cmrcore.relaxation import FitStatus
 from tests.cmrcore.hearts import drawn_heart
 from tests.cmrcore.quantify.drawn_scans import (
@@ -318,3 +318,16 @@ def test_simulated_scan_is_measured_as_accurately_as_promised(subject_index: int
     assert abs(number(result.scan["ecv_fraction"]) - ideal["ecv_fraction_ideal"]) < 0.005
     assert result.verdict == "pass"
     assert [row["aha_segment"] for row in result.segments] == [*range(1, 17)]
+
+
+@pytest.mark.parametrize(("origin", "follows"), [("reader", True), ("model", False)])
+def test_segments_follow_the_insertion_that_a_reader_drew(origin: str, follows: bool) -> None:
+    """The RV of a reader's guide stands above the one on the echo; a model's guide knows no better."""
+    turned = drawn_heart(septum_deg=150.0)
+    guide = torch.stack([turned] * 3, dim=1)
+    note = GuideNote(origin, 1.0, findings=(), rejected=())
+    as_found, as_drawn = quantify(post=None), quantify(series(1100.0, [1600.0] * 3, guide), None)
+    result = quantify(replace(NATIVE, guide=guide, guide_notes=(note,) * 3), None)
+    same = as_drawn if follows else as_found
+    assert torch.equal(result.maps["aha_segment"], same.maps["aha_segment"])
+    assert not torch.equal(as_drawn.maps["aha_segment"], as_found.maps["aha_segment"])
