@@ -2,8 +2,8 @@
 
 ``*_true`` values are those of the tissue. ``*_ideal`` values come from the fit of the noise-free, signed
 images of the same sequence within the true labels, away from their borders: they carry the bias of the
-sequence, which no pipeline can see, but not the errors of noise, lost polarity, motion or segmentation, by which
-a pipeline is judged.
+sequence, which no pipeline can see, but not the errors of noise, lost polarity, motion or segmentation, by
+which a pipeline is judged.
 """
 
 from collections.abc import Sequence

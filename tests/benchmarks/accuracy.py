@@ -1,11 +1,11 @@
-"""Accuracy of T1 and ECV: ``python -m tests.benchmarks.accuracy [N_VISITS [SEED [FOLDER]]]``.
+"""Accuracy of T1 and ECV: ``python -m tests.benchmarks.accuracy [VISITS [SEED [FOLDER [EROSION_MM]]]]``.
 
 Visits of the digital trial at ``typical`` are simulated, segmented by the networks that the demo names,
 without a reader, and quantified under the demo's configuration as a night does it. Every result is held
 against three yardsticks: ``ideal``, the noise-free fit over the true wall eroded as the measured one is;
 ``ideal_whole``, the same over the whole true wall with the edge pixels that it shares; ``true``, the tissue.
-The measured hematocrit errs as trial.toml says; the errors of ECV are told without that, the calibration of its
-uncertainty with it.
+The measured hematocrit errs as trial.toml says; the errors of ECV are told without that, the calibration of
+its uncertainty with it.
 
 What stands in the folder (default ``bench/scans``) is not computed again; all rows go to its
 ``accuracy.parquet``.
@@ -234,7 +234,10 @@ def main() -> None:
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else SEED
     folder = Path(sys.argv[3]) if len(sys.argv) > 3 else FOLDER
     config = load_config(DEMO_CONFIG)
-    rows = accuracy_rows(folder, seed, n_visits, settings_of(config.quantify, config.align))
+    settings = settings_of(config.quantify, config.align)
+    if len(sys.argv) > 4:
+        settings = replace(settings, myocardium_erosion_mm=float(sys.argv[4]))
+    rows = accuracy_rows(folder, seed, n_visits, settings)
     rows.to_parquet(folder / "accuracy.parquet")
     print_figures(f"accuracy over {n_visits} visits of seed {seed}", accuracy_figures(rows))
 
