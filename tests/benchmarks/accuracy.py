@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cmrcore.phantom import Difficulty
 from cmrcore.quantify import QuantifySettings, ScanResult, quantify_scan
-from cmrcore.quantify.aha import aha_segments, rv_insertions, septal, stack_orientations
+from cmrcore.quantify.aha import aha_segments, rv_insertions, stack_orientations
 from cmrcore.quantify.records import Role
 from cmrcore.quantify.wall import erode_walls
 from cmrcore.threads import one_thread
@@ -123,7 +123,6 @@ def true_regions(
             level, spacing = series.levels[index], series.pixel_spacing_mm
             segments[index] = aha_segments(labels[0, index], orientation, level, spacing)
     regions = {("scan", -1, 0): (labels[0], inner)}
-    regions["septum", -1, 0] = (septal(segments), septal(segments) & inner)
     for index in range(len(first)):
         here = torch.zeros_like(inner)
         here[index] = True
