@@ -17,6 +17,7 @@ from cmrcore.quantify import (
     QuantifySettings,
     ScanResult,
     Series,
+    SyntheticHematocrit,
     check_scanner,
     quantify_scan,
     verdict,
@@ -98,6 +99,7 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         anterior=stack.anterior,
         levels=stack.levels,
         scheme=stack.scheme,
+        field_strength_t=stack.field_strength_t,
         reference_echo=masks["reference_echo"],
         guide_notes=tuple(
             None if note is None else _guide_note(note)
@@ -149,6 +151,10 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
     return QuantifySettings(
         t1_model=config.t1_model,
         blood_erosion_mm=config.blood_erosion_mm,
+        blood_slice=config.blood_slice,
+        myocardium_erosion_mm=config.myocardium_erosion_mm,
+        hematocrit_sd_fraction=config.hematocrit_sd_fraction,
+        synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump()),
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
         qc=QcLimits(**config.qc.model_dump()),
         align=AlignSettings(**align.model_dump()),
