@@ -75,14 +75,15 @@ def ideal_blood_t1_ms(
     times_ms: Float[Tensor, " ti"],
     pool: Bool[Tensor, "row col"],
     *,
+    without: Bool[Tensor, "row col"],
     model: IdealModel,
     erosion_mm: float,
     pixel_spacing_mm: tuple[float, float],
 ) -> float:
-    """T1 [ms] of the mean blood signal away from the pool's edge; NaN if no pixel is that far from it."""
+    """T1 [ms] of the mean blood signal away from the pool's edge, left-out pixels aside; NaN without any."""
     depth_mm = ndimage.distance_transform_edt(np.pad(pool.numpy(), 1), sampling=pixel_spacing_mm)[1:-1, 1:-1]
     # The edge lies half a pixel outside the outermost centers.
-    core = torch.from_numpy(depth_mm >= erosion_mm + min(pixel_spacing_mm) / 2)
+    core = torch.from_numpy(depth_mm >= erosion_mm + min(pixel_spacing_mm) / 2) & ~without
     if not core.any():
         return math.nan
     return ideal_t1_ms(signed[:, core].to(torch.float64).mean(1), times_ms, model).item()

@@ -58,6 +58,7 @@ def measure_truth(
     native: IdealEchoes,
     post: IdealEchoes,
     labels: Bool[Tensor, "label slice row col"],
+    papillary: Bool[Tensor, "slice row col"],
     ecv_fraction: Float[Tensor, "slice row col"],
     hematocrit_fraction: float,
     pixel_spacing_mm: tuple[float, float],
@@ -71,6 +72,8 @@ def measure_truth(
         Images of both roles.
     labels
         True labels.
+    papillary
+        Pixels of the blood pool that papillary muscles or trabeculae reach into: no blood is measured there.
     ecv_fraction
         True ECV of the tissue that fills most of each pixel, 0-1; used within the myocardium.
     hematocrit_fraction
@@ -88,11 +91,14 @@ def measure_truth(
                 signed,
                 ti_ms,
                 pool,
+                without=muscle,
                 model=ideal_model(echoes.scheme),
                 erosion_mm=BLOOD_EROSION_MM,
                 pixel_spacing_mm=pixel_spacing_mm,
             )
-            for signed, ti_ms, pool in zip(echoes.signed, echoes.ti_ms, blood_pool, strict=True)
+            for signed, ti_ms, pool, muscle in zip(
+                echoes.signed, echoes.ti_ms, blood_pool, papillary, strict=True
+            )
         ]
         for role, echoes in roles.items()
     }

@@ -131,7 +131,12 @@ def test_blood_is_averaged_away_from_the_edge() -> None:
     pool[10:30, 10:30] = True
     signed = (0.9 - 1.7 * torch.exp(-TI_MS / 1000))[:, None, None].expand(8, 40, 40).clone()
     signed[:, 10:12] = 5.0
-    measure = partial(ideal_blood_t1_ms, model="molli", erosion_mm=3.0, pixel_spacing_mm=(1.5, 1.5))
+    papillary = torch.zeros_like(pool)
+    papillary[18:22, 14:18] = True
+    signed[:, papillary] = -3.0
+    measure = partial(
+        ideal_blood_t1_ms, without=papillary, model="molli", erosion_mm=3.0, pixel_spacing_mm=(1.5, 1.5)
+    )
     t1_ms = measure(signed, TI_MS, pool)
     assert t1_ms == pytest.approx(1000 * (1.7 / 0.9 - 1), rel=1e-6)
     small = torch.zeros_like(pool)

@@ -54,7 +54,14 @@ def measure(scheme_native: str, scheme_post: str) -> Truth:
     labels = torch.stack([wall > 0.5, fractions[:, 2] > 0.5, torch.zeros_like(wall, dtype=torch.bool)])
     ecv = majority_map(torch.tensor([[ECV, LESION_ECV, math.nan]], dtype=torch.float64), fractions)
     return measure_truth(
-        echoes(scheme_native, 0.0), echoes(scheme_post, 0.6), labels, ecv, HEMATOCRIT, (1.5, 1.5), ["mid"]
+        echoes(scheme_native, 0.0),
+        echoes(scheme_post, 0.6),
+        labels,
+        torch.zeros_like(labels[0]),
+        ecv,
+        HEMATOCRIT,
+        (1.5, 1.5),
+        ["mid"],
     )
 
 
