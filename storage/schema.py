@@ -88,7 +88,10 @@ _ECV = (
     Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without such a T1"),
     Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an ECV of 0 to 1"),
 )
-_VERDICT = Column("qc_verdict", TEXT, "", "pass, review or fail", required=True)
+_VERDICT = (
+    Column("qc_verdict", TEXT, "", "pass, review or fail", required=True),
+    Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
+)
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "scans": (
@@ -98,6 +101,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("manufacturer", TEXT, "", "manufacturer of the scanner"),
         Column("scanner_model", TEXT, "", "model of the scanner"),
         Column("n_slices", COUNT, "1", "slices of the native series"),
+        Column("n_slices_used_native", COUNT, "1", "slices that the native means are of; others failed"),
+        Column("n_slices_used_post", COUNT, "1", "the same post-contrast"),
+        Column("n_slices_used_ecv", COUNT, "1", "the same of ECV"),
+        Column("row_spacing_mm", NUMBER, "mm", "distance of the rows of the native series"),
+        Column("col_spacing_mm", NUMBER, "mm", "distance of its columns"),
         Column("scheme_native", TEXT, "", "native acquisition scheme"),
         Column("scheme_post", TEXT, "", "post-contrast acquisition scheme"),
         *_MEASURED,
@@ -105,11 +113,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("hematocrit_source", TEXT, "", "where the hematocrit comes from"),
         Column("hematocrit_hours", NUMBER, "h", "between blood sample and scan; empty without a time of day"),
         *_ECV,
-        _VERDICT,
+        *_VERDICT,
     ),
     "slices": (
         *_RESULT_KEYS,
         *_SLICE,
+        Column("slice_distance_mm", NUMBER, "mm", "distance of the slice from the first one"),
         *_MEASURED,
         Column("blood_t1_native_sd_ms", NUMBER, "ms", "standard error of the native blood T1, from the fit"),
         Column("blood_t1_post_sd_ms", NUMBER, "ms", "the same post-contrast"),
@@ -145,7 +154,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
-        _VERDICT,
+        *_VERDICT,
     ),
     "segments": (
         *_RESULT_KEYS,
@@ -194,7 +203,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "flags": (
         *_RESULT_KEYS,
         Column("code", TEXT, "", "which check", required=True),
-        Column("severity", TEXT, "", "review or fail", required=True),
+        Column("severity", TEXT, "", "note (does not count), review or fail", required=True),
         Column("role", TEXT, "", "native or post; empty where it is about both"),
         Column("slice_index", COUNT, "1", "index of the slice; empty where it is about the scan"),
         Column("level", TEXT, "", "level of the slice"),
@@ -220,6 +229,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("visit_date", DATE, "", "planned date", required=True),
         Column("state", TEXT, "", "done, flagged, failed, waiting or refused", required=True),
         Column("reason", TEXT, "", "why, in words"),
+        Column("qc_verdict", TEXT, "", "pass, review or fail; empty without a result"),
+        Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
         Column("failed_stage", TEXT, "", "stage that failed"),
         Column(
             "failure_kind", TEXT, "", "error (would come again) or passing (the machine's fault, tried again)"

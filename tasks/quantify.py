@@ -1,5 +1,6 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
+import math
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -18,12 +19,19 @@ from cmrcore.quantify import (
     Series,
     check_scanner,
     quantify_scan,
-    verdict,
 )
-from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
+from cmrcore.quantify.qc import (
+    HematocritLimits,
+    Place,
+    QcLimits,
+    TissueLimits,
+    raise_flag,
+    reasons,
+    scan_verdict,
+)
 from cmrcore.registration.align import AlignSettings
 from storage.arrays import read_array, read_notes, read_stack, stored_roles, write_array, write_store
-from storage.config import AlignConfig, QuantifyConfig
+from storage.config import AlignConfig, QcConfig, QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
@@ -98,6 +106,7 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         levels=stack.levels,
         scheme=stack.scheme,
         reference_echo=masks["reference_echo"],
+        field_strength_t=stack.field_strength_t,
         guide_notes=tuple(
             None
             if note is None
@@ -144,9 +153,17 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
         t1_model=config.t1_model,
         blood_erosion_mm=config.blood_erosion_mm,
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
-        qc=QcLimits(**config.qc.model_dump()),
+        qc=limits_of(config.qc),
         align=AlignSettings(**align.model_dump()),
     )
+
+
+def limits_of(config: QcConfig) -> QcLimits:
+    """Give the checks their limits."""
+    tissue = {
+        name: TissueLimits(**getattr(config, name).model_dump()) for name in ("tissue_1_5t", "tissue_3t")
+    }
+    return QcLimits(**config.model_dump(exclude=set(tissue)), **tissue)
 
 
 def _file_flags(store: zarr.Group) -> list[Flag]:
@@ -158,8 +175,14 @@ def _file_flags(store: zarr.Group) -> list[Flag]:
 def add_flags(result: ScanResult, flags: list[Flag]) -> ScanResult:
     """Add flags about the whole scan to those of its measurement; the verdict follows from all."""
     every = [*result.flags, *flags]
-    worst = verdict(every)
+    worst = scan_verdict(every)
     return replace(result, flags=every, verdict=worst, scan={**result.scan, "qc_verdict": worst})
+
+
+def _distance_mm(native: EchoStack, index: int) -> float | None:
+    """Distance of a slice from the first one [mm]; None for one that only the other series has."""
+    positions = native.positions_mm
+    return math.dist(positions[index], positions[0]) if index < len(positions) else None
 
 
 def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str, Any]]]:
@@ -169,10 +192,21 @@ def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str
         "field_strength_t": native.field_strength_t,
         "manufacturer": native.manufacturer,
         "scanner_model": native.scanner_model,
+        "row_spacing_mm": native.pixel_spacing_mm[0],
+        "col_spacing_mm": native.pixel_spacing_mm[1],
     }
     return {
-        "scans": [scanner | result.scan],
-        "slices": [dict(row) for row in result.slices],
+        "scans": [scanner | result.scan | {"qc_reasons": reasons(result.flags)}],
+        "slices": [
+            row
+            | {
+                "slice_distance_mm": _distance_mm(native, row["slice_index"]),
+                "qc_reasons": reasons(
+                    flag for flag in result.flags if flag.slice_index == row["slice_index"]
+                ),
+            }
+            for row in result.slices
+        ],
         "segments": [dict(row) for row in result.segments],
         "echoes": [dict(row) for row in result.echoes],
         "flags": [asdict(flag) for flag in result.flags],

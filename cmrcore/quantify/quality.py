@@ -1,4 +1,4 @@
-"""What the checks of one role look at, slice by slice: shape of the mask, agreement, fit, blood, plausibility."""
+"""What the checks of one role look at, slice by slice: shape, agreement, fit, blood, plausibility."""
 
 import math
 from collections.abc import Sequence
@@ -153,7 +153,9 @@ class _Shape:
         outer_mm2, cavity_mm2 = (cavity | muscle).sum() * pixel_mm2, cavity.sum() * pixel_mm2
         row, col = ndimage.center_of_mass(cavity | muscle)
         return cls(
-            wall_mm=math.sqrt(outer_mm2 / math.pi) - math.sqrt(cavity_mm2 / math.pi) if cavity.any() else None,
+            wall_mm=math.sqrt(outer_mm2 / math.pi) - math.sqrt(cavity_mm2 / math.pi)
+            if cavity.any()
+            else None,
             area_mm2=float(outer_mm2),
             center_mm=(row * spacing_mm[0], col * spacing_mm[1]),
         )

@@ -9,9 +9,10 @@ from torch import Tensor
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
 from cmrcore.quantify.blood import BloodT1, blood_t1, erode_mask
 from cmrcore.quantify.qc import Flag, Place, raise_flag
+from cmrcore.quantify.quality import SliceQuality, measure_quality
 from cmrcore.quantify.records import QuantifySettings, Role, Series
 from cmrcore.quantify.regional import RoleMaps, plausible_t1
-from cmrcore.quantify.role_checks import check_alignment, check_notes, check_slice
+from cmrcore.quantify.role_checks import check_alignment, check_notes, check_quality
 from cmrcore.registration.align import SliceAlignment, align_slice
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
 from cmrcore.segmentation.check import check_guide, complete_guide
@@ -35,6 +36,8 @@ class RoleMeasurement:
     """Myocardium, blood pool and RV on the reference echo of each slice, on which the maps lie."""
     alignment: tuple[SliceAlignment, ...]
     """How the echoes of each slice were aligned before the fit."""
+    quality: tuple[SliceQuality | None, ...]
+    """What the checks read of each slice; None without a myocardium."""
 
 
 def measure_role(role: Role, series: Series, settings: QuantifySettings) -> RoleMeasurement:
@@ -42,7 +45,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     masks, flags = _usable_masks(role, series)
     first = _on_reference(masks, series)
     alignment = _align(series, masks, settings)
-    flags += check_alignment(role, series, first[0], alignment)
+    flags += check_alignment(role, series, first[0], alignment, settings.qc.masks_apart_max_px)
     fit = _fit_slices(series, alignment, settings.t1_model)
     orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
@@ -63,9 +66,8 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         )
         for index, one in enumerate(alignment)
     )
-    for index in range(len(blood)):
-        if bool(first[0, index].any()):
-            flags += check_slice(role, series.levels[index], index, maps, blood[index], settings.qc)
+    quality = measure_quality(series, maps, fit, first, masks, alignment, blood, settings)
+    flags += check_quality(role, quality, series, settings.qc)
     return RoleMeasurement(
         series=series,
         fit=fit,
@@ -74,6 +76,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         flags=tuple(flags),
         reference_masks=first,
         alignment=alignment,
+        quality=quality,
     )
 
 

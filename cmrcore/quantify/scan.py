@@ -1,6 +1,7 @@
 """A scan's maps, table rows and flags from its echoes and masks."""
 
 import datetime
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from cmrcore.errors import InvalidInputError
 from cmrcore.quantify.both_roles import bring_onto_native, ecv_maps, level_of, match_slices
 from cmrcore.quantify.echo_rows import echo_rows
-from cmrcore.quantify.qc import Place, check_range, verdict
+from cmrcore.quantify.qc import Place, check_range, raise_flag, scan_verdict, slice_verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row, ScanResult, Series
 from cmrcore.quantify.regional import EcvMaps, mean
 from cmrcore.quantify.role import RoleMeasurement, measure_role
@@ -19,7 +20,8 @@ from cmrcore.quantify.rows import (
     slice_alignment_columns,
     slice_blood_columns,
 )
-from cmrcore.quantify.scan_checks import check_post, check_scan
+from cmrcore.quantify.scan_checks import check_contrast, check_post, check_scan
+from cmrcore.quantify.used import leave_out, used_slices
 from cmrcore.registration.post import PostAlignment
 
 _STORED_MAPS = ("t1_ms", "t1_star_ms", "t1_sd_ms", "r_squared")
@@ -38,7 +40,7 @@ def quantify_scan(
     Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo: of the
     native series for native, of the post-contrast series for post, in their intersection for ECV. They
     are None where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of
-    all its valid pixels.
+    all its valid pixels; slices of which a role failed its checks keep their rows and leave the means.
 
     Parameters
     ----------
@@ -85,15 +87,20 @@ def quantify_scan(
         limits = (settings.qc.ecv_min_fraction, settings.qc.ecv_max_fraction)
         place = Place(slice_index=index, level=level_of(roles, index))
         flags += check_range("ecv_implausible", "mean ECV", slice_ecv, limits, place)
+    flags += check_contrast(roles, matched, settings)
+    used = used_slices(roles, ecv, flags)
+    if not used["native"] and all(flag.code != "nothing_measured" for flag in flags):
+        flags.append(raise_flag("nothing_left", "every slice with a native T1 failed its checks"))
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
     scan_row: Row = {
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
         "scheme_post": None if post is None else post.scheme,
-        **measured_columns(roles, ecv, settings, None),
+        **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
+        **measured_columns(*leave_out(roles, ecv, used), settings, None),
         **hematocrit_columns(hematocrit, scan_time),
-        "qc_verdict": verdict(flags),
+        "qc_verdict": scan_verdict(flags),
     }
     slice_rows: list[Row] = [
         {
@@ -105,7 +112,7 @@ def quantify_scan(
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
             "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
-            "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
+            "qc_verdict": slice_verdict(flags, index),
         }
         for index in range(n_slices)
     ]
@@ -117,8 +124,18 @@ def quantify_scan(
         segments=[row for index in range(n_slices) for row in segment_rows(roles, ecv, index)],
         echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one)],
         flags=flags,
-        verdict=verdict(flags),
+        verdict=scan_verdict(flags),
+        readings=[row for role, one in roles.items() if one for row in _readings(role, one)],
     )
+
+
+def _readings(role: Role, one: RoleMeasurement) -> list[Row]:
+    """List what the checks read of a role."""
+    return [
+        {"role": role, "slice_index": index, **asdict(quality)}
+        for index, quality in enumerate(one.quality)
+        if quality is not None
+    ]
 
 
 def _stored_displacements(

@@ -129,7 +129,7 @@ def test_implausible_values_are_flagged(
 def test_no_blood_pool_means_no_ecv() -> None:
     """A cavity that erosion swallows gives no blood T1, and says so."""
     guide = drawn_heart(inner=1.5, outer=8.0)[:, None]
-    result = quantify(series(1100.0, [1600.0], guide), series(450.0, [400.0], guide))
+    result = quantify(series(1100.0, [1450.0], guide), series(450.0, [400.0], guide))
     assert {("blood_missing", "native", 0), ("blood_missing", "post", 0)} <= raised(result)
     assert result.scan["ecv_fraction"] is result.scan["blood_t1_native_ms"] is None
     assert result.scan["t1_native_ms"] is not None
