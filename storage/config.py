@@ -324,12 +324,34 @@ class QcConfig(_Section):
     """Above."""
 
 
+class SyntheticHematocritConfig(_Section):
+    """Hematocrit from native blood T1: slope / T1 + intercept; it never enters the main ECV."""
+
+    slope_ms: Annotated[float, Field(allow_inf_nan=False)]
+    """Hematocrit for each 1/ms of relaxation rate [ms]."""
+    intercept_fraction: Annotated[float, Field(allow_inf_nan=False)]
+    """Hematocrit at a rate of zero."""
+    field_strength_t: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Field strength that it was found at [T]; elsewhere there is none."""
+    schemes: tuple[str, ...]
+    """Native schemes that it holds for; others have none."""
+    source: Annotated[str, Field(min_length=1)]
+    """Where the coefficients come from."""
+
+
 class QuantifyConfig(_Section):
     """How maps and their statistics are computed."""
 
     t1_model: Literal["molli", "shmolli"]
     blood_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Width taken off the blood pool's edge before its mean signal is taken [mm]."""
+    blood_slice: Literal["same", "mid"]
+    """Whose blood the ECV of a slice uses: its own, or that of the middle mid-ventricular slice."""
+    myocardium_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Width of the rims at both borders of the myocardium that are not read, a quarter of it at most [mm]."""
+    hematocrit_sd_fraction: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    """Standard uncertainty of a measured hematocrit, 0-1."""
+    synthetic_hematocrit: SyntheticHematocritConfig
     hematocrit: HematocritConfig
     qc: QcConfig
 

@@ -53,22 +53,19 @@ _SLICE = (
 )
 
 _MEASURED = (
-    Column("t1_native_ms", NUMBER, "ms", "mean native T1 of the myocardium"),
-    Column("t1_native_sd_ms", NUMBER, "ms", "standard deviation of the native T1 over the myocardium"),
+    Column("t1_native_ms", NUMBER, "ms", "mean native T1 of the myocardium away from its borders"),
+    Column("t1_native_sd_ms", NUMBER, "ms", "standard deviation of the native T1 over the same pixels"),
+    Column("t1_native_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean native T1 from noise"),
     Column("t1_native_septal_ms", NUMBER, "ms", "mean native T1 of the septum"),
-    Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1 of the myocardium"),
-    Column(
-        "t1_post_sd_ms",
-        NUMBER,
-        "ms",
-        "standard deviation of the post-contrast T1 over the myocardium",
-    ),
+    Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1 of the myocardium away from its borders"),
+    Column("t1_post_sd_ms", NUMBER, "ms", "standard deviation of the post-contrast T1 over the same pixels"),
+    Column("t1_post_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean post-contrast T1"),
     Column("t1_post_septal_ms", NUMBER, "ms", "mean post-contrast T1 of the septum"),
     Column(
         "blood_t1_native_ms",
         NUMBER,
         "ms",
-        "native T1 of the mean blood signal; of a scan, mean of its slices",
+        "native T1 of the mean blood signal; of a scan, mean of the slices whose blood serves an ECV",
     ),
     Column("blood_t1_post_ms", NUMBER, "ms", "the same post-contrast"),
     Column("r_squared_native_mean", NUMBER, "1", "mean R2 of the native magnitudes over the myocardium"),
@@ -78,15 +75,33 @@ _MEASURED = (
     Column("blood_r_squared_native", NUMBER, "1", "R2 of the native blood-pool fit"),
     Column("blood_r_squared_post", NUMBER, "1", "R2 of the post-contrast blood-pool fit"),
 )
+_ECV_REGION = (
+    Column(
+        "ecv_uncertainty_fraction",
+        NUMBER,
+        "1",
+        "standard uncertainty of the mean extracellular volume from noise, blood T1 and hematocrit",
+    ),
+    Column(
+        "ecv_synthetic_fraction",
+        NUMBER,
+        "1",
+        "extracellular volume with the synthetic hematocrit, from the mean partition coefficient",
+    ),
+    Column("n_pixels_ecv", COUNT, "1", "pixels of both myocardia, away from borders, with an ECV of 0 to 1"),
+    Column("n_pixels_ecv_invalid", COUNT, "1", "such pixels without one, which are left out"),
+)
 _ECV = (
     Column("partition_coefficient", NUMBER, "1", "mean partition coefficient of the myocardium"),
     Column("ecv_fraction", NUMBER, "1", "mean extracellular volume of the myocardium"),
     Column("ecv_sd_fraction", NUMBER, "1", "its standard deviation over the pixels"),
+    *_ECV_REGION,
     Column("ecv_septal_fraction", NUMBER, "1", "mean extracellular volume of the septum"),
-    Column("n_pixels_myocardium", COUNT, "1", "pixels of the native myocardium"),
-    Column("n_pixels_failed_native", COUNT, "1", "of these, pixels without a native T1 of 50 to 5000 ms"),
-    Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without such a T1"),
-    Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an ECV of 0 to 1"),
+    Column("n_pixels_myocardium", COUNT, "1", "pixels of the whole native myocardium"),
+    Column("n_pixels_read_native", COUNT, "1", "of these, pixels away from the borders, which are read"),
+    Column("n_pixels_read_post", COUNT, "1", "pixels of the post-contrast myocardium that are read"),
+    Column("n_pixels_failed_native", COUNT, "1", "pixels read without a native T1 of 50 to 5000 ms"),
+    Column("n_pixels_failed_post", COUNT, "1", "pixels read without such a post-contrast T1"),
 )
 _VERDICT = (
     Column("qc_verdict", TEXT, "", "pass, review or fail", required=True),
@@ -110,6 +125,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("scheme_post", TEXT, "", "post-contrast acquisition scheme"),
         *_MEASURED,
         Column("hematocrit_fraction", NUMBER, "1", "hematocrit"),
+        Column("hematocrit_synthetic_fraction", NUMBER, "1", "hematocrit from the native T1 of blood"),
         Column("hematocrit_source", TEXT, "", "where the hematocrit comes from"),
         Column("hematocrit_hours", NUMBER, "h", "between blood sample and scan; empty without a time of day"),
         *_ECV,
@@ -123,6 +139,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("blood_t1_native_sd_ms", NUMBER, "ms", "standard error of the native blood T1, from the fit"),
         Column("blood_t1_post_sd_ms", NUMBER, "ms", "the same post-contrast"),
         Column("n_pixels_blood_native", COUNT, "1", "pixels of the native blood pool that were averaged"),
+        Column("n_echoes_left_out_blood_native", COUNT, "1", "native echoes left out of the blood's fit"),
+        Column("n_echoes_left_out_blood_post", COUNT, "1", "the same post-contrast"),
         Column(
             "n_pixels_blood_post", COUNT, "1", "pixels of the post-contrast blood pool that were averaged"
         ),
@@ -161,15 +179,20 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_SLICE,
         Column("aha_segment", COUNT, "1", "AHA segment, 1 to 16", required=True),
         Column("aha_name", TEXT, "", "name of the segment", required=True),
-        Column("n_pixels", COUNT, "1", "pixels of the native myocardium in the segment"),
+        Column("n_pixels", COUNT, "1", "pixels of the whole native myocardium in the segment"),
+        Column("n_pixels_read_native", COUNT, "1", "of these, pixels away from the borders, which are read"),
+        Column("n_pixels_read_post", COUNT, "1", "pixels of the post-contrast segment that are read"),
         Column("t1_native_ms", NUMBER, "ms", "mean native T1"),
         Column("t1_native_sd_ms", NUMBER, "ms", "its standard deviation over the pixels"),
+        Column("t1_native_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean from noise"),
         Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1"),
         Column("t1_post_sd_ms", NUMBER, "ms", "its standard deviation over the pixels"),
+        Column("t1_post_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean from noise"),
         Column("r_squared_native_mean", NUMBER, "1", "mean R2 of the native magnitudes"),
         Column("r_squared_post_mean", NUMBER, "1", "mean R2 of the post-contrast magnitudes"),
         Column("ecv_fraction", NUMBER, "1", "mean extracellular volume"),
         Column("ecv_sd_fraction", NUMBER, "1", "its standard deviation over the pixels"),
+        *_ECV_REGION,
     ),
     "echoes": (
         *_RESULT_KEYS,

@@ -17,6 +17,7 @@ from cmrcore.quantify import (
     QuantifySettings,
     ScanResult,
     Series,
+    SyntheticHematocrit,
     check_scanner,
     quantify_scan,
 )
@@ -105,8 +106,8 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         anterior=stack.anterior,
         levels=stack.levels,
         scheme=stack.scheme,
-        reference_echo=masks["reference_echo"],
         field_strength_t=stack.field_strength_t,
+        reference_echo=masks["reference_echo"],
         guide_notes=tuple(
             None
             if note is None
@@ -152,6 +153,10 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
     return QuantifySettings(
         t1_model=config.t1_model,
         blood_erosion_mm=config.blood_erosion_mm,
+        blood_slice=config.blood_slice,
+        myocardium_erosion_mm=config.myocardium_erosion_mm,
+        hematocrit_sd_fraction=config.hematocrit_sd_fraction,
+        synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump(exclude={"source"})),
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
         qc=limits_of(config.qc),
         align=AlignSettings(**align.model_dump()),

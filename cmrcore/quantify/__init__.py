@@ -5,7 +5,15 @@ from cmrcore.quantify.blood import blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
-from cmrcore.quantify.records import GuideNote, Hematocrit, QuantifySettings, Row, ScanResult, Series
+from cmrcore.quantify.records import (
+    GuideNote,
+    Hematocrit,
+    QuantifySettings,
+    Row,
+    ScanResult,
+    Series,
+    SyntheticHematocrit,
+)
 from cmrcore.quantify.scan import quantify_scan
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "Row",
     "ScanResult",
     "Series",
+    "SyntheticHematocrit",
     "Verdict",
     "aha_segments",
     "blood_t1",

@@ -9,7 +9,22 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from cmrcore.relaxation import T1Fit, fit_t1
+from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
+
+_BLOOD_SDS = 2.5
+"""Pixels whose T1 lies further from the pool's median are no blood [robust standard deviations]."""
+_SD_PER_MAD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+_LEAST_SPREAD = 0.01
+"""Share of the median T1 that the robust standard deviation counts as at least."""
+_OUTLIER_SHARE = 0.05
+"""Share of the recovered signal that an echo must lie off to be left out."""
+_OUTLIER_F = 50.0
+"""How many times the others' variance the fall must be: noise gets there in 0.2 % of eight echoes."""
+_MAX_LEFT_OUT = 2
+"""Echoes that may be left out."""
+_LEAST_ECHOES = 6
+"""Echoes that must remain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +36,21 @@ class BloodT1:
     t1_sd_ms: float
     """Its standard deviation from the fit [ms]."""
     r_squared: float
-    """R2 of the fit's magnitudes."""
+    """R2 of the fit's magnitudes, over the echoes that were used."""
     n_pixels: int
-    """Pixels of the eroded pool on the reference echo."""
+    """Pixels of the eroded pool on the reference echo, less papillary muscle."""
+    n_left_out: int
+    """Echoes that were left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class BloodFit:
+    """Fit of a mean blood signal."""
+
+    fit: T1Fit
+    """Fit of the echoes that were used."""
+    left_out: tuple[int, ...]
+    """Echoes whose signal does not follow that of the others, such as by inflow."""
 
 
 def erode_mask(
@@ -37,6 +64,29 @@ def erode_mask(
     depth_mm = ndimage.distance_transform_edt(padded, sampling=pixel_spacing_mm)[1:-1, 1:-1]
     inside = depth_mm - min(pixel_spacing_mm) / 2 >= erosion_mm
     return torch.from_numpy(inside & mask.cpu().numpy()).to(mask.device)
+
+
+def blood_pixels(t1_ms: Float[Tensor, "row col"], pool: Bool[Tensor, "row col"]) -> Bool[Tensor, "row col"]:
+    """Pixels of a pool that hold blood and no papillary muscle or trabecula, by their T1.
+
+    Muscle has another T1 than blood, before contrast and after. A pixel is left out if its T1 lies more than
+    2.5 robust standard deviations (from the median absolute deviation, at least 1 % of the median) from the
+    pool's median, or if it has none.
+
+    Parameters
+    ----------
+    t1_ms
+        T1 of each pixel [ms], NaN where the fit failed.
+    pool
+        Blood pool, eroded.
+    """
+    valid = pool & ~torch.isnan(t1_ms)
+    if not bool(valid.any()):
+        return valid
+    median = t1_ms[valid].median()
+    spread = _SD_PER_MAD * (t1_ms[valid] - median).abs().median()
+    spread = torch.maximum(spread, _LEAST_SPREAD * median)
+    return valid & ((t1_ms - median).abs() <= _BLOOD_SDS * spread)
 
 
 def mean_signal(
@@ -54,11 +104,47 @@ def blood_t1(
     masks: Bool[Tensor, "ti row col"],
     ti_ms: Float[Tensor, " ti"] | Sequence[float],
     model: str = "molli",
-) -> T1Fit | None:
+) -> BloodFit | None:
     """Fit of the mean blood signal, echo by echo within the masks; None without blood.
 
-    Averaging before the fit keeps noise out of it; `erode_mask` the blood pool first, so that trabeculae and
-    partial volume stay out too.
+    Averaging before the fit keeps noise out of it; `erode_mask` the blood pool and take its `blood_pixels`
+    first, so that trabeculae and partial volume stay out too.
+
+    An echo that blood flowed into is left out: without it, the sum of squared residuals falls by more than
+    the square of 5 % of the recovered signal, and by more than 50 times the variance that is left. The worst
+    echo goes first, and at most two; six must remain. ``shmolli`` chooses its images itself, and keeps them.
     """
     mean = mean_signal(echoes, masks)
-    return None if mean is None else fit_t1(mean, ti_ms, model=model)
+    if mean is None:
+        return None
+    times_ms = torch.as_tensor(ti_ms, dtype=torch.float64)
+    kept = list(range(len(mean)))
+    fit = fit_t1(mean, times_ms, model=model)
+    while model != "shmolli" and len(mean) - len(kept) < _MAX_LEFT_OUT and len(kept) > _LEAST_ECHOES:
+        residual = _residual(fit, mean[kept])
+        if residual <= _least_fall(fit):
+            break
+        without = [[one for one in kept if one != echo] for echo in kept]
+        fits = [fit_t1(mean[others], times_ms[others], model=model) for others in without]
+        residuals = [_residual(one, mean[others]) for one, others in zip(fits, without, strict=True)]
+        worst = int(np.nanargmin([*residuals, residual]))
+        if worst == len(kept):
+            break
+        fall, freedom = residual - residuals[worst], len(without[worst]) - 3
+        if not (fall > _least_fall(fits[worst]) and fall * freedom > _OUTLIER_F * residuals[worst]):
+            break
+        kept, fit = without[worst], fits[worst]
+    return BloodFit(fit=fit, left_out=tuple(sorted(set(range(len(mean))) - set(kept))))
+
+
+def _least_fall(fit: T1Fit) -> float:
+    """Fall of the sum of squared residuals under which no echo is left out; NaN where the fit failed."""
+    return (_OUTLIER_SHARE * fit.a.item()) ** 2
+
+
+def _residual(fit: T1Fit, mean: Float[Tensor, " ti"]) -> float:
+    """Sum of squared residuals of the magnitudes; infinite where the fit failed."""
+    if int(fit.status) != FitStatus.OK:
+        return float("inf")
+    spread = (mean - mean.mean()).square().sum().item()
+    return (1 - fit.r_squared.item()) * spread

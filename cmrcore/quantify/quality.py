@@ -46,8 +46,6 @@ class SliceQuality:
     """Mean R2 of the magnitudes in the myocardium."""
     low_fraction: float | None
     """Share of the myocardium with R2 under ``r_squared_pixel_min`` or no fit."""
-    failed_fraction: float
-    """Share of the myocardium without a T1 of 50 to 5000 ms."""
     t1_ms: float | None
     """Mean T1 of the myocardium [ms]."""
     t1_spread_fraction: float | None
@@ -60,8 +58,6 @@ class SliceQuality:
     """T1 of blood [ms]."""
     blood_r_squared: float | None
     """R2 of the blood's fit."""
-    blood_sd_fraction: float | None
-    """Standard error of the blood's T1, from its fit, over T1."""
     blood_spread_fraction: float | None
     """As ``t1_spread_fraction``, in the eroded blood pool."""
     blood_n_pixels: float | None
@@ -103,14 +99,14 @@ def measure_quality(
     """
     present = [index for index in range(len(alignment)) if bool(masks[0, index].any())]
     shapes = {index: _Shape.of(masks[0, index], series.pixel_spacing_mm) for index in present}
-    medians = {index: _quantiles(maps.t1_ms[index], masks[0, index])[1] for index in present}
+    medians = {index: _quantiles(maps.t1_ms[index], maps.myocardium[index])[1] for index in present}
     bloods = {index: one.t1_ms for index in present if (one := blood[index]) is not None}
     found: list[SliceQuality | None] = [None] * len(alignment)
     for index in present:
         wall, pool = masks[0, index], masks[1, index]
         aligned, one = alignment[index], blood[index]
         core = erode_mask(pool, settings.blood_erosion_mm, series.pixel_spacing_mm)
-        inside = maps.r_squared[index]
+        t1_ms, r_squared, inner = maps.t1_ms[index], maps.r_squared[index], maps.myocardium[index]
         found[index] = SliceQuality(
             ring_defects=float(len(check_guide(masks[:, index]))),
             wall_mm=shapes[index].wall_mm,
@@ -119,17 +115,15 @@ def measure_quality(
             guide_dice=_guide_dice(series, every_mask[0, index], index),
             aligned_dice=_aligned_dice(every_mask[0, index], aligned, wall),
             separation=_separation(aligned.echoes, wall, pool),
-            r_squared_mean=mean(inside, wall),
-            low_fraction=low_fraction(inside, wall, settings.qc.r_squared_pixel_min),
-            failed_fraction=maps.t1_ms[index][wall].isnan().double().mean().item(),
-            t1_ms=mean(maps.t1_ms[index], wall),
-            t1_spread_fraction=_spread(maps.t1_ms[index], wall),
+            r_squared_mean=mean(r_squared, inner),
+            low_fraction=low_fraction(r_squared, inner, settings.qc.r_squared_pixel_min),
+            t1_ms=mean(t1_ms, inner),
+            t1_spread_fraction=_spread(t1_ms, inner),
             t1_apart_fraction=_apart(medians, index),
-            amplitude_ratio=_quantiles(fit.b[index] / fit.a[index], wall)[1],
+            amplitude_ratio=_quantiles(fit.b[index] / fit.a[index], inner)[1],
             blood_t1_ms=None if one is None else one.t1_ms,
             blood_r_squared=None if one is None else one.r_squared,
-            blood_sd_fraction=None if one is None else one.t1_sd_ms / one.t1_ms,
-            blood_spread_fraction=_spread(maps.t1_ms[index], core),
+            blood_spread_fraction=_spread(t1_ms, core),
             blood_n_pixels=None if one is None else float(one.n_pixels),
             blood_apart_fraction=_apart(bloods, index),
             t1_over_blood=_ratio(medians.get(index), bloods.get(index)),

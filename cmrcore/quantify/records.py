@@ -13,6 +13,9 @@ from cmrcore.registration.align import AlignSettings
 
 Role = Literal["native", "post"]
 
+BloodSlice = Literal["same", "mid"]
+"""Which slice's blood serves a slice's ECV."""
+
 Value = float | int | str | bool | None
 Row = dict[str, Value]
 """One row of a result table; None where there is no value."""
@@ -90,6 +93,20 @@ class Hematocrit:
 
 
 @dataclass(frozen=True, slots=True)
+class SyntheticHematocrit:
+    """Regression of hematocrit on the relaxation rate of native blood: slope / T1 + intercept."""
+
+    slope_ms: float
+    """Hematocrit for each 1/ms [ms]."""
+    intercept_fraction: float
+    """Hematocrit at a rate of zero."""
+    field_strength_t: float
+    """Field strength that it was found at [T]."""
+    schemes: tuple[str, ...]
+    """Native schemes that it holds for."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuantifySettings:
     """What decides about the numbers of a scan."""
 
@@ -97,6 +114,14 @@ class QuantifySettings:
     """Model of `cmrcore.relaxation.fit_t1`."""
     blood_erosion_mm: float
     """How far blood pixels stay away from the pool's edge [mm]."""
+    blood_slice: BloodSlice
+    """Whose blood the ECV of a slice uses: its own or that of the middle mid-ventricular slice."""
+    myocardium_erosion_mm: float
+    """Width of the rims at both borders of the myocardium in which nothing is read [mm]; see `erode_wall`."""
+    hematocrit_sd_fraction: float
+    """Standard uncertainty of a hematocrit."""
+    synthetic: SyntheticHematocrit
+    """Hematocrit from native blood T1."""
     hematocrit: HematocritLimits
     """When a hematocrit is believed."""
     qc: QcLimits
@@ -112,7 +137,7 @@ class ScanResult:
     maps: dict[str, Tensor]
     """Arrays ``[slice, row, col]``. Of each scanned role ``<role>/t1_ms``, ``t1_star_ms``, ``t1_sd_ms``,
     ``r_squared`` (float32, NaN where the fit failed) and ``status`` (int8); ``aha_segment`` (uint8, 0 where
-    none); ``ecv_fraction`` (float32) where there is one."""
+    none) of the whole myocardium; ``ecv_fraction`` (float32) where there is one."""
     displacements: dict[str, Tensor]
     """Of each scanned role ``<role>/displacement_px``, ``[slice, ti, axis, row, col]`` (float16): where in
     the acquired echo a pixel of the aligned one lies, minus the pixel; exact to 0.008 pixels under 16. With

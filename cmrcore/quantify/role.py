@@ -3,16 +3,17 @@
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
-from cmrcore.quantify.blood import BloodT1, blood_t1, erode_mask
+from cmrcore.quantify.blood import BloodT1, blood_pixels, blood_t1, erode_mask
 from cmrcore.quantify.qc import Flag, Place, raise_flag
 from cmrcore.quantify.quality import SliceQuality, measure_quality
 from cmrcore.quantify.records import QuantifySettings, Role, Series
 from cmrcore.quantify.regional import RoleMaps, plausible_t1
 from cmrcore.quantify.role_checks import check_alignment, check_notes, check_quality
+from cmrcore.quantify.wall import erode_walls
 from cmrcore.registration.align import SliceAlignment, align_slice
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
 from cmrcore.segmentation.check import check_guide, complete_guide
@@ -27,7 +28,9 @@ class RoleMeasurement:
     fit: T1Fit
     """Maps of the whole images, ``[slice, row, col]``."""
     maps: RoleMaps
-    """Maps with the myocardium they are read in."""
+    """Maps with the myocardium they are read in, away from its borders."""
+    segments: UInt8[Tensor, "slice row col"]
+    """AHA segment of each pixel of the whole myocardium, 0 elsewhere."""
     blood: tuple[BloodT1 | None, ...]
     """Blood T1 of each slice; None without a pool or where its fit failed."""
     flags: tuple[Flag, ...]
@@ -50,17 +53,21 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
         flags.append(raise_flag("no_orientation", "no slice shows the RV", Place(role)))
+    segments = _segments(first[0], orientations, series)
+    inner = erode_walls(first[0], first[1], settings.myocardium_erosion_mm, series.pixel_spacing_mm)
     maps = RoleMaps(
         t1_ms=plausible_t1(fit.t1_ms),
+        t1_sd_ms=fit.t1_sd_ms,
         r_squared=fit.r_squared,
-        myocardium=first[0],
-        segments=_segments(first[0], orientations, series),
+        myocardium=inner,
+        segments=segments * inner,
     )
     blood = tuple(
         _slice_blood(
             series,
             one,
             masks[1, index] if settings.align.method == "none" else first[1, index],
+            maps.t1_ms[index],
             index,
             settings,
         )
@@ -72,6 +79,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         series=series,
         fit=fit,
         maps=maps,
+        segments=segments,
         blood=blood,
         flags=tuple(flags),
         reference_masks=first,
@@ -159,20 +167,27 @@ def _slice_blood(
     series: Series,
     alignment: SliceAlignment,
     pool: Bool[Tensor, "*ti row col"],
+    t1_ms: Float[Tensor, "row col"],
     index: int,
     settings: QuantifySettings,
 ) -> BloodT1 | None:
-    """Blood T1 of one slice from the eroded pool: the reference's, or each echo's if a trial aligns none."""
+    """Blood T1 of one slice from the eroded pool: the reference's, or each echo's if a trial aligns none.
+
+    Pools of single echoes do not lie on the same pixels, so papillary muscle cannot be told there.
+    """
     pools = pool if pool.ndim == 3 else pool[None]
     eroded = torch.stack(
         [erode_mask(mask, settings.blood_erosion_mm, series.pixel_spacing_mm) for mask in pools]
     ).expand(len(alignment.echoes), -1, -1)
-    fit = blood_t1(alignment.echoes, eroded, series.ti_ms[index], model=settings.t1_model)
-    if fit is None or int(fit.status) != FitStatus.OK:
+    if pool.ndim == 2:
+        eroded = blood_pixels(t1_ms, eroded[0]).expand_as(eroded)
+    found = blood_t1(alignment.echoes, eroded, series.ti_ms[index], model=settings.t1_model)
+    if found is None or int(found.fit.status) != FitStatus.OK:
         return None
     return BloodT1(
-        t1_ms=fit.t1_ms.item(),
-        t1_sd_ms=fit.t1_sd_ms.item(),
-        r_squared=fit.r_squared.item(),
+        t1_ms=found.fit.t1_ms.item(),
+        t1_sd_ms=found.fit.t1_sd_ms.item(),
+        r_squared=found.fit.r_squared.item(),
         n_pixels=int(eroded[int(series.reference()[index])].sum()),
+        n_left_out=len(found.left_out),
     )

@@ -4,7 +4,7 @@ import datetime
 
 from cmrcore.quantify.aha import AHA_NAMES, present_segments
 from cmrcore.quantify.blood import BloodT1
-from cmrcore.quantify.both_roles import level_of
+from cmrcore.quantify.both_roles import level_of, serving_blood
 from cmrcore.quantify.qc import hematocrit_hours
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row
 from cmrcore.quantify.regional import (
@@ -31,7 +31,7 @@ def measured_columns(
         if maps is not None and index is not None:
             maps = select_slice(maps, index)
         row |= role_columns(role, maps, settings.qc.r_squared_pixel_min)
-        blood = [] if one is None else _blood(one, index)
+        blood = [] if one is None else _blood(one, index, settings)
         row[f"blood_t1_{role}_ms"] = _average([fit.t1_ms for fit in blood])
         row[f"blood_r_squared_{role}"] = _average([fit.r_squared for fit in blood])
     row |= ecv_columns(ecv if ecv is None or index is None else select_ecv_slice(ecv, index))
@@ -39,10 +39,11 @@ def measured_columns(
     return row
 
 
-def _blood(one: RoleMeasurement, index: int | None) -> list[BloodT1]:
-    """Blood T1 of one slice or, for None, of all slices that have one."""
-    chosen = one.blood if index is None else one.blood[index : index + 1]
-    return [fit for fit in chosen if fit is not None]
+def _blood(one: RoleMeasurement, index: int | None, settings: QuantifySettings) -> list[BloodT1]:
+    """Blood T1 of one slice or, for None, of all slices whose blood serves an ECV."""
+    if index is None:
+        return serving_blood(one, settings.blood_slice)
+    return [fit for fit in one.blood[index : index + 1] if fit is not None]
 
 
 def _average(values: list[float]) -> float | None:
@@ -55,7 +56,8 @@ def _n_myocardium(roles: dict[Role, RoleMeasurement | None], index: int | None) 
     for one in roles.values():
         if one is None:
             continue
-        mask = one.maps.myocardium if index is None else one.maps.myocardium[index : index + 1]
+        whole = one.reference_masks[0]
+        mask = whole if index is None else whole[index : index + 1]
         if bool(mask.any()):
             return int(mask.sum())
     return None
@@ -76,9 +78,10 @@ def slice_blood_columns(roles: dict[Role, RoleMeasurement | None], index: int) -
     """Columns about blood that only ``slices`` has."""
     row: Row = {}
     for role, one in roles.items():
-        blood = [] if one is None else _blood(one, index)
-        row[f"blood_t1_{role}_sd_ms"] = blood[0].t1_sd_ms if blood else None
-        row[f"n_pixels_blood_{role}"] = blood[0].n_pixels if blood else None
+        blood = None if one is None or index >= len(one.blood) else one.blood[index]
+        row[f"blood_t1_{role}_sd_ms"] = None if blood is None else blood.t1_sd_ms
+        row[f"n_pixels_blood_{role}"] = None if blood is None else blood.n_pixels
+        row[f"n_echoes_left_out_blood_{role}"] = None if blood is None else blood.n_left_out
     return row
 
 
@@ -98,15 +101,15 @@ def segment_rows(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None,
     """Rows of one slice's AHA segments."""
     native, post = (None if one is None else select_slice(one.maps, index) for one in roles.values())
     shared = None if ecv is None else select_ecv_slice(ecv, index)
-    numbers = sorted(
-        {n for maps in (native, post) if maps is not None for n in present_segments(maps.segments)}
-    )
+    whole = [one.segments[index : index + 1] for one in roles.values() if one is not None]
+    numbers = sorted({number for segments in whole for number in present_segments(segments)})
     return [
         {
             "slice_index": index,
             "level": level_of(roles, index),
             "aha_segment": number,
             "aha_name": AHA_NAMES[number],
+            "n_pixels": int((whole[0] == number).sum()),
             **segment_columns(native, post, shared, number),
         }
         for number in numbers

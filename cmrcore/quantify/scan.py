@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
-from cmrcore.quantify.both_roles import bring_onto_native, ecv_maps, level_of, match_slices
+from cmrcore.quantify.both_roles import (
+    bring_onto_native,
+    ecv_maps,
+    level_of,
+    match_slices,
+    synthetic_hematocrit,
+)
 from cmrcore.quantify.echo_rows import echo_rows
 from cmrcore.quantify.qc import Place, check_range, raise_flag, scan_verdict, slice_verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row, ScanResult, Series
@@ -37,10 +43,10 @@ def quantify_scan(
 ) -> ScanResult:
     """Compute maps, rows and flags of one scan.
 
-    Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo: of the
-    native series for native, of the post-contrast series for post, in their intersection for ECV. They
-    are None where there is nothing to average. ECV uses the blood of its own slice. A scan's mean is that of
-    all its valid pixels; slices of which a role failed its checks keep their rows and leave the means.
+    Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo, away from
+    its borders: of the native series for native, of the post-contrast series for post, in their intersection
+    for ECV. They are None where there is nothing to average. A scan's mean is that of all its valid pixels;
+    slices of which a role failed its checks keep their rows and leave the means.
 
     Parameters
     ----------
@@ -100,6 +106,9 @@ def quantify_scan(
         **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
         **measured_columns(*leave_out(roles, ecv, used), settings, None),
         **hematocrit_columns(hematocrit, scan_time),
+        "hematocrit_synthetic_fraction": None
+        if roles["native"] is None
+        else synthetic_hematocrit(roles["native"], settings),
         "qc_verdict": scan_verdict(flags),
     }
     slice_rows: list[Row] = [
@@ -163,7 +172,7 @@ def _stored_maps(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None)
         if one is not None:
             maps |= {f"{role}/{name}": getattr(one.fit, name).float() for name in _STORED_MAPS}
             maps[f"{role}/status"] = one.fit.status
-    maps["aha_segment"] = next(one.maps.segments for one in roles.values() if one is not None)
+    maps["aha_segment"] = next(one.segments for one in roles.values() if one is not None)
     if ecv is not None and ecv.ecv_fraction is not None:
         maps["ecv_fraction"] = ecv.ecv_fraction.float()
     return maps

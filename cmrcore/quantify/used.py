@@ -21,7 +21,8 @@ def used_slices(
 ) -> dict[Mean, tuple[int, ...]]:
     """Slices that each mean of the scan rests on: with a mask, and without a flag that says ``fail``.
 
-    A role that failed takes its own mean and that of ECV; a flag about both roles takes that of ECV.
+    A role that failed takes its own mean and that of ECV, there and where its blood serves another slice; a
+    flag about both roles takes that of ECV.
     """
     failed = {(flag.role, flag.slice_index) for flag in flags if flag.severity == "fail"}
     used: dict[Mean, tuple[int, ...]] = {}
@@ -50,7 +51,8 @@ def leave_out(
             segments=torch.where(_only(one.maps.myocardium, used[role]), one.maps.segments, 0),
         )
         blood = tuple(fit if index in used[role] else None for index, fit in enumerate(one.blood))
-        kept[role] = replace(one, maps=maps, blood=blood)
+        whole = torch.stack([_only(masks, used[role]) for masks in one.reference_masks])
+        kept[role] = replace(one, maps=maps, blood=blood, reference_masks=whole)
     if ecv is not None:
         ecv = replace(ecv, myocardium=_only(ecv.myocardium, used["ecv"]))
     return kept, ecv

@@ -14,6 +14,7 @@ from cmrcore.quantify import (
     QuantifySettings,
     ScanResult,
     Series,
+    SyntheticHematocrit,
     quantify_scan,
 )
 from cmrcore.quantify.qc import TissueLimits
@@ -73,6 +74,10 @@ QC = QcLimits(
 SETTINGS = QuantifySettings(
     t1_model="molli",
     blood_erosion_mm=3.0,
+    blood_slice="same",
+    myocardium_erosion_mm=1.5,
+    hematocrit_sd_fraction=0.01,
+    synthetic=SyntheticHematocrit(866.0, -0.1232, 1.5, ("5(3)3",)),
     hematocrit=HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1),
     qc=QC,
     align=AlignSettings(

@@ -41,7 +41,11 @@ MEASURED = {
     *(f"blood_t1_{role}_ms" for role in ("native", "post")),
     *(f"r_squared_{role}_{what}" for role in ("native", "post") for what in ("mean", "low_fraction")),
     *(f"blood_r_squared_{role}" for role in ("native", "post")),
-    *(f"n_pixels_failed_{role}" for role in ("native", "post")),
+    *(f"n_pixels_{what}_{role}" for role in ("native", "post") for what in ("failed", "read")),
+    *(f"t1_{role}_uncertainty_ms" for role in ("native", "post")),
+    "ecv_uncertainty_fraction",
+    "ecv_synthetic_fraction",
+    "n_pixels_ecv",
     "partition_coefficient",
     "ecv_fraction",
     "ecv_sd_fraction",
@@ -67,7 +71,7 @@ def test_a_clean_scan_passes(clean: ScanResult) -> None:
 def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
     """Storage refuses rows with other columns."""
     own = {"n_slices", "scheme_native", "scheme_post"}
-    hematocrit = {"hematocrit_fraction", "hematocrit_source", "hematocrit_hours"}
+    hematocrit = {f"hematocrit_{what}" for what in ("fraction", "source", "hours", "synthetic_fraction")}
     assert set(clean.scan) == MEASURED | own | hematocrit
 
 
@@ -77,7 +81,7 @@ def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
     blood = {
         f"{column.format(role)}"
         for role in ("native", "post")
-        for column in ("blood_t1_{}_sd_ms", "n_pixels_blood_{}")
+        for column in ("blood_t1_{}_sd_ms", "n_pixels_blood_{}", "n_echoes_left_out_blood_{}")
     }
     alignment = {
         column.format(role)
