@@ -38,6 +38,8 @@ class SliceQuality:
     """Distance of the LV's center from that of the neighboring slices [mm]."""
     guide_dice: float | None
     """Median over echoes of the Dice coefficient of the mask with the guide."""
+    masks_apart_px: float
+    """How far most masks lie from that of the reference echo, the one that everything is read in [pixel]."""
     aligned_dice: float | None
     """Lower quartile over echoes of the overlap of the aligned mask with that of the reference echo."""
     separation: float
@@ -113,6 +115,7 @@ def measure_quality(
             area_ratio=_area_ratio(shapes, index),
             center_off_mm=_center_off(shapes, index),
             guide_dice=_guide_dice(series, every_mask[0, index], index),
+            masks_apart_px=aligned.reference_apart_px,
             aligned_dice=_aligned_dice(every_mask[0, index], aligned, wall),
             separation=_separation(aligned.echoes, wall, pool),
             r_squared_mean=mean(r_squared, inner),

@@ -48,7 +48,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     masks, flags = _usable_masks(role, series)
     first = _on_reference(masks, series)
     alignment = _align(series, masks, settings)
-    flags += check_alignment(role, series, first[0], alignment, settings.qc.masks_apart_max_px)
+    flags += check_alignment(role, series, first[0], alignment)
     fit = _fit_slices(series, alignment, settings.t1_model)
     orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
@@ -74,7 +74,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         for index, one in enumerate(alignment)
     )
     quality = measure_quality(series, maps, fit, first, masks, alignment, blood, settings)
-    flags += check_quality(role, quality, series, settings.qc)
+    flags += check_quality(role, quality, series.levels, series.field_strength_t, settings.qc)
     return RoleMeasurement(
         series=series,
         fit=fit,

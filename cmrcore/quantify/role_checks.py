@@ -11,6 +11,37 @@ from cmrcore.quantify.records import Role, Series
 from cmrcore.registration.align import UNALIGNED, SliceAlignment
 
 
+READ_CODES = frozenset(
+    {
+        "mask_no_ring",
+        "wall_implausible",
+        "area_jumps",
+        "center_jumps",
+        "masks_leave_guide",
+        "masks_disagree",
+        "wall_like_blood",
+        "motion_remains",
+        "r_squared_mean",
+        "r_squared_pixels",
+        "fit_poor",
+        "fit_failed",
+        "inversion_implausible",
+        "t1_native_implausible",
+        "t1_post_implausible",
+        "t1_scattered",
+        "t1_apart",
+        "blood_missing",
+        "blood_t1_implausible",
+        "blood_fit_poor",
+        "blood_scattered",
+        "blood_small",
+        "blood_apart",
+        "wall_not_below_blood",
+    }
+)
+"""Codes of `check_quality`."""
+
+
 def check_notes(series: Series, index: int, place: Place) -> list[Flag]:
     """Flag what the checks of a slice's guide found."""
     note = series.guide_notes[index] if series.guide_notes else None
@@ -32,41 +63,29 @@ def check_alignment(
     series: Series,
     myocardium: Bool[Tensor, "slice row col"],
     alignment: tuple[SliceAlignment, ...],
-    apart_max_px: float,
 ) -> list[Flag]:
-    """Flag slices in which echoes may have moved and were left where they are.
-
-    Where most masks lie together but apart from the reference's, the one that everything is read in may be
-    wrong.
-    """
+    """Flag slices in which echoes may have moved and were left where they are."""
     flags = []
     for index, one in enumerate(alignment):
-        place = Place(role, index, series.levels[index])
-        if not bool(myocardium[index].any()):
-            continue
         left = {state: one.states.count(state) for state in UNALIGNED if state in one.states}
-        if left:
+        if left and bool(myocardium[index].any()):
             what = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in left.items())
-            message = f"{sum(left.values())} of {len(one.states)} echoes could not be aligned: {what}"
-            flags.append(
-                raise_flag("echoes_unaligned", message, place, value=float(sum(left.values())), threshold=0.0)
-            )
-        if one.reference_apart_px > apart_max_px:
-            message = (
-                f"the mask of reference echo {int(series.reference()[index])} lies "
-                f"{one.reference_apart_px:.1f} pixels off those of most other echoes, "
-                f"expected at most {apart_max_px:g}: look at it"
-            )
-            value = one.reference_apart_px
-            flags.append(raise_flag("masks_disagree", message, place, value=value, threshold=apart_max_px))
+            n_left = sum(left.values())
+            message = f"{n_left} of {len(one.states)} echoes could not be aligned: {what}"
+            place = Place(role, index, series.levels[index])
+            flags.append(raise_flag("echoes_unaligned", message, place, value=float(n_left), threshold=0.0))
     return flags
 
 
 def check_quality(
-    role: Role, quality: Sequence[SliceQuality | None], series: Series, limits: QcLimits
+    role: Role,
+    quality: Sequence[SliceQuality | None],
+    levels: Sequence[str],
+    field_strength_t: float | None,
+    limits: QcLimits,
 ) -> list[Flag]:
     """Hold the readings of every slice against their limits."""
-    tissue = limits.tissue(series.field_strength_t)
+    tissue = limits.tissue(field_strength_t)
     is_native = role == "native"
     t1_limits = (
         (tissue.t1_native_min_ms, tissue.t1_native_max_ms)
@@ -88,6 +107,13 @@ def check_quality(
             ("area_jumps", "ratio of areas", one.area_ratio, None, limits.area_ratio_max),
             ("center_jumps", "center off by [mm]", one.center_off_mm, None, limits.center_off_max_mm),
             ("masks_leave_guide", "median Dice with the guide", one.guide_dice, limits.guide_dice_min, None),
+            (
+                "masks_disagree",
+                "reference mask off most others by [pixel]",
+                one.masks_apart_px,
+                None,
+                limits.masks_apart_max_px,
+            ),
             ("wall_like_blood", "separation", one.separation, limits.separation_min, None),
             (
                 "motion_remains",
@@ -148,7 +174,7 @@ def check_quality(
         if is_native:
             bounds = (limits.t1_over_blood_min, limits.t1_over_blood_max)
             ranges.append(("wall_not_below_blood", "T1 over that of blood", one.t1_over_blood, *bounds))
-        place = Place(role, index, series.levels[index])
+        place = Place(role, index, levels[index])
         for code, name, value, low, high in ranges:
             flags += check_range(code, name, value, (low, high), place)
         if one.blood_t1_ms is None:
