@@ -10,7 +10,6 @@ from cmrcore.quantify.quality import SliceQuality
 from cmrcore.quantify.records import Role, Series
 from cmrcore.registration.align import UNALIGNED, SliceAlignment
 
-
 READ_CODES = frozenset(
     {
         "mask_no_ring",

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 
 from cmrcore.quantify import QuantifySettings, ScanResult, quantify_scan
 from cmrcore.quantify import role as role_module
@@ -170,8 +170,9 @@ def figures(judged: list[Judged]) -> pd.DataFrame:
         for title, which in (("not pass", ("review", "fail")), ("fail", ("fail",))):
             found = sum(one.verdict in which for one in group)
             row[title] = found / len(group) if group else None
-            low, high = proportion_confint(found, len(group), method="wilson") if group else (None, None)
-            row[f"{title} low"], row[f"{title} high"] = low, high
+            if group:
+                interval = binomtest(found, len(group)).proportion_ci(method="wilson")
+                row[f"{title} low"], row[f"{title} high"] = float(interval.low), float(interval.high)
         rows.append(row)
     return pd.DataFrame(rows)
 
