@@ -119,6 +119,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("n_slices_used_native", COUNT, "1", "slices that the native means are of; others failed"),
         Column("n_slices_used_post", COUNT, "1", "the same post-contrast"),
         Column("n_slices_used_ecv", COUNT, "1", "the same of ECV"),
+        Column(
+            "minutes_since_contrast", NUMBER, "min", "from the bolus to the post-contrast series; if stated"
+        ),
         Column("row_spacing_mm", NUMBER, "mm", "distance of the rows of the native series"),
         Column("col_spacing_mm", NUMBER, "mm", "distance of its columns"),
         Column("scheme_native", TEXT, "", "native acquisition scheme"),

@@ -65,9 +65,12 @@ def quantify(
         with write_store(visit.path, *ids, digest, extends=masks_digest) as store:
             stacks = {role: read_stack(store, role) for role in stored_roles(store)}
             native = stacks["native"]
+            minutes: Any = store.attrs.get("minutes_since_contrast")
             result = quantify_scan(
                 native=read_series(store, native),
-                post=read_series(store, stacks["post"]) if "post" in stacks else None,
+                post=replace(read_series(store, stacks["post"]), minutes_since_contrast=minutes)
+                if "post" in stacks
+                else None,
                 hematocrit=hematocrit_of(recorded),
                 scan_time=native.acquired_at,
                 scan_date=native.study_date,

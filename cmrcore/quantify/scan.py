@@ -103,6 +103,7 @@ def quantify_scan(
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
         "scheme_post": None if post is None else post.scheme,
+        "minutes_since_contrast": None if post is None else post.minutes_since_contrast,
         **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
         **measured_columns(*leave_out(roles, ecv, used), settings, None),
         **hematocrit_columns(hematocrit, scan_time),

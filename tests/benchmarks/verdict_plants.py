@@ -261,7 +261,7 @@ def _ghosts(visit: ScannedVisit, role: Role, index: int, rng: np.random.Generato
         shift, share = int(rng.integers(6, 30)), float(rng.uniform(0.3, 0.7))
         axis = int(rng.integers(2))
         echoes[index, echo] += share * echoes[index, echo].roll(shift * int(rng.choice([-1, 1])), axis)
-    return segment(replace(series, echoes=echoes.round()), (index,))
+    return segmented(replace(series, echoes=echoes.round()), index)
 
 
 def _scaled_echoes(visit: ScannedVisit, role: Role, index: int, rng: np.random.Generator) -> Series:
