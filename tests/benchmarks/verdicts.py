@@ -18,9 +18,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
+from torch import Tensor
 
 from cmrcore.quantify import QuantifySettings, ScanResult, quantify_scan
 from cmrcore.quantify import role as role_module
@@ -40,6 +42,8 @@ DEVELOPMENT_SEED = 81_000
 SEED = 82_000
 DICE_MIN = 0.7
 T1_ERROR_MAX_MS = 50.0
+MARGIN_PX = 12
+Window = tuple[slice, ...]
 ROLES: tuple[Role, Role] = ("native", "post")
 
 
@@ -50,12 +54,16 @@ def make_cases(scans: Path, seed: int, subject: int, n_plants: int) -> list[dict
     visit = scanned_visit(scans, seed, subject, "typical")
     kinds = list(PLANTS)
     with one_thread(), patch.object(role_module, "align_slice", _remembered(role_module.align_slice)):
-        cases = [_case(visit, settings) | {"kind": None, "role": None, "slice_index": None}]
+        window = _window(visit)
+        cases = [_case(_cut(visit, window), settings) | {"kind": None, "role": None, "slice_index": None}]
         for number in range(n_plants):
             kind = kinds[(subject * n_plants + number) % len(kinds)]
             made = plant(visit, kind, np.random.default_rng([seed, subject, number]))
             about = {"kind": kind, "role": made.role, "slice_index": made.slice_index}
-            cases.append(_case(made.visit, settings) | about)
+            own = _window(made.visit)
+            is_within = all(a.start <= b.start and b.stop <= a.stop for a, b in zip(window, own, strict=True))
+            cut = _cut(made.visit, window if is_within else own)
+            cases.append(_case(cut, settings) | about)
     return [case | {"subject": subject} for case in cases]
 
 
@@ -72,6 +80,35 @@ def _remembered(align: Callable[..., SliceAlignment]) -> Callable[..., SliceAlig
         return known[digest.digest()]
 
     return align_once
+
+
+def _cut(visit: ScannedVisit, window: Window) -> ScannedVisit:
+    """Cut the images down to where there are masks: a fit elsewhere tells the checks nothing."""
+    cut = {}
+    for role in ROLES:
+        series = series_of(visit, role)
+        cut[role] = replace(
+            series,
+            echoes=series.echoes[..., *window],
+            masks=None if series.masks is None else series.masks[..., *window],
+            guide=None if series.guide is None else series.guide[..., *window],
+        )
+    labels: dict[Role, Tensor] = {role: walls[..., *window] for role, walls in visit.labels.items()}
+    return replace(visit, native=cut["native"], post=cut["post"], labels=labels)
+
+
+def _window(visit: ScannedVisit) -> Window:
+    """Rows and columns with masks, and a margin around them."""
+    masks = torch.zeros(visit.native.echoes.shape[2:], dtype=torch.bool)
+    for role in ROLES:
+        for one in (series_of(visit, role).masks, series_of(visit, role).guide):
+            if one is not None:
+                masks |= one.flatten(0, -3).any(0)
+    rows, cols = (torch.nonzero(masks.any(axis))[:, 0] for axis in (1, 0))
+    return tuple(
+        slice(max(0, int(lines.min()) - MARGIN_PX), int(lines.max()) + MARGIN_PX + 1)
+        for lines in (rows, cols)
+    )
 
 
 def _case(visit: ScannedVisit, settings: QuantifySettings) -> dict[str, Any]:

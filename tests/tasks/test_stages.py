@@ -21,7 +21,7 @@ from storage.errors import AlreadyWrittenError, ConfigError, RefusedError, Uploa
 from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
-from tasks.publish import Publisher
+from tasks.publish import Publisher, state_of
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
@@ -265,7 +265,9 @@ def test_another_scanner_than_at_the_baseline_flags_the_visit(
     assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
     assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
     (scan,) = read_table(trial.root, "scans").to_pylist()
-    assert scan["qc_verdict"] == "review"
+    assert scan["qc_verdict"] == visit["qc_verdict"] == "review"
+    assert scan["qc_reasons"] == visit["qc_reasons"]
+    assert {"field_strength_differs", "scanner_differs"} <= set(visit["qc_reasons"])
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(
@@ -290,9 +292,19 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
     ]
 
 
+def test_a_note_flags_no_visit() -> None:
+    """It stands in the table of flags; the state and the reason are for what asks for a look."""
+    note, doubt = (
+        {"code": code, "severity": severity, "message": "why"}
+        for code, severity in (("r_squared_pixels", "note"), ("t1_apart", "review"))
+    )
+    assert state_of([note]) == ("done", "")
+    assert state_of([note, doubt]) == ("flagged", "t1_apart: why")
+
+
 def test_a_scan_is_no_better_than_its_worst_flag() -> None:
     """Who asks the table of scans for those that passed gets none that intake had doubts about."""
-    clean = ScanResult({}, {}, {"qc_verdict": "pass"}, [], [], [], [], "pass")
+    clean = ScanResult({}, {}, {"qc_verdict": "pass"}, [], [], [], [], "pass", [])
     doubtful = add_flags(clean, [raise_flag("file_refused", "upload u-1, file 3: broken")])
     assert doubtful.scan["qc_verdict"] == doubtful.verdict == "review"
     assert add_flags(clean, []) == clean
