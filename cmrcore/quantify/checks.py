@@ -184,7 +184,7 @@ CHECKS = {
         ("position_tolerance_mm",),
     ),
     "contrast_missing": Check(
-        "post-contrast T1 of a slice's myocardium or blood is not below the native one",
+        "post-contrast T1 is below the native one neither in a slice's myocardium nor in its blood",
         "1",
         "fail",
         ("post_over_native_max",),

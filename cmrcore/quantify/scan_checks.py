@@ -100,7 +100,7 @@ def check_contrast(
         }
         ratios = {name: now / then for name, (now, then) in pairs.items() if now is not None and then}
         if ratios:
-            name = max(ratios, key=lambda one: ratios[one])
+            name = min(ratios, key=lambda one: ratios[one])
             limit = (None, limits.post_over_native_max)
             flags += check_range("contrast_missing", f"{name} over the native", ratios[name], limit, place)
     return flags

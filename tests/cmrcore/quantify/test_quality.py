@@ -13,7 +13,7 @@ from tests.cmrcore.quantify.drawn_scans import NATIVE, SETTINGS, SPACING_MM, mas
 
 
 def readings(native: Series) -> list[SliceQuality]:
-    """Readings of a series in which every slice has a myocardium."""
+    """Read a series in which every slice has a myocardium."""
     found = [one for one in measure_role("native", native, SETTINGS).quality if one is not None]
     assert len(found) == len(native.levels)
     return found
@@ -21,7 +21,7 @@ def readings(native: Series) -> list[SliceQuality]:
 
 @pytest.fixture(scope="module")
 def sound() -> list[SliceQuality]:
-    """Readings of a scan with nothing wrong."""
+    """Read a scan with nothing wrong."""
     return readings(NATIVE)
 
 
