@@ -289,6 +289,10 @@ class QcConfig(_Section):
     """How far a mask may lie from most others [pixel]."""
     separation_min: Fraction
     """Least separation of wall and blood on the third best echo."""
+    masks_apart_fail_px: Positive
+    """How far the reference echo's mask may lie before its numbers are left out [pixel]."""
+    separation_fail_min: Fraction
+    """Separation of wall and blood under which a slice's numbers are left out."""
     t1_spread_max_fraction: Positive
     """Largest relative scatter of T1 in the myocardium of a slice."""
     t1_apart_max_fraction: Positive

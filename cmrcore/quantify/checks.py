@@ -67,6 +67,18 @@ CHECKS = {
         "review",
         ("separation_min",),
     ),
+    "wall_off_heart": Check(
+        "the echoes do not tell a slice's wall from its blood: masks off the heart, or images of noise",
+        "1",
+        "fail",
+        ("separation_fail_min",),
+    ),
+    "mask_off_others": Check(
+        "the mask that all is read in lies far from most others of its slice",
+        "pixel",
+        "fail",
+        ("masks_apart_fail_px",),
+    ),
     # alignment
     "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "note"),
     "motion_remains": Check(

@@ -87,6 +87,10 @@ class QcLimits:
     """How far a mask may lie from most others, and a contradicted post-contrast one [pixel]."""
     separation_min: float
     """Least separation of wall and blood on the third best echo, |2 AUC - 1|."""
+    masks_apart_fail_px: float
+    """How far it may lie before its numbers are left out [pixel]."""
+    separation_fail_min: float
+    """Separation of wall and blood under which a slice's numbers are left out."""
     t1_spread_max_fraction: float
     """Largest scatter of T1 in the myocardium of a slice, relative."""
     t1_apart_max_fraction: float

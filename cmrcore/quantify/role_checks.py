@@ -18,7 +18,9 @@ READ_CODES = frozenset(
         "center_jumps",
         "masks_leave_guide",
         "masks_disagree",
+        "mask_off_others",
         "wall_like_blood",
+        "wall_off_heart",
         "motion_remains",
         "r_squared_mean",
         "r_squared_pixels",
@@ -106,14 +108,15 @@ def check_quality(
             ("area_jumps", "ratio of areas", one.area_ratio, None, limits.area_ratio_max),
             ("center_jumps", "center off by [mm]", one.center_off_mm, None, limits.center_off_max_mm),
             ("masks_leave_guide", "median Dice with the guide", one.guide_dice, limits.guide_dice_min, None),
-            (
-                "masks_disagree",
-                "reference mask off most others by [pixel]",
-                one.masks_apart_px,
-                None,
-                limits.masks_apart_max_px,
+            *(
+                (code, "reference mask off most others by [pixel]", one.masks_apart_px, None, top)
+                for code, top in (
+                    ("masks_disagree", limits.masks_apart_max_px),
+                    ("mask_off_others", limits.masks_apart_fail_px),
+                )
             ),
             ("wall_like_blood", "separation", one.separation, limits.separation_min, None),
+            ("wall_off_heart", "separation", one.separation, limits.separation_fail_min, None),
             (
                 "motion_remains",
                 "lower quartile of aligned Dice",

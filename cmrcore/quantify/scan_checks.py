@@ -4,7 +4,8 @@ import datetime
 from collections.abc import Sequence
 
 from cmrcore.quantify.both_roles import level_of
-from cmrcore.quantify.qc import Flag, Place, check_hematocrit, check_range, raise_flag
+from cmrcore.quantify.qc import Flag, Place, QcLimits, check_hematocrit, check_range, raise_flag
+from cmrcore.quantify.quality import SliceQuality
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Series
 from cmrcore.quantify.regional import mean
 from cmrcore.quantify.role import RoleMeasurement
@@ -89,11 +90,22 @@ def check_contrast(
         apart = abs(after_ms / before_ms - 1)
         name = f"beat of {after_ms:.0f} ms after contrast, {before_ms:.0f} ms before: off by"
         flags += check_range("beats_differ", name, apart, (None, limits.beats_apart_max_fraction), of_post)
+    return flags + check_uptake(native.quality, post.quality, post.series.levels, matched, limits)
+
+
+def check_uptake(
+    native: Sequence[SliceQuality | None],
+    post: Sequence[SliceQuality | None],
+    levels: Sequence[str],
+    matched: Sequence[int],
+    limits: QcLimits,
+) -> list[Flag]:
+    """Check that T1 fell after contrast, in myocardium or blood; one alone may be wrong for other reasons."""
+    flags: list[Flag] = []
     for index in matched:
-        before, after = native.quality[index], post.quality[index]
+        before, after = native[index], post[index]
         if before is None or after is None:
             continue
-        place = Place("post", index, level_of(roles, index))
         pairs = {
             "T1 of the myocardium": (after.t1_ms, before.t1_ms),
             "T1 of blood": (after.blood_t1_ms, before.blood_t1_ms),
@@ -101,7 +113,7 @@ def check_contrast(
         ratios = {name: now / then for name, (now, then) in pairs.items() if now is not None and then}
         if ratios:
             name = min(ratios, key=lambda one: ratios[one])
-            limit = (None, limits.post_over_native_max)
+            place, limit = Place("post", index, levels[index]), (None, limits.post_over_native_max)
             flags += check_range("contrast_missing", f"{name} over the native", ratios[name], limit, place)
     return flags
 

@@ -31,6 +31,7 @@ from cmrcore.quantify.qc import Flag, Place, QcLimits, raise_flag
 from cmrcore.quantify.quality import SliceQuality
 from cmrcore.quantify.records import Role
 from cmrcore.quantify.role_checks import READ_CODES, check_quality
+from cmrcore.quantify.scan_checks import check_uptake
 from cmrcore.registration.align import SliceAlignment
 from cmrcore.threads import one_thread
 from storage.config import load_config
@@ -163,18 +164,14 @@ class Judged:
 
 def judge(case: dict[str, Any], limits: QcLimits) -> Iterator[Judged]:
     """Judge the slices of a case that tell something: all of a sound visit, the planted one of another."""
+    again = READ_CODES | {"contrast_missing"}
     flags = [
-        raise_flag(code, "", Place(role, index))
-        for code, role, index in case["flags"]
-        if code not in READ_CODES
+        raise_flag(code, "", Place(role, index)) for code, role, index in case["flags"] if code not in again
     ]
+    levels, quality = case["levels"], {role: _quality(case, role) for role in ROLES}
     for role in ROLES:
-        quality: list[SliceQuality | None] = [None] * len(case["levels"])
-        for reading in case["readings"]:
-            if reading["role"] == role:
-                values = {key: value for key, value in reading.items() if key not in ("role", "slice_index")}
-                quality[reading["slice_index"]] = SliceQuality(**values)
-        flags += check_quality(role, quality, case["levels"], case["field_strength_t"], limits)
+        flags += check_quality(role, quality[role], levels, case["field_strength_t"], limits)
+    flags += check_uptake(quality["native"], quality["post"], levels, range(len(levels)), limits)
     for truth in case["truth"]:
         role, index = truth["role"], truth["slice_index"]
         if case["kind"] is not None and (role, index) != (case["role"], case["slice_index"]):
@@ -188,6 +185,16 @@ def judge(case: dict[str, Any], limits: QcLimits) -> Iterator[Judged]:
             or (overlap is not None and overlap < DICE_MIN),
             flags=tuple(flag for flag in flags if flag.slice_index == index and flag.role in (role, None)),
         )
+
+
+def _quality(case: dict[str, Any], role: Role) -> list[SliceQuality | None]:
+    """Give the kept readings of a role."""
+    quality: list[SliceQuality | None] = [None] * len(case["levels"])
+    for reading in case["readings"]:
+        if reading["role"] == role:
+            values = {key: value for key, value in reading.items() if key not in ("role", "slice_index")}
+            quality[reading["slice_index"]] = SliceQuality(**values)
+    return quality
 
 
 def figures(judged: list[Judged]) -> pd.DataFrame:

@@ -44,6 +44,8 @@ WRONG: dict[str, tuple[Role, dict[str, float | None], set[str]]] = {
     "masks left the guide": ("post", {"guide_dice": 0.69}, {"masks_leave_guide"}),
     "no guide": ("post", {"guide_dice": None}, set()),
     "reference mask apart": ("native", {"masks_apart_px": 1.1}, {"masks_disagree"}),
+    "reference mask off": ("native", {"masks_apart_px": 9.1}, {"masks_disagree", "mask_off_others"}),
+    "off the heart": ("post", {"separation": 0.29}, {"wall_like_blood", "wall_off_heart"}),
     "moved": ("native", {"aligned_dice": 0.69}, {"motion_remains"}),
     "no contrast": ("native", {"separation": 0.49}, {"wall_like_blood"}),
     "S1: mean": ("native", {"r_squared_mean": 0.89}, {"r_squared_mean"}),
