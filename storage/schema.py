@@ -129,6 +129,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_MEASURED,
         Column("hematocrit_fraction", NUMBER, "1", "hematocrit"),
         Column("hematocrit_synthetic_fraction", NUMBER, "1", "hematocrit from the native T1 of blood"),
+        Column("hematocrit_synthetic_source", TEXT, "", "where the regression for that comes from"),
         Column("hematocrit_source", TEXT, "", "where the hematocrit comes from"),
         Column("hematocrit_hours", NUMBER, "h", "between blood sample and scan; empty without a time of day"),
         *_ECV,

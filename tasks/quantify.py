@@ -159,7 +159,7 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
         blood_slice=config.blood_slice,
         myocardium_erosion_mm=config.myocardium_erosion_mm,
         hematocrit_sd_fraction=config.hematocrit_sd_fraction,
-        synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump(exclude={"source"})),
+        synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump()),
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
         qc=limits_of(config.qc),
         align=AlignSettings(**align.model_dump()),

@@ -8,14 +8,28 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from cmrcore.quantify import HematocritLimits, QcLimits
+from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
 from cmrcore.registration.align import AlignSettings
-from storage.config import AlignConfig, HematocritConfig, NiftiLabels, QcConfig, TrialConfig, load_config
+from storage.config import (
+    AlignConfig,
+    HematocritConfig,
+    NiftiLabels,
+    QcConfig,
+    SyntheticHematocritConfig,
+    TrialConfig,
+    load_config,
+)
 from storage.guide import LABELS
 
 ROOT = Path(__file__).parents[1]
 
-HANDED_OVER_WHOLE = {"align", "quantify.qc", "quantify.hematocrit", "intake.guide.nifti_labels"}
+HANDED_OVER_WHOLE = {
+    "align",
+    "quantify.qc",
+    "quantify.hematocrit",
+    "quantify.synthetic_hematocrit",
+    "intake.guide.nifti_labels",
+}
 """Sections whose values are read by name at run time; the last test holds them to their readers."""
 
 
@@ -63,3 +77,5 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
     assert set(AlignConfig.model_fields) == {field.name for field in fields(AlignSettings)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
+    synthetic = {field.name for field in fields(SyntheticHematocrit)}
+    assert set(SyntheticHematocritConfig.model_fields) == synthetic

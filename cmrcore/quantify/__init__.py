@@ -1,7 +1,7 @@
 """Quantities of a scan: blood T1, ECV, AHA segments, statistics, quality flags, change over visits."""
 
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
-from cmrcore.quantify.blood import blood_t1, erode_mask
+from cmrcore.quantify.blood import blood_pixels, blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
@@ -15,6 +15,7 @@ from cmrcore.quantify.records import (
     SyntheticHematocrit,
 )
 from cmrcore.quantify.scan import quantify_scan
+from cmrcore.quantify.wall import erode_wall, erode_walls
 
 __all__ = [
     "AHA_NAMES",
@@ -31,11 +32,14 @@ __all__ = [
     "SyntheticHematocrit",
     "Verdict",
     "aha_segments",
+    "blood_pixels",
     "blood_t1",
     "change_from_baseline",
     "check_scanner",
     "ecv_map",
     "erode_mask",
+    "erode_wall",
+    "erode_walls",
     "partition_coefficient",
     "quantify_scan",
     "rv_insertions",

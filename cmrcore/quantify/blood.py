@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ _OUTLIER_SHARE = 0.05
 """Share of the recovered signal that an echo must lie off to be left out."""
 _OUTLIER_F = 50.0
 """How many times the others' variance the fall must be: noise gets there in 0.2 % of eight echoes."""
+_N_PARAMETERS = 3
+"""Parameters of a fit."""
 _MAX_LEFT_OUT = 2
 """Echoes that may be left out."""
 _LEAST_ECHOES = 6
@@ -111,30 +114,29 @@ def blood_t1(
     first, so that trabeculae and partial volume stay out too.
 
     An echo that blood flowed into is left out: without it, the sum of squared residuals falls by more than
-    the square of 5 % of the recovered signal, and by more than 50 times the variance that is left. The worst
-    echo goes first, and at most two; six must remain. ``shmolli`` chooses its images itself, and keeps them.
+    the square of 5 % of the recovered signal, and by more than 50 times the variance that is left. If no
+    single one does that, two together may, each by so much; six must remain. ``shmolli`` chooses its images
+    itself, and keeps them.
     """
     mean = mean_signal(echoes, masks)
     if mean is None:
         return None
     times_ms = torch.as_tensor(ti_ms, dtype=torch.float64)
-    kept = list(range(len(mean)))
+    every = range(len(mean))
     fit = fit_t1(mean, times_ms, model=model)
-    while model != "shmolli" and len(mean) - len(kept) < _MAX_LEFT_OUT and len(kept) > _LEAST_ECHOES:
-        residual = _residual(fit, mean[kept])
-        if residual <= _least_fall(fit):
-            break
-        without = [[one for one in kept if one != echo] for echo in kept]
-        fits = [fit_t1(mean[others], times_ms[others], model=model) for others in without]
-        residuals = [_residual(one, mean[others]) for one, others in zip(fits, without, strict=True)]
-        worst = int(np.nanargmin([*residuals, residual]))
-        if worst == len(kept):
-            break
-        fall, freedom = residual - residuals[worst], len(without[worst]) - 3
-        if not (fall > _least_fall(fits[worst]) and fall * freedom > _OUTLIER_F * residuals[worst]):
-            break
-        kept, fit = without[worst], fits[worst]
-    return BloodFit(fit=fit, left_out=tuple(sorted(set(range(len(mean))) - set(kept))))
+    residual = _residual(fit, mean)
+    if model == "shmolli" or residual <= _least_fall(fit):
+        return BloodFit(fit=fit, left_out=())
+    for n_left_out in range(1, min(_MAX_LEFT_OUT, len(mean) - _LEAST_ECHOES) + 1):
+        others = [list(kept) for kept in combinations(every, len(mean) - n_left_out)]
+        fits = [fit_t1(mean[kept], times_ms[kept], model=model) for kept in others]
+        residuals = [_residual(one, mean[kept]) for one, kept in zip(fits, others, strict=True)]
+        best = int(np.argmin(residuals))
+        fall, freedom = (residual - residuals[best]) / n_left_out, len(others[best]) - _N_PARAMETERS
+        if fall > _least_fall(fits[best]) and fall * freedom > _OUTLIER_F * residuals[best]:
+            left_out = tuple(echo for echo in every if echo not in others[best])
+            return BloodFit(fit=fits[best], left_out=left_out)
+    return BloodFit(fit=fit, left_out=())
 
 
 def _least_fall(fit: T1Fit) -> float:

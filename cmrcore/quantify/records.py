@@ -104,6 +104,8 @@ class SyntheticHematocrit:
     """Field strength that it was found at [T]."""
     schemes: tuple[str, ...]
     """Native schemes that it holds for."""
+    source: str
+    """Where it was found."""
 
 
 @dataclass(frozen=True, slots=True)

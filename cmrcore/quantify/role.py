@@ -50,7 +50,8 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     alignment = _align(series, masks, settings)
     flags += check_alignment(role, series, first[0], alignment)
     fit = _fit_slices(series, alignment, settings.t1_model)
-    orientations = stack_orientations(first[0], first[2], series.anterior, series.pixel_spacing_mm)
+    drawn = _as_drawn(first, series)
+    orientations = stack_orientations(drawn[0], drawn[2], series.anterior, series.pixel_spacing_mm)
     if bool(first[0].any()) and not any(orientations):
         flags.append(raise_flag("no_orientation", "no slice shows the RV", Place(role)))
     segments = _segments(first[0], orientations, series)
@@ -140,6 +141,24 @@ def _on_reference(
     """Masks on the reference echo of each slice."""
     echo = series.reference().to(masks.device)
     return masks[:, torch.arange(len(echo), device=masks.device), echo]
+
+
+def _as_drawn(
+    first: Bool[Tensor, "label slice row col"], series: Series
+) -> Bool[Tensor, "label slice row col"]:
+    """Masks that orient the AHA segments: where a reader drew myocardium and RV, these, else what was found.
+
+    A reader moves the insertion points by drawing where the RV meets the LV.
+    """
+    if series.guide is None:
+        return first
+    masks = first.clone()
+    for index, note in enumerate(series.guide_notes):
+        drawn = series.guide[:, index]
+        is_drawn = note is not None and note.origin == "reader" and bool(drawn[0].any() and drawn[2].any())
+        if is_drawn and bool(first[0, index].any()):
+            masks[:, index] = drawn
+    return masks
 
 
 def _fit_slices(series: Series, alignment: tuple[SliceAlignment, ...], model: str) -> T1Fit:

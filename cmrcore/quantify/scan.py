@@ -99,6 +99,7 @@ def quantify_scan(
         flags.append(raise_flag("nothing_left", "every slice with a native T1 failed its checks"))
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
+    synthetic = None if roles["native"] is None else synthetic_hematocrit(roles["native"], settings)
     scan_row: Row = {
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
@@ -107,9 +108,8 @@ def quantify_scan(
         **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
         **measured_columns(*leave_out(roles, ecv, used), settings, None),
         **hematocrit_columns(hematocrit, scan_time),
-        "hematocrit_synthetic_fraction": None
-        if roles["native"] is None
-        else synthetic_hematocrit(roles["native"], settings),
+        "hematocrit_synthetic_fraction": synthetic,
+        "hematocrit_synthetic_source": None if synthetic is None else settings.synthetic.source,
         "qc_verdict": scan_verdict(flags),
     }
     slice_rows: list[Row] = [

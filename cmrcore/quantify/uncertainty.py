@@ -59,8 +59,10 @@ def ecv_noise(
 
 
 def blood_error(blood_t1_ms: tuple[float, float], blood_t1_sd_ms: tuple[float, float]) -> float:
-    """Give the standard deviation of the blood's change of R1 over that change."""
+    """Propagate both fits to the relative error of the blood's change of R1; NaN where it did not change."""
     change = abs(1 / blood_t1_ms[1] - 1 / blood_t1_ms[0])
+    if change == 0:
+        return math.nan
     return math.hypot(*(sd / t**2 for t, sd in zip(blood_t1_ms, blood_t1_sd_ms, strict=True))) / change
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -73,20 +73,29 @@ def scanned_visits(folder: Path, seed: int, n_visits: int, difficulty: Difficult
         yield scanned_visit(folder, seed, subject_index, difficulty)
 
 
+def schemes_of(subject_index: int) -> dict[str, str]:
+    """Give the scheme of each role; every third subject has a native one of eleven images."""
+    return {
+        "native": SCHEME_NATIVE_11 if subject_index % 3 == 2 else SCHEME_NATIVE,
+        "post": SCHEME_POST,
+    }
+
+
 def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> None:
     """Simulate and segment a visit without reader's guides, and store it whole or not at all."""
     scan = simulate_scan(
         seed,
         subject_index,
         0,
-        scheme_native=SCHEME_NATIVE_11 if subject_index % 3 == 2 else SCHEME_NATIVE,
+        scheme_native=schemes_of(subject_index)["native"],
         scheme_post=SCHEME_POST,
         difficulty=difficulty,
     )
     largest = max(float(role.echoes.max()) for role in (scan.native, scan.post))
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     notes: dict[str, Any] = {}
-    for role, taken in (("native", scan.native), ("post", scan.post)):
+    roles: tuple[tuple[Role, RoleEchoes], ...] = (("native", scan.native), ("post", scan.post))
+    for role, taken in roles:
         of_role, notes[role] = _series_arrays(scan, role, taken, min(1.0, LARGEST_VALUE / largest))
         arrays |= {f"{role}/{name}": values for name, values in of_role.items()}
     arrays |= {f"maps/{name}": values.float().numpy() for name, values in scan.truth.maps.items()}
@@ -114,7 +123,7 @@ def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> 
 
 
 def _series_arrays(
-    scan: SimulatedScan, role: Literal["native", "post"], taken: RoleEchoes, scale: float
+    scan: SimulatedScan, role: Role, taken: RoleEchoes, scale: float
 ) -> tuple[dict[str, np.ndarray[Any, Any]], list[Any]]:
     """Echoes by inversion time, with the masks that trial.toml's networks find and what is noted of them."""
     ti_ms, order = taken.ti_ms.sort(1)
@@ -195,7 +204,8 @@ def _read(file: Path) -> ScannedVisit:
             orientation=orientation,
             anterior=anterior_direction(orientation),
             levels=levels_of(len(of_role["echoes"])),
-            scheme={"native": SCHEME_NATIVE, "post": SCHEME_POST}[role],
+            scheme=schemes_of(facts["subject_index"])[role],
+            field_strength_t=facts["truth"]["field_strength_t"],
             reference_echo=of_role["reference_echo"],
             guide_notes=tuple(
                 None

@@ -19,6 +19,8 @@ SLICE_COLUMNS_NOT_OF_A_SCAN = {
     "blood_t1_post_sd_ms",
     "n_pixels_blood_native",
     "n_pixels_blood_post",
+    "n_echoes_left_out_blood_native",
+    "n_echoes_left_out_blood_post",
     "alignment_native",
     "post_aligned_mm",
     "post_alignment",

@@ -79,7 +79,7 @@ SETTINGS = QuantifySettings(
     blood_slice="same",
     myocardium_erosion_mm=1.5,
     hematocrit_sd_fraction=0.01,
-    synthetic=SyntheticHematocrit(866.0, -0.1232, 1.5, ("5(3)3",)),
+    synthetic=SyntheticHematocrit(866.0, -0.1232, 1.5, ("5(3)3",), source="a study"),
     hematocrit=HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1),
     qc=QC,
     align=AlignSettings(

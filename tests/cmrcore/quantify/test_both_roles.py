@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from cmrcore.quantify import (
-    quantify_scan,
-)
+from cmrcore.quantify import Series, erode_wall, quantify_scan
+from cmrcore.quantify.both_roles import blood_slices
 from tests.cmrcore.hearts import drawn_heart
 from tests.cmrcore.quantify.drawn_scans import (
     HEMATOCRIT,
@@ -14,6 +14,7 @@ from tests.cmrcore.quantify.drawn_scans import (
     POST,
     SCAN_TIME,
     SETTINGS,
+    SPACING_MM,
     masks_of,
     number,
     quantify,
@@ -127,3 +128,109 @@ def test_other_orientation_has_no_ecv() -> None:
 def test_rounded_orientation_is_the_same() -> None:
     """Exports round direction cosines differently."""
     assert quantify(post=replace(POST, orientation=(1.0, 0.0, 0.0005, 0.0, 1.0, 0.0))).flags == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "source"),
+    [(("basal", "mid", "apical"), 1), (("mid",), 0), (("basal", "basal", "mid", "mid", "apical"), 2)],
+    ids=["three", "one", "five"],
+)
+def test_the_mid_ventricular_blood_can_serve_all_slices(levels: tuple[str, ...], source: int) -> None:
+    """The mid slice nearest to the middle of the stack; by the other rule each slice has its own."""
+    assert blood_slices(levels, "mid") == (source,) * len(levels)
+    assert blood_slices(levels, "same") == tuple(range(len(levels)))
+    assert blood_slices(("basal", "apical"), "mid") == (0, 0)
+
+
+def test_ecv_follows_the_blood_that_serves_it() -> None:
+    """Under the rule `mid`, base and apex use the blood of mid-ventricle, and so does the scan's row."""
+    result = quantify_scan(NATIVE, POST, HEMATOCRIT, SCAN_TIME, None, replace(SETTINGS, blood_slice="mid"))
+    coefficient = (1 / 450 - 1 / 1100) / (1 / 380 - 1 / 1650)
+    assert [row["ecv_fraction"] for row in result.slices] == pytest.approx([0.6 * coefficient] * 3, abs=1e-4)
+    assert result.scan["blood_t1_native_ms"] == pytest.approx(1650, abs=0.1)
+    assert result.slices[0]["blood_t1_native_ms"] == pytest.approx(1600, abs=0.1)
+
+
+def test_without_blood_at_mid_ventricle_there_is_no_ecv_by_that_rule() -> None:
+    """No other slice's blood is taken silently."""
+    masks = masks_of(NATIVE).clone()
+    masks[1, 1] = False
+    settings = replace(SETTINGS, blood_slice="mid", align=replace(SETTINGS.align, method="none"))
+    native = replace(NATIVE, masks=masks)
+    assert quantify_scan(native, POST, HEMATOCRIT, SCAN_TIME, None, settings).scan["ecv_fraction"] is None
+
+
+def test_synthetic_hematocrit_stands_apart() -> None:
+    """From the scan's native blood T1 of 1650 ms, and in columns of its own only."""
+    native = replace(NATIVE, field_strength_t=1.494)
+    result, without = quantify(native), quantify()
+    fraction = 866.0 / 1650 - 0.1232
+    assert result.scan["hematocrit_synthetic_fraction"] == pytest.approx(fraction, abs=1e-4)
+    assert result.scan["hematocrit_synthetic_source"] == "a study"
+    assert without.scan["hematocrit_synthetic_source"] is None
+    for row in (result.scan, *result.slices):
+        expected = (1 - fraction) * number(row["partition_coefficient"])
+        assert row["ecv_synthetic_fraction"] == pytest.approx(expected, abs=1e-4)
+    assert number(result.segments[0]["ecv_synthetic_fraction"]) > 0
+    assert result.scan["ecv_fraction"] == without.scan["ecv_fraction"]
+    assert without.scan["ecv_synthetic_fraction"] is None
+    bare = quantify(native, hematocrit=None)
+    assert bare.scan["ecv_fraction"] is bare.scan["ecv_uncertainty_fraction"] is None
+    assert bare.scan["ecv_synthetic_fraction"] == result.scan["ecv_synthetic_fraction"]
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        replace(NATIVE, field_strength_t=3.0),
+        replace(NATIVE, field_strength_t=1.5, scheme="3(3)3(3)5"),
+    ],
+    ids=["field strength", "scheme"],
+)
+def test_a_regression_holds_where_it_was_found(native: Series) -> None:
+    """Elsewhere there is no synthetic hematocrit, and not one of another kind."""
+    result = quantify(native)
+    assert result.scan["hematocrit_synthetic_fraction"] is None
+    assert result.scan["ecv_synthetic_fraction"] is None
+
+
+def test_a_regression_that_gives_no_fraction_gives_nothing() -> None:
+    """A hematocrit below zero is none."""
+    settings = replace(SETTINGS, synthetic=replace(SETTINGS.synthetic, slope_ms=100.0))
+    native = replace(NATIVE, field_strength_t=1.5)
+    result = quantify_scan(native, None, None, SCAN_TIME, None, settings)
+    assert result.scan["hematocrit_synthetic_fraction"] is None
+
+
+def test_uncertainty_of_ecv_holds_blood_and_hematocrit() -> None:
+    """Without noise only the hematocrit errs: 0.01 of 0.60."""
+    result = quantify()
+    for row in (result.scan, *result.slices, *result.segments):
+        told = number(row["ecv_uncertainty_fraction"]) / number(row["ecv_fraction"])
+        assert told == pytest.approx(0.01 / 0.6, rel=0.01)
+    assert number(result.scan["t1_native_uncertainty_ms"]) < 0.01
+
+
+def test_ecv_is_read_away_from_the_borders() -> None:
+    """A rim of fat at the outer edge moves nothing, and the counts say of what."""
+    heart = drawn_heart()
+    axis = torch.arange(96) - 47.5
+    radius = torch.hypot(axis[:, None], axis[None, :])
+    echoes = NATIVE.echoes.clone()
+    outer = heart[0] & ~erode_wall(heart[0], heart[1], 1.0, SPACING_MM) & (radius > 18)
+    echoes[..., outer] = echoes[..., outer] * 0.2 + 100
+    result = quantify(replace(NATIVE, echoes=echoes))
+    assert result.scan["t1_native_ms"] == pytest.approx(1100, abs=0.1)
+    row = result.slices[0]
+    assert row["n_pixels_ecv"] == row["n_pixels_read_native"] == row["n_pixels_read_post"]
+    assert row["n_pixels_ecv"] == int(
+        erode_wall(heart[0], heart[1], SETTINGS.myocardium_erosion_mm, SPACING_MM).sum()
+    )
+
+
+def test_the_same_images_in_both_roles_have_no_ecv() -> None:
+    """A site that sent the native series twice: no contrast, no ECV, but T1 of both."""
+    result = quantify(post=NATIVE)
+    assert result.scan["ecv_fraction"] is result.scan["ecv_uncertainty_fraction"] is None
+    assert result.scan["t1_post_ms"] == pytest.approx(1100, abs=0.1)
+    assert result.scan["n_pixels_ecv"] == 0

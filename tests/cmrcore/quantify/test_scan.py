@@ -4,14 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.phantom import simulate_scan
-from cmrcore.quantify import (
-    Hematocrit,
-    ScanResult,
-    quantify_scan,
-)
+from cmrcore.quantify import GuideNote, Hematocrit, ScanResult, erode_wall, erode_walls, quantify_scan
 from cmrcore.relaxation import FitStatus
 from tests.cmrcore.hearts import drawn_heart
 from tests.cmrcore.quantify.drawn_scans import (
@@ -21,6 +19,7 @@ from tests.cmrcore.quantify.drawn_scans import (
     POST,
     SCAN_TIME,
     SETTINGS,
+    SPACING_MM,
     images_of,
     masks_of,
     number,
@@ -56,6 +55,11 @@ MEASURED = {
 }
 
 
+def inner_wall(heart: Bool[Tensor, "label row col"]) -> Bool[Tensor, "row col"]:
+    """Pixels of a drawn heart's wall that are read."""
+    return erode_wall(heart[0], heart[1], SETTINGS.myocardium_erosion_mm, SPACING_MM)
+
+
 @pytest.fixture(scope="module")
 def clean() -> ScanResult:
     """Scan with nothing wrong."""
@@ -72,7 +76,10 @@ def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
     """Storage refuses rows with other columns."""
     own = {"n_slices", "scheme_native", "scheme_post", "minutes_since_contrast"}
     own |= {f"n_slices_used_{what}" for what in ("native", "post", "ecv")}
-    hematocrit = {f"hematocrit_{what}" for what in ("fraction", "source", "hours", "synthetic_fraction")}
+    hematocrit = {
+        f"hematocrit_{what}"
+        for what in ("fraction", "source", "hours", "synthetic_fraction", "synthetic_source")
+    }
     assert set(clean.scan) == MEASURED | own | hematocrit
 
 
@@ -154,7 +161,7 @@ def test_scan_means_weigh_pixels_not_slices() -> None:
     native = series(1100.0, [1600.0] * 3, guide)
     native.echoes[2] = images_of(native.ti_ms[0], small, 1300.0, 1600.0)
     result = quantify(native)
-    n_large, n_small = int(drawn_heart()[0].sum()), int(small[0].sum())
+    n_large, n_small = int(inner_wall(drawn_heart()).sum()), int(inner_wall(small).sum())
     weighted = (2 * n_large * 1100 + n_small * 1300) / (2 * n_large + n_small)
     assert result.scan["t1_native_ms"] == pytest.approx(weighted, abs=0.2)
 
@@ -235,7 +242,7 @@ def test_statistics_use_the_reference_echo(reference: int | None) -> None:
 def test_failed_pixels_are_counted_and_left_out() -> None:
     """A dead pixel has no T1; it counts as a bad fit and moves no mean."""
     echoes = NATIVE.echoes.clone()
-    dead = torch.nonzero(drawn_heart()[0])[::5]
+    dead = torch.nonzero(inner_wall(drawn_heart()))[::5]
     echoes[0][:, dead[:, 0], dead[:, 1]] = 0
     result = quantify(replace(NATIVE, echoes=echoes))
     row = result.slices[0]
@@ -248,7 +255,7 @@ def test_failed_pixels_are_counted_and_left_out() -> None:
 def test_a_fit_that_ran_away_moves_no_mean() -> None:
     """Its curve is good and its T1 that of no tissue; it is counted like a failed one."""
     echoes = NATIVE.echoes.clone()
-    row, col = torch.nonzero(drawn_heart()[0])[0].tolist()
+    row, col = torch.nonzero(inner_wall(drawn_heart()))[0].tolist()
     echoes[0][:, row, col] = 100 - 190 * torch.exp(-NATIVE.ti_ms[0] / 9000)
     result = quantify(replace(NATIVE, echoes=echoes.abs()))
     slice_row = result.slices[0]
@@ -299,14 +306,29 @@ def test_post_contrast_alone_is_reported() -> None:
 
 @pytest.mark.parametrize(("subject_index", "scheme_native"), [(0, "3(3)3(3)5"), (1, "5(3)3"), (2, "5(3)3")])
 def test_simulated_scan_is_measured_as_accurately_as_promised(subject_index: int, scheme_native: str) -> None:
-    """Against the noise-free fit of the same sequence: T1 within 5 ms, ECV within half a percentage point."""
+    """Against the noise-free fit where it is read: T1 within 5 ms, ECV within half a percentage point."""
     scan = simulate_scan(
         1, subject_index, 0, scheme_native=scheme_native, scheme_post="4(1)3(1)2", difficulty="clean"
     )
     hematocrit = Hematocrit(scan.hematocrit_fraction, SCAN_TIME.date(), None, "plan")
     result = quantify(of_simulated(scan.native, scan), of_simulated(scan.post, scan), hematocrit)
-    ideal = scan.truth.scan
-    assert abs(number(result.scan["t1_native_ms"]) - ideal["t1_native_ms_ideal"]) < 5
+    spacing_mm, erosion_mm = scan.geometry.pixel_spacing_mm, SETTINGS.myocardium_erosion_mm
+    inner = erode_walls(scan.labels[0], scan.labels[1], erosion_mm, spacing_mm)
+    ideal = {name: values[inner].mean().item() for name, values in scan.truth.maps.items()}
+    assert abs(number(result.scan["t1_native_ms"]) - ideal["native/t1_ms_ideal"]) < 5
     assert abs(number(result.scan["ecv_fraction"]) - ideal["ecv_fraction_ideal"]) < 0.005
     assert result.verdict == "pass"
     assert [row["aha_segment"] for row in result.segments] == [*range(1, 17)]
+
+
+@pytest.mark.parametrize(("origin", "follows"), [("reader", True), ("model", False)])
+def test_segments_follow_the_insertion_that_a_reader_drew(origin: str, follows: bool) -> None:
+    """The RV of a reader's guide stands above the one on the echo; a model's guide knows no better."""
+    turned = drawn_heart(septum_deg=150.0)
+    guide = torch.stack([turned] * 3, dim=1)
+    note = GuideNote(origin, 1.0, findings=(), rejected=())
+    as_found, as_drawn = quantify(post=None), quantify(series(1100.0, [1600.0] * 3, guide), None)
+    result = quantify(replace(NATIVE, guide=guide, guide_notes=(note,) * 3), None)
+    same = as_drawn if follows else as_found
+    assert torch.equal(result.maps["aha_segment"], same.maps["aha_segment"])
+    assert not torch.equal(as_drawn.maps["aha_segment"], as_found.maps["aha_segment"])
