@@ -180,7 +180,10 @@ def query(
 def train(
     kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
     output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 20_000,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the optimizer.", show_default="base: 6000, guided: 2000"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights (on a CPU).")] = 0,
     start: Annotated[
         Path | None,
@@ -221,21 +224,25 @@ def train(
     with fail_clearly():
         from flows.server import prefect_server
         from flows.train import train as train_flow
+        from flows.train import training_of
+        from flows.training import check_training
 
+        parameters: dict[str, Any] = {
+            "kind": kind,
+            "output": str(output),
+            "steps": steps,
+            "seed": seed,
+            "start": None if start is None else str(start),
+            "data": None if data is None else str(data),
+            "development": None if development is None else str(development),
+            "evaluate_every": evaluate_every,
+            "patience": patience,
+            "workers": workers,
+        }
+        # Before a server is started, which takes longer than to see what is wrong.
+        check_training(training_of(**parameters))
         with prefect_server(), flow_progress("steps"):
-            digest = train_flow(
-                kind=kind,
-                output=str(output),
-                steps=steps,
-                seed=seed,
-                start=None if start is None else str(start),
-                data=None if data is None else str(data),
-                development=None if development is None else str(development),
-                evaluate_every=evaluate_every,
-                patience=patience,
-                device=device,
-                workers=workers,
-            )
+            digest = train_flow(**parameters, device=device)
     typer.echo(f'{kind} = "{digest}"')
 
 

@@ -281,6 +281,8 @@ class QcConfig(_Section):
     """Largest area within the epicardium over that of the slices beside it."""
     center_off_max_mm: Positive
     """Largest distance of the LV's center from that of the slices beside it [mm]."""
+    guide_overlap_min: Fraction
+    """Least overlap of a reader's ventricle with what the network finds."""
     guide_dice_min: Fraction
     """Least median overlap of the echoes' masks with the guide."""
     aligned_dice_min: Fraction

@@ -1,6 +1,7 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -112,11 +113,16 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         field_strength_t=stack.field_strength_t,
         reference_echo=masks["reference_echo"],
         guide_notes=tuple(
-            None
-            if note is None
-            else GuideNote(note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]))
+            None if note is None else _guide_note(note)
             for note in read_notes(store, f"{role}/guide").get("guides", ())
         ),
+    )
+
+
+def _guide_note(note: Mapping[str, Any]) -> GuideNote:
+    """Read what the stage segment noted of a guide."""
+    return GuideNote(
+        note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]), note["overlap"]
     )
 
 

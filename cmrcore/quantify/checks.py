@@ -29,6 +29,12 @@ CHECKS = {
     "guide_missing": Check("a slice has no guiding mask", None, "review"),
     "guide_implausible": Check("a slice's guiding mask is not used: it is no closed ring", None, "review"),
     "guide_doubtful": Check("a slice's guiding mask failed a check, and is used", "1", "review"),
+    "guide_off_heart": Check(
+        "a reader's guide hardly covers what the network takes for the left ventricle (Dice)",
+        "1",
+        "fail",
+        ("guide_overlap_min",),
+    ),
     "guide_fell_back": Check(
         "a guide of a slice failed a check; that of another echo, or of the network, is used", None, "note"
     ),

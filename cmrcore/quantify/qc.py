@@ -79,6 +79,8 @@ class QcLimits:
     """Largest area within the epicardium over that of the slices beside it, or one over it."""
     center_off_max_mm: float
     """Largest distance of the LV's center from that of the slices beside it [mm]."""
+    guide_overlap_min: float
+    """Least Dice coefficient of a reader's ventricle with what the network finds, for its numbers to be used."""
     guide_dice_min: float
     """Least median Dice coefficient of the echoes' masks with the guide."""
     aligned_dice_min: float

@@ -32,7 +32,10 @@ class GuideNote:
     findings: tuple[str, ...]
     """Checks that it failed, in words."""
     rejected: tuple[str, ...]
-    """Guides that were tried before it: on which echo, and why they failed."""
+    """Guides that were tried before it: on which echo or a reader's, and why they failed."""
+    overlap: float | None = None
+    """Dice coefficient of a reader's left ventricle with what a network takes for it, 0-1; None where no
+    network was asked or none was seen, and for a guide that a network found."""
 
 
 @dataclass(frozen=True, slots=True)

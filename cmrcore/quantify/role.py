@@ -45,7 +45,7 @@ class RoleMeasurement:
 
 def measure_role(role: Role, series: Series, settings: QuantifySettings) -> RoleMeasurement:
     """Align and fit a series and read myocardium, blood and AHA segments from it."""
-    masks, flags = _usable_masks(role, series)
+    masks, flags = _usable_masks(role, series, settings.qc.guide_overlap_min)
     first = _on_reference(masks, series)
     alignment = _align(series, masks, settings)
     flags += check_alignment(role, series, first[0], alignment)
@@ -108,7 +108,9 @@ def _align(
     )
 
 
-def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice ti row col"], list[Flag]]:
+def _usable_masks(
+    role: Role, series: Series, overlap_min: float
+) -> tuple[Bool[Tensor, "label slice ti row col"], list[Flag]]:
     """Masks on every echo, emptied in slices whose guide is not plausible, and why a slice has none."""
     n_slices, n_ti, n_rows, n_cols = series.echoes.shape
     if series.masks is None:
@@ -126,7 +128,7 @@ def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice
                 message = f"guide not used: {'; '.join(reasons)}"
                 flags.append(raise_flag("guide_implausible", message, place))
             else:
-                flags += check_notes(series, index, place)
+                flags += check_notes(series, index, place, overlap_min)
                 if not bool(_on_reference(masks, series)[0, index].any()):
                     message = "no myocardium on the reference echo"
                     flags.append(raise_flag("mask_missing", message, place))

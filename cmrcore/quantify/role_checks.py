@@ -43,7 +43,7 @@ READ_CODES = frozenset(
 """Codes of `check_quality`."""
 
 
-def check_notes(series: Series, index: int, place: Place) -> list[Flag]:
+def check_notes(series: Series, index: int, place: Place, overlap_min: float) -> list[Flag]:
     """Flag what the checks of a slice's guide found."""
     note = series.guide_notes[index] if series.guide_notes else None
     if note is None:
@@ -53,6 +53,8 @@ def check_notes(series: Series, index: int, place: Place) -> list[Flag]:
     if note.rejected:
         message = f"{on_echo}, after {len(note.rejected)} with higher scores that failed: {note.rejected[0]}"
         flags.append(raise_flag("guide_fell_back", message, place))
+    name = f"{on_echo}: overlap with what the network finds"
+    flags += check_range("guide_off_heart", name, note.overlap, (overlap_min, None), place)
     if note.findings:
         message = f"{on_echo} (score {note.score:.2f}): {'; '.join(note.findings)}"
         flags.append(raise_flag("guide_doubtful", message, place, value=note.score))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,7 @@ def measure(n_threads: int) -> dict[str, float]:
     segment = GuidedSegmenter(guided)
 
     def find_guides() -> list[Guide | None]:
-        return [
-            find_guide(lambda images: base_probability(base, images, SPACING_MM), one, SPACING_MM, 0)
-            for one in slices
-        ]
+        return [find_guide(partial(base_probability, base), one, SPACING_MM, 0) for one in slices]
 
     found = [(one, guide) for one, guide in zip(slices, find_guides(), strict=True) if guide is not None]
 

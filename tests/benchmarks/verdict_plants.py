@@ -99,7 +99,7 @@ def segmented(series: Series, index: int, drawn: Bool[Tensor, "label row col"] |
         masks[:, index], guide[:, index] = found.found.masks, found.guide.masks
         confidence[index], reference[index] = found.found.confidence, found.guide.echo
         one = found.guide
-        notes[index] = GuideNote(one.origin, one.score, one.findings, one.rejected)
+        notes[index] = GuideNote(one.origin, one.score, one.findings, one.rejected, one.overlap)
     return replace(
         series,
         masks=masks,
@@ -111,7 +111,7 @@ def segmented(series: Series, index: int, drawn: Bool[Tensor, "label row col"] |
 
 
 @cache
-def _methods() -> tuple[Segmenter, GuideFinder | None, float]:
+def _methods() -> tuple[Segmenter, GuideFinder, float]:
     """Read what the demo's configuration segments with."""
     config = load_config(DEMO_CONFIG).segment
     device = compute_device()

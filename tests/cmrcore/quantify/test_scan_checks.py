@@ -72,6 +72,16 @@ def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
     }
 
 
+def test_a_guide_off_the_heart_costs_its_slice() -> None:
+    """A reader's guide that the network contradicts outright is not measured with; a doubtful one is."""
+    notes = [GuideNote("reader", 1.0, (), (), overlap) for overlap in (0.05, 0.31, None)]
+    result = quantify(replace(NATIVE, guide_notes=tuple(notes)))
+    (flag,) = [flag for flag in result.flags if flag.code == "guide_off_heart"]
+    assert (flag.role, flag.slice_index, flag.value, flag.threshold) == ("native", 0, 0.05, 0.3)
+    assert [row["qc_verdict"] for row in result.slices] == ["fail", "pass", "pass"]
+    assert result.scan["n_slices_used_native"] == 2
+
+
 def test_missing_hematocrit_leaves_the_partition_coefficient() -> None:
     """Everything but ECV can be measured without blood sample."""
     result = quantify(hematocrit=None)
