@@ -80,7 +80,7 @@ class QcLimits:
     center_off_max_mm: float
     """Largest distance of the LV's center from that of the slices beside it [mm]."""
     guide_overlap_min: float
-    """Least Dice coefficient of a reader's ventricle with what the network finds, for its numbers to be used."""
+    """Least Dice coefficient of a reader's ventricle with what the network finds; below, it is not used."""
     guide_dice_min: float
     """Least median Dice coefficient of the echoes' masks with the guide."""
     aligned_dice_min: float

@@ -142,7 +142,7 @@ def test_no_blood_pool_means_no_ecv() -> None:
     result = quantify(series(1100.0, [1450.0], guide), series(450.0, [400.0], guide))
     assert {("blood_missing", "native", 0), ("blood_missing", "post", 0)} <= raised(result)
     assert result.scan["ecv_fraction"] is result.scan["blood_t1_native_ms"] is None
-    assert result.scan["t1_native_ms"] is not None
+    assert result.slices[0]["t1_native_ms"] is not None
 
 
 def test_no_rv_means_no_segments() -> None:
