@@ -177,6 +177,36 @@ def query(
 
 
 @app.command()
+def compare(
+    root: Root,
+    other: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a second trial with the same subjects and visits, or a reader's table (CSV): "
+            "subject_id, visit_id, one of level, slice_index, aha_segment or none of them, and any of "
+            "t1_native_ms, t1_post_ms, ecv_fraction."
+        ),
+    ],
+    figure: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also draw Bland-Altman plots into this PNG file.")
+    ] = None,
+) -> None:
+    """Compare two runs over the same scans (second minus first), or a run with a reader's numbers.
+
+    Prints agreement, repeatability and regression; CSV with every number into a pipe or file, ECV 0-1.
+    """
+    from flows.compare import compare_runs, compare_with_reader
+    from flows.compare_output import draw_bland_altman, print_comparison
+    from flows.terminal import fail_clearly
+
+    with fail_clearly():
+        compared = compare_runs(root, other) if other.is_dir() else compare_with_reader(root, other)
+        print_comparison(compared)
+        if figure is not None:
+            draw_bland_altman(compared, figure)
+
+
+@app.command()
 def train(
     kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
     output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],

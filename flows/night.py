@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
+from cmrcore.quantify.repeatability import Coefficients
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -29,10 +30,12 @@ from tasks.fanout import Failure, Fanout
 from tasks.intake import intake
 from tasks.plan import (
     NightPlan,
+    RetestPair,
     Selection,
     VisitJob,
     plan_night,
     published_visits,
+    retest_pairs,
     summary_digests,
     usable_results,
 )
@@ -40,7 +43,7 @@ from tasks.publish import Publisher
 from tasks.quantify import quantify
 from tasks.segment import segment
 from tasks.stage import StageName, StageResult, VisitRef
-from tasks.summarise import summarise
+from tasks.summarise import repeatability, stated_repeatability, summarise
 from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
@@ -102,6 +105,8 @@ class Night:
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
+        self._retests: tuple[RetestPair, ...] = plan.retests
+        self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
         self._visits_of: dict[str, list[PlannedVisit]] = {}
         for line in sorted(plan.recorded, key=lambda line: line.visit_date):
@@ -139,11 +144,16 @@ class Night:
                 job.digests["intake"],
                 job.force,
             )
-        for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
-            self._submit_summary(subject_id)
+        if self._plan.outdated_subjects and not self._open:
+            self._submit_repeatability()
+        elif not self._trial.config.summarise.retest_visits:
+            for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
+                self._submit_summary(subject_id)
         for (name, stage), outcome in self._fanout:
             if stage == "summarise":
                 self._end_summary(name, outcome)
+            elif stage == "repeatability":
+                self._end_repeatability(outcome)
             elif isinstance(outcome, Failure):
                 self._fail(self._jobs[name], stage, outcome)
                 self._end_visit(self._jobs[name])
@@ -188,8 +198,11 @@ class Night:
         self._open[subject_id] -= 1
         n_ended = len(self._jobs) - self._open.total()
         progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
-        if self._open[subject_id] == 0:
-            self._submit_summary(subject_id)
+        if not self._trial.config.summarise.retest_visits:
+            if self._open[subject_id] == 0:
+                self._submit_summary(subject_id)
+        elif self._open.total() == 0:
+            self._submit_repeatability()
 
     def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
         label, reason = job.visit.label, describe(failure)
@@ -221,6 +234,30 @@ class Night:
     def _is_computed(self, label: str) -> bool:
         return "quantify" in self._stages.get(label, {})
 
+    def _submit_repeatability(self) -> None:
+        """Compute what all summaries rest on; where it comes from retests, they wait for every visit."""
+        results = {subject_id: self._results(subject_id) for subject_id in self._visits_of}
+        self._retests = retest_pairs(self._trial.config, results)
+        if not self._retests:
+            self._end_repeatability(self._coefficients)
+            return
+        pairs = tuple(
+            tuple((self._visit(subject_id, visit_id), digest) for subject_id, visit_id, digest in pair)
+            for pair in self._retests
+        )
+        key = (self._trial.config.trial_id, "repeatability")
+        self._fanout.submit(key, repeatability, "CPU", self._trial.config.summarise, pairs)
+
+    def _end_repeatability(self, outcome: Coefficients | Failure) -> None:
+        """Summarise whom tonight's results or another repeatability have made outdated."""
+        renewed = self._plan.outdated_subjects | self._open.keys()
+        for subject_id in sorted(renewed if self._retests == self._plan.retests else self._visits_of):
+            if isinstance(outcome, Failure):
+                self._end_summary(subject_id, outcome)
+            else:
+                self._coefficients = outcome
+                self._submit_summary(subject_id)
+
     def _submit_summary(self, subject_id: str) -> None:
         visits = tuple(
             (self._visit(subject_id, visit_id), digest)
@@ -228,10 +265,12 @@ class Night:
         )
         if visits:
             config = self._trial.config.summarise
-            self._fanout.submit((subject_id, "summarise"), summarise, "CPU", subject_id, visits, config)
+            key = (subject_id, "summarise")
+            self._fanout.submit(key, summarise, "CPU", subject_id, visits, config, self._coefficients)
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
-        for visit_id, digest in summary_digests(self._trial.config, self._results(subject_id)).items():
+        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests)
+        for visit_id, digest in digests.items():
             label = f"{subject_id}/{visit_id}"
             try:
                 if self._is_computed(label):

@@ -108,6 +108,44 @@ _VERDICT = (
     Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
 )
 
+
+def _judged(stem: str, unit: str) -> tuple[Column, ...]:
+    """Columns that hold a change against its repeatability coefficient."""
+    return (
+        Column(
+            f"{stem}_repeatability_{unit}",
+            NUMBER,
+            "1" if unit == "fraction" else unit,
+            "repeatability coefficient of this quantity: 95 of 100 unchanged hearts differ by less",
+        ),
+        Column(
+            f"{stem}_retest_pairs",
+            COUNT,
+            "1",
+            "test-retest pairs it was computed from; empty where it is the one of trial.toml",
+        ),
+        Column(
+            f"{stem}_beyond_repeatability",
+            TRUTH,
+            "",
+            "whether the change exceeds it; empty where scanner or protocol differ",
+        ),
+        Column(f"{stem}_p_value", NUMBER, "1", "p-value of the change, if nothing changed"),
+        Column(
+            f"{stem}_q_value",
+            NUMBER,
+            "1",
+            "of a segment, the same controlled for the false discovery rate over the visit's segments",
+        ),
+        Column(
+            f"{stem}_changed",
+            TRUTH,
+            "",
+            "whether it changed: beyond repeatability, and for a segment the q-value within the trial's rate",
+        ),
+    )
+
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "scans": (
         *_RESULT_KEYS,
@@ -240,16 +278,44 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "longitudinal": (
         *_RESULT_KEYS,
-        Column("baseline_visit_id", TEXT, "", "visit the change is counted from", required=True),
-        Column("level", TEXT, "", "global, or a level", required=True),
+        Column(
+            "baseline_visit_id",
+            TEXT,
+            "",
+            "visit the change is counted from: the first one; of the subject's last visit, each earlier one",
+            required=True,
+        ),
+        Column("level", TEXT, "", "global, septal, basal, mid or apical", required=True),
+        Column(
+            "aha_segment", COUNT, "1", "AHA segment, 1 to 16; empty where the row is about all of a level"
+        ),
         Column("t1_native_change_ms", NUMBER, "ms", "change of the mean native T1"),
+        *_judged("t1_native", "ms"),
         Column("ecv_change_fraction", NUMBER, "1", "change of the extracellular volume, absolute"),
-        Column("ecv_change_relative", NUMBER, "1", "the same relative to the baseline"),
+        Column("ecv_change_relative", NUMBER, "1", "the same relative to the visit it is counted from"),
         Column("ecv_change_beyond_limit", TRUTH, "", "whether the relative change reaches the trial's limit"),
+        *_judged("ecv", "fraction"),
+        Column("area_change_mm2", NUMBER, "mm2", "change of the myocardial area of a slice"),
+        Column("thickness_change_mm", NUMBER, "mm", "change of the mean radial thickness of the wall"),
+        Column(
+            "overlap_dice",
+            NUMBER,
+            "1",
+            "Dice coefficient of both visits' myocardium, LV centers and RV insertions laid upon each other",
+        ),
+        Column("same_scanner", TRUTH, "", "whether field strength, manufacturer and model agree"),
+        Column(
+            "protocol_deviations",
+            TEXTS,
+            "",
+            "how schemes, pixels and slices of the visit differ from those of its first one, as flags",
+            required=True,
+        ),
+        Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
-        Column("baseline_field_strength_t", NUMBER, "T", "field strength of the baseline"),
+        Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),
-        Column("baseline_scanner", TEXT, "", "the same of the baseline"),
+        Column("baseline_scanner", TEXT, "", "the same of the visit the change is counted from"),
     ),
     "visits": (
         *_KEYS,

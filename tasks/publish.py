@@ -1,6 +1,6 @@
 """Publication: the rows of a visit move from its store, or from its refusal, into the tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify import Flag, check_scanner
-from cmrcore.quantify.qc import reasons, scan_verdict
+from cmrcore.quantify import Flag, visit_flags
+from cmrcore.quantify.qc import raise_flag, reasons, scan_verdict
 from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
@@ -130,10 +130,10 @@ class Publisher:
             table: [ids | row for row in table_rows]
             for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
         }
-        scanner_flags = [flag for row in longitudinal for flag in _scanner_flags(row)]
-        if scanner_flags:
-            rows["flags"] += [ids | asdict(flag) for flag in scanner_flags]
-            every = [*(Flag(**flag) for flag in stored["flags"]), *scanner_flags]
+        flags = [*visit_flags(longitudinal), *_protocol_flags(longitudinal)]
+        if flags:
+            rows["flags"] += [ids | asdict(flag) for flag in flags]
+            every = [*(Flag(**flag) for flag in stored["flags"]), *flags]
             judged = {"qc_verdict": scan_verdict(every), "qc_reasons": reasons(every)}
             rows["scans"] = [scan | judged for scan in rows["scans"]]
         for scan in rows["scans"]:
@@ -206,13 +206,10 @@ class Publisher:
         return outcome
 
 
-def _scanner_flags(row: Mapping[str, Any]) -> list[Flag]:
-    """Flag another scanner than at the baseline, from a row of the table ``longitudinal``."""
-    return check_scanner(
-        (row["field_strength_t"], row["baseline_field_strength_t"]),
-        (row["scanner"], row["baseline_scanner"]),
-        ("this visit", f"baseline {row['baseline_visit_id']}"),
-    )
+def _protocol_flags(longitudinal: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag what a summary noted as text: how a visit's protocol differs from that of its first visit."""
+    texts = dict.fromkeys(text for row in longitudinal for text in row["protocol_deviations"])
+    return [raise_flag(code, message) for code, _, message in (text.partition(": ") for text in texts)]
 
 
 def _verdict_of(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

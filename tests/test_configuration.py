@@ -9,12 +9,14 @@ import pytest
 from pydantic import BaseModel
 
 from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
+from cmrcore.quantify.repeatability import StatedRepeatability
 from cmrcore.registration.align import AlignSettings
 from storage.config import (
     AlignConfig,
     HematocritConfig,
     NiftiLabels,
     QcConfig,
+    RepeatabilityConfig,
     SyntheticHematocritConfig,
     TrialConfig,
     load_config,
@@ -29,6 +31,7 @@ HANDED_OVER_WHOLE = {
     "quantify.hematocrit",
     "quantify.synthetic_hematocrit",
     "intake.guide.nifti_labels",
+    "summarise.repeatability",
 }
 """Sections whose values are read by name at run time; the last test holds them to their readers."""
 
@@ -79,3 +82,4 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
     synthetic = {field.name for field in fields(SyntheticHematocrit)}
     assert set(SyntheticHematocritConfig.model_fields) == synthetic
+    assert set(RepeatabilityConfig.model_fields) == {field.name for field in fields(StatedRepeatability)}

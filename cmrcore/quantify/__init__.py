@@ -3,7 +3,13 @@
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
 from cmrcore.quantify.blood import blood_pixels, blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
+from cmrcore.quantify.longitudinal import (
+    ChangeSettings,
+    VisitFindings,
+    change_rows,
+    check_scanner,
+    visit_flags,
+)
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
 from cmrcore.quantify.records import (
     GuideNote,
@@ -20,6 +26,7 @@ from cmrcore.quantify.wall import erode_wall, erode_walls
 __all__ = [
     "AHA_NAMES",
     "CHECKS",
+    "ChangeSettings",
     "Flag",
     "GuideNote",
     "Hematocrit",
@@ -31,10 +38,11 @@ __all__ = [
     "Series",
     "SyntheticHematocrit",
     "Verdict",
+    "VisitFindings",
     "aha_segments",
     "blood_pixels",
     "blood_t1",
-    "change_from_baseline",
+    "change_rows",
     "check_scanner",
     "ecv_map",
     "erode_mask",
@@ -44,4 +52,5 @@ __all__ = [
     "quantify_scan",
     "rv_insertions",
     "verdict",
+    "visit_flags",
 ]

@@ -257,13 +257,18 @@ CHECKS = {
     ),
     "scanner_differs": Check("another scanner than at baseline, or after contrast", None, "review"),
     "scheme_differs": Check("another acquisition scheme than at baseline", None, "review"),
-    "pixels_differ": Check("other pixels than at baseline", "mm", "review", ("pixel_tolerance_mm",)),
+    "pixels_differ": Check(
+        "other pixels than at baseline", "mm", "review", ("summarise.pixel_tolerance_mm",)
+    ),
     "slices_differ": Check("another number of slices than at baseline", "1", "review"),
     "slice_distances_differ": Check(
         "slices lie at other distances from the first one than at baseline",
         "mm",
         "review",
-        ("slice_distance_tolerance_mm",),
+        ("summarise.slice_distance_tolerance_mm",),
     ),
+    # change
+    # A change is what a trial looks for: a verdict that rested on it would sort out those who changed.
+    "ecv_changed": Check("global or septal ECV changed beyond its repeatability", "fraction", "note"),
 }
 """Every code that a flag can have."""

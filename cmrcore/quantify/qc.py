@@ -123,10 +123,6 @@ class QcLimits:
     """Largest plausible ECV, 0-1."""
     position_tolerance_mm: float
     """How far apart native and post-contrast slices may lie [mm]."""
-    pixel_tolerance_mm: float
-    """How far pixel spacings of two visits may differ [mm]."""
-    slice_distance_tolerance_mm: float
-    """How far the distances of slices from the first one may differ between two visits [mm]."""
     tissue_1_5t: TissueLimits
     """What T1 can be below 2.25 T."""
     tissue_3t: TissueLimits

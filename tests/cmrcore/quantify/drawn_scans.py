@@ -68,8 +68,6 @@ QC = QcLimits(
     ecv_min_fraction=0.15,
     ecv_max_fraction=0.75,
     position_tolerance_mm=1.0,
-    pixel_tolerance_mm=0.1,
-    slice_distance_tolerance_mm=3.0,
     tissue_1_5t=TISSUE,
     tissue_3t=TISSUE,
 )
