@@ -174,10 +174,12 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
 
 def limits_of(config: QcConfig) -> QcLimits:
     """Give the checks their limits."""
-    tissue = {
-        name: TissueLimits(**getattr(config, name).model_dump()) for name in ("tissue_1_5t", "tissue_3t")
-    }
-    return QcLimits(**config.model_dump(exclude=set(tissue)), **tissue)
+    flat = config.model_dump(exclude={"tissue_1_5t", "tissue_3t"})
+    return QcLimits(
+        **flat,
+        tissue_1_5t=TissueLimits(**config.tissue_1_5t.model_dump()),
+        tissue_3t=TissueLimits(**config.tissue_3t.model_dump()),
+    )
 
 
 def _file_flags(store: zarr.Group) -> list[Flag]:
@@ -214,12 +216,10 @@ def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str
         "slices": [
             row
             | {
-                "slice_distance_mm": _distance_mm(native, row["slice_index"]),
-                "qc_reasons": reasons(
-                    flag for flag in result.flags if flag.slice_index == row["slice_index"]
-                ),
+                "slice_distance_mm": _distance_mm(native, index),
+                "qc_reasons": reasons(flag for flag in result.flags if flag.slice_index == index),
             }
-            for row in result.slices
+            for index, row in enumerate(result.slices)
         ],
         "segments": [dict(row) for row in result.segments],
         "echoes": [dict(row) for row in result.echoes],

@@ -51,10 +51,10 @@ def summarise(
     settings = ChangeSettings(config.ecv_change_relative, config.false_discovery_rate, coefficients)
     changes = change_rows(findings, settings)
     get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(findings), len(changes))
-    deviations = {one.visit_id: _deviations(one, findings[0], config) for one in findings}
+    found = {one.visit_id: deviations(one, findings[0], config) for one in findings}
     return {
         one.visit_id: [
-            row | {"protocol_deviations": deviations[one.visit_id]}
+            row | {"protocol_deviations": found[one.visit_id]}
             for row in changes
             if row["visit_id"] == one.visit_id
         ]
@@ -62,7 +62,7 @@ def summarise(
     }
 
 
-def _deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[str]:
+def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[str]:
     """Code and message of what differs from the protocol of the first visit."""
     now, before = (protocol_of(one.scan, one.slices) for one in (visit, baseline))
     tolerances = (config.pixel_tolerance_mm, config.slice_distance_tolerance_mm)

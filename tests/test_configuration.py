@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
+from cmrcore.quantify.qc import TissueLimits
 from cmrcore.quantify.repeatability import StatedRepeatability
 from cmrcore.registration.align import AlignSettings
 from storage.config import (
@@ -18,6 +19,7 @@ from storage.config import (
     QcConfig,
     RepeatabilityConfig,
     SyntheticHematocritConfig,
+    TissueConfig,
     TrialConfig,
     load_config,
 )
@@ -28,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 HANDED_OVER_WHOLE = {
     "align",
     "quantify.qc",
+    "quantify.qc.tissue_1_5t",
+    "quantify.qc.tissue_3t",
     "quantify.hematocrit",
     "quantify.synthetic_hematocrit",
     "intake.guide.nifti_labels",
@@ -78,6 +82,7 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     """Checks and guides look their values up by name."""
     assert set(NiftiLabels.model_fields) == set(LABELS)
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
+    assert set(TissueConfig.model_fields) == {field.name for field in fields(TissueLimits)}
     assert set(AlignConfig.model_fields) == {field.name for field in fields(AlignSettings)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
     synthetic = {field.name for field in fields(SyntheticHematocrit)}

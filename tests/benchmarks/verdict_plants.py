@@ -18,9 +18,10 @@ from torch import Tensor
 from cmrcore.quantify import GuideNote, Series
 from cmrcore.quantify.records import Role
 from cmrcore.relaxation import fit_t1, molli_signal
+from cmrcore.segmentation import Segmenter
 from storage.config import load_config
 from storage.dicom_series import EchoStack
-from tasks.segment import GuideFinder, Segmenter, compute_device, finder_of, segment_series, segmenter_of
+from tasks.segment import GuideFinder, compute_device, finder_of, segment_series, segmenter_of
 from tests.benchmarks.scanned import DEMO_CONFIG, SCANNED_AT, ScannedVisit
 
 _FAT_T1_MS = 300.0

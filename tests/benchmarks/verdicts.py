@@ -32,7 +32,7 @@ from cmrcore.quantify.quality import SliceQuality
 from cmrcore.quantify.records import Role
 from cmrcore.quantify.role_checks import READ_CODES, check_quality
 from cmrcore.quantify.scan_checks import check_uptake
-from cmrcore.registration.align import SliceAlignment
+from cmrcore.registration.align import SliceAlignment, align_slice
 from cmrcore.threads import one_thread
 from storage.config import load_config
 from tasks.quantify import limits_of, settings_of
@@ -44,7 +44,7 @@ SEED = 82_000
 DICE_MIN = 0.7
 T1_ERROR_MAX_MS = 50.0
 MARGIN_PX = 12
-Window = tuple[slice, ...]
+Window = tuple[slice, slice]
 ROLES: tuple[Role, Role] = ("native", "post")
 
 
@@ -54,7 +54,7 @@ def make_cases(scans: Path, seed: int, subject: int, n_plants: int) -> list[dict
     settings = settings_of(config.quantify, config.align)
     visit = scanned_visit(scans, seed, subject, "typical")
     kinds = list(PLANTS)
-    with one_thread(), patch.object(role_module, "align_slice", _remembered(role_module.align_slice)):
+    with one_thread(), patch.object(role_module, "align_slice", _remembered(align_slice)):
         window = _window(visit)
         cases = [_case(_cut(visit, window), settings) | {"kind": None, "role": None, "slice_index": None}]
         for number in range(n_plants):
@@ -90,11 +90,13 @@ def _cut(visit: ScannedVisit, window: Window) -> ScannedVisit:
         series = series_of(visit, role)
         cut[role] = replace(
             series,
-            echoes=series.echoes[..., *window],
-            masks=None if series.masks is None else series.masks[..., *window],
-            guide=None if series.guide is None else series.guide[..., *window],
+            echoes=series.echoes[..., window[0], window[1]],
+            masks=None if series.masks is None else series.masks[..., window[0], window[1]],
+            guide=None if series.guide is None else series.guide[..., window[0], window[1]],
         )
-    labels: dict[Role, Tensor] = {role: walls[..., *window] for role, walls in visit.labels.items()}
+    labels: dict[Role, Tensor] = {
+        role: walls[..., window[0], window[1]] for role, walls in visit.labels.items()
+    }
     return replace(visit, native=cut["native"], post=cut["post"], labels=labels)
 
 
@@ -105,11 +107,13 @@ def _window(visit: ScannedVisit) -> Window:
         for one in (series_of(visit, role).masks, series_of(visit, role).guide):
             if one is not None:
                 masks |= one.flatten(0, -3).any(0)
-    rows, cols = (torch.nonzero(masks.any(axis))[:, 0] for axis in (1, 0))
-    return tuple(
-        slice(max(0, int(lines.min()) - MARGIN_PX), int(lines.max()) + MARGIN_PX + 1)
-        for lines in (rows, cols)
-    )
+    return _lines(masks.any(1)), _lines(masks.any(0))
+
+
+def _lines(has_mask: Tensor) -> slice:
+    """First to last line with a mask, and a margin."""
+    lines = torch.nonzero(has_mask)[:, 0]
+    return slice(max(0, int(lines.min()) - MARGIN_PX), int(lines.max()) + MARGIN_PX + 1)
 
 
 def _case(visit: ScannedVisit, settings: QuantifySettings) -> dict[str, Any]:
@@ -148,6 +152,8 @@ class Judged:
 
     subject: int
     """Subject of the trial."""
+    slice_index: int
+    """Slice."""
     kind: str | None
     """What was planted in this slice; None where nothing was."""
     is_failure: bool
@@ -179,6 +185,7 @@ def judge(case: dict[str, Any], limits: QcLimits) -> Iterator[Judged]:
         error_ms, overlap = truth["t1_error_ms"], truth["dice"]
         yield Judged(
             subject=case["subject"],
+            slice_index=index,
             kind=case["kind"],
             is_failure=error_ms is None
             or abs(error_ms) > T1_ERROR_MAX_MS
@@ -205,6 +212,7 @@ def figures(judged: list[Judged]) -> pd.DataFrame:
         "planted failures": [one for one in planted if one.is_failure],
         "planted, came out right": [one for one in planted if not one.is_failure],
         "sound slices": [one for one in plain if not one.is_failure],
+        "sound slices, both roles": _both_roles([one for one in plain if not one.is_failure]),
         "failures by themselves": [one for one in plain if one.is_failure],
         **{f"- {kind}": [one for one in planted if one.is_failure and one.kind == kind] for kind in PLANTS},
     }
@@ -219,6 +227,18 @@ def figures(judged: list[Judged]) -> pd.DataFrame:
                 row[f"{title} low"], row[f"{title} high"] = float(interval.low), float(interval.high)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _both_roles(sound: list[Judged]) -> list[Judged]:
+    """Join the roles of slices that are sound in both: a row of the table ``slices``."""
+    rows: dict[tuple[int, int], list[Judged]] = {}
+    for one in sound:
+        rows.setdefault((one.subject, one.slice_index), []).append(one)
+    return [
+        replace(pair[0], flags=(*pair[0].flags, *pair[1].flags))
+        for pair in rows.values()
+        if len(pair) == len(ROLES)
+    ]
 
 
 def codes(judged: list[Judged]) -> pd.DataFrame:

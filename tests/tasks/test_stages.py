@@ -25,7 +25,7 @@ from tasks.publish import Publisher, state_of
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
-from tasks.summarise import repeatability, stated_repeatability, summarise
+from tasks.summarise import deviations, read_findings, repeatability, stated_repeatability, summarise
 from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
 
@@ -292,14 +292,33 @@ def test_a_changed_ecv_is_noted_and_leaves_the_verdict_alone(
     """A verdict that rested on the change would sort out those whom a treatment changed."""
     rows = [row | {"ecv_changed": row["level"] == "global"} for row in summary_of(trial, jobs)["V2"]]
     publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
-    for longitudinal in ([row | {"ecv_changed": False} for row in rows], rows):
-        publisher.result(jobs[1], {}, longitudinal, "summary")
+    unchanged = [row | {"ecv_changed": False} for row in rows]
+    for longitudinal, digest in ((unchanged, "summary"), (rows, "another summary")):
+        publisher.result(jobs[1], {}, longitudinal, digest)
         (scan,) = read_table(trial.root, "scans").to_pylist()
         assert scan["qc_verdict"] == "pass"
     (flag,) = read_table(trial.root, "flags").to_pylist()
     assert (flag["code"], flag["severity"]) == ("ecv_changed", "note")
     (visit,) = read_table(trial.root, "visits").to_pylist()
-    assert visit["state"] == "flagged"
+    assert (visit["state"], visit["qc_verdict"], visit["qc_reasons"]) == ("done", "pass", [])
+
+
+def test_another_protocol_than_at_the_first_visit_flags_the_visit(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """Slices of the same heart at other distances, as the tables of both visits have them."""
+    rows = summary_of(trial, jobs)["V2"]
+    assert {tuple(row["protocol_deviations"]) for row in rows} == {()}
+    config = trial.config.summarise.model_copy(update={"slice_distance_tolerance_mm": 1e-6})
+    results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
+    first, second = (read_findings(*result) for result in results)
+    moved = [{**row, "slice_distance_mm": 12.0 * i} for i, row in enumerate(second.slices)]
+    (text,) = deviations(replace(second, slices=moved), first, config)
+    assert text.startswith("slice_distances_differ: slices lie up to ")
+    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [text]} for row in rows], "summary")
+    (visit,) = read_table(trial.root, "visits").to_pylist()
+    assert (visit["state"], visit["reason"], visit["qc_verdict"]) == ("flagged", text, "review")
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from cmrcore.quantify import Row
 from cmrcore.quantify.protocol import Protocol, check_protocol, protocol_of
 
 BASELINE = Protocol("5(3)3", "4(1)3(1)2", (1.4, 1.4), (0.0, 20.0, 40.0))
@@ -37,11 +38,11 @@ def test_a_deviation_says_by_how_much() -> None:
 
 def test_a_protocol_is_read_from_the_rows_of_a_scan() -> None:
     """What the tables hold is all that later visits know of the baseline."""
-    scan = {
+    scan: Row = {
         "scheme_native": "5(3)3",
         "scheme_post": "4(1)3(1)2",
         "row_spacing_mm": 1.4,
         "col_spacing_mm": 1.4,
     }
-    slices = [{"slice_distance_mm": distance} for distance in (0.0, 20.0, 40.0)]
+    slices: list[Row] = [{"slice_distance_mm": distance} for distance in (0.0, 20.0, 40.0)]
     assert protocol_of(scan, slices) == BASELINE

@@ -1,6 +1,6 @@
 """Readings of a slice against their limits."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -86,7 +86,8 @@ def test_a_reading_beyond_its_limit_is_flagged(
     role: Role, changed: dict[str, float | None], expected: set[str]
 ) -> None:
     """Its own check speaks, and no other."""
-    assert codes(role, replace(SOUND if role == "native" else SOUND_POST, **changed)) == expected
+    sound = SOUND if role == "native" else SOUND_POST
+    assert codes(role, SliceQuality(**{**asdict(sound), **changed})) == expected
 
 
 def test_every_check_of_readings_is_tried() -> None:
