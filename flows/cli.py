@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from flows.lock import lock_app
+
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import State
@@ -16,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(lock_app, name="lock")
 
 audit_app = typer.Typer(help="The record: who published what, when and why.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
@@ -167,13 +171,34 @@ def query(
     sql: Annotated[
         str, typer.Argument(help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal.")
     ],
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=FILE",
+            help="A table from outside of the trial, as CSV or Parquet; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1. Prints CSV into a pipe or file."""
-    from flows.query import run_query
+    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1. Prints CSV into a pipe or file.
+
+    Nothing is written. What the columns mean says `cmrtrials dictionary`.
+    """
+    from flows.query import parse_outside, run_query
     from flows.terminal import fail_clearly, print_answer
 
     with fail_clearly():
-        print_answer(*run_query(root, sql))
+        print_answer(*run_query(root, sql, parse_outside(outside or [])))
+
+
+@app.command()
+def dictionary(
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV, one line for each column.")] = False,
+) -> None:
+    """Print the data dictionary: type, unit, values and meaning of every column, as Markdown or CSV."""
+    from storage.dictionary import dictionary_csv, dictionary_markdown
+
+    typer.echo(dictionary_csv() if csv else dictionary_markdown(), nl=False)
 
 
 @app.command()
@@ -335,8 +360,8 @@ def audit_adopt(
     reason: Annotated[str, typer.Option(help="What shows that the log is whole; it is put on record.")],
 ) -> None:
     """Take an audit log without head for whole, up to here and on record, after comparing it elsewhere."""
-    from flows.night import current_user
     from flows.terminal import fail_clearly
+    from flows.user import current_user
     from storage.audit import adopt
     from storage.trial import open_trial
 

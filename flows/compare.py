@@ -21,9 +21,10 @@ from cmrcore.quantify.agreement import (
     within_subject,
 )
 from cmrcore.quantify.regions import QUANTITIES, regional_values
+from storage.errors import NotStoredError
 from storage.reader_table import read_reader_table
-from storage.tables import read_table
-from storage.trial import Trial, open_trial
+from storage.tables import TABLES_FOLDER, read_table
+from storage.trial import open_trial
 
 Scan = tuple[str, str]
 """Subject and visit."""
@@ -96,11 +97,14 @@ class Comparison:
 
 
 def compare_runs(root_a: Path, root_b: Path) -> Comparison:
-    """Compare the published results of two trial roots, scan by scan: B minus A, relative to A."""
-    trial_a, trial_b = open_trial(root_a), open_trial(root_b)
+    """Compare the published results of two trial roots, scan by scan: B minus A, relative to A.
+
+    A may be of a former version, whose trial.toml this one cannot read.
+    """
+    trial_b = open_trial(root_b)
     a, b = (
-        {key: value for key, value in published_values(trial).items() if _region(key[2]) in _RUN_REGIONS}
-        for trial in (trial_a, trial_b)
+        {key: value for key, value in published_values(root).items() if _region(key[2]) in _RUN_REGIONS}
+        for root in (root_a, trial_b.root)
     )
     return _comparison(
         ("A", "B"),
@@ -121,7 +125,7 @@ def compare_with_reader(root: Path, table: Path) -> Comparison:
         for row in read_reader_table(table)
     }
     regions = {_region(place) for _, _, place in rows}
-    run = {key: value for key, value in published_values(trial).items() if _region(key[2]) in regions}
+    run = {key: value for key, value in published_values(trial.root).items() if _region(key[2]) in regions}
     return _comparison(
         ("reader", "run"),
         ({key: row.values for key, row in rows.items()}, run),
@@ -130,11 +134,20 @@ def compare_with_reader(root: Path, table: Path) -> Comparison:
     )
 
 
-def published_values(trial: Trial) -> dict[Key, dict[str, float | None]]:
-    """T1 and ECV of every published scan: whole, septal, by level, slice and segment."""
-    slices, segments = (_by_scan(read_table(trial.root, name).to_pylist()) for name in ("slices", "segments"))
+def published_values(root: Path) -> dict[Key, dict[str, float | None]]:
+    """T1 and ECV of every published scan: whole, septal, by level, slice and segment.
+
+    Raises
+    ------
+    NotStoredError
+        If nothing has been published there.
+    """
+    if not (root / TABLES_FOLDER).is_dir():
+        message = f"{root.name} has no {TABLES_FOLDER}/, so no results to compare: run it first"
+        raise NotStoredError(message)
+    slices, segments = (_by_scan(read_table(root, name).to_pylist()) for name in ("slices", "segments"))
     values: dict[Key, dict[str, float | None]] = {}
-    for scan, (row,) in _by_scan(read_table(trial.root, "scans").to_pylist()).items():
+    for scan, (row,) in _by_scan(read_table(root, "scans").to_pylist()).items():
         of_slices = slices.get(scan, [])
         for (level, segment), found in regional_values(row, of_slices, segments.get(scan, [])).items():
             values[*scan, _place(level, None, segment)] = found

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cmrcore.quantify.agreement import Estimate
 from flows.compare import LEAST_PAIRS, Agreement, Comparison, Statistics, table_of
+
+_ROUNDING = 1e-9
+"""Share of a value that no measurement tells from it."""
 
 _SHOWN = {
     "t1_native_ms": ("native T1", "ms", 1.0, "{:.1f}"),
@@ -90,6 +94,8 @@ def _draw_panel(axis: "mpl.axes.Axes", one: Agreement) -> None:
     mean, difference = (one.reference + one.tested) / 2 * factor, (one.tested - one.reference) * factor
     axis.scatter(mean, difference, s=12, color="black", alpha=0.6, linewidths=0)
     axis.axhline(0, color="grey", linewidth=0.8)
+    if np.ptp(difference) < _ROUNDING * np.abs(mean).max():  # else the axis would show rounding
+        axis.set_ylim(difference.mean() - 1, difference.mean() + 1)
     if one.statistics is None:
         return
     limits = one.statistics.bland_altman

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import NotStoredError, ReaderTableError
+from storage.schema import REGIONS
 
 ID_COLUMNS = ("subject_id", "visit_id")
 PLACE_COLUMNS = ("level", "slice_index", "aha_segment")
 QUANTITY_COLUMNS = ("t1_native_ms", "t1_post_ms", "ecv_fraction")
-LEVELS = ("global", "septal", "basal", "mid", "apical")
 
 T1_POSSIBLE_MS = (50.0, 5000.0)
 """T1 outside of this is a typing error or in another unit [ms]."""
@@ -31,7 +31,7 @@ class ReaderRow:
     visit_id: str
     """Visit."""
     level: str | None
-    """One of `LEVELS`; None where the row is about a slice or segment."""
+    """One of `storage.schema.REGIONS`; None where the row is about a slice or segment."""
     slice_index: int | None
     """Slice, 0 at the base."""
     aha_segment: int | None
@@ -141,8 +141,8 @@ def _parse_text(text: str) -> str:
 
 
 def _parse_level(text: str) -> str:
-    if text not in LEVELS:
-        message = f"expected one of {', '.join(LEVELS)}"
+    if text not in REGIONS:
+        message = f"expected one of {', '.join(REGIONS)}"
         raise ValueError(message)
     return text
 

@@ -137,7 +137,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     Raises
     ------
     PlanError
-        When subjects.csv cannot be trusted, or the selection names what is not in it.
+        When subjects.csv cannot be trusted, or the selection or trial.toml names what is not in it.
     ConfigError
         When the rules need a key and the environment has none.
     NotStoredError
@@ -149,6 +149,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         message = f"{INCOMING}/ is missing: make it, or mount what the sites upload to"
         raise NotStoredError(message)
     rules = trial.config
+    _check_retests(rules, planned)
     key = needed_key(rules.privacy)
     key_name = None if key is None else key_id(key)
     recorded = {
@@ -220,6 +221,15 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         tuple(outdated),
         tuple(corrected),
     )
+
+
+def _check_retests(config: TrialConfig, planned: Iterable[PlannedVisit]) -> None:
+    """Refuse retests of visits that nobody has: a typing error would leave the trial without any."""
+    named = {visit_id for pair in config.summarise.retest_visits for visit_id in pair}
+    unknown = sorted(named - {line.visit_id for line in planned})
+    if unknown:
+        message = f"summarise.retest_visits in trial.toml: not planned in subjects.csv: {', '.join(unknown)}"
+        raise PlanError(message)
 
 
 def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) -> tuple[FoundUpload, ...]:

@@ -17,6 +17,7 @@ from flows import compare_output
 from flows.cli import app
 from flows.compare import Agreement, Comparison, compare_runs, compare_with_reader
 from flows.compare_output import draw_bland_altman, print_comparison
+from storage.errors import NotStoredError
 from storage.tables import publish
 from tests.storage.drawn_rows import row, visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG
@@ -254,6 +255,16 @@ def test_the_command_compares_and_draws(run_a: Path, run_b: Path, tmp_path: Path
     refused = command.invoke(app, ["compare", str(run_a), str(table)])
     assert refused.exit_code == 2
     assert "row 2: ecv_fraction: looks like percent" in refused.stderr
+
+
+def test_a_run_of_a_former_version_is_compared_all_the_same(run_a: Path, run_b: Path, tmp_path: Path) -> None:
+    """Its trial.toml lacks what came later; a folder without results is refused."""
+    former = tmp_path / "former"
+    shutil.copytree(run_a / "tables", former / "tables")
+    (former / "trial.toml").write_text("schema_version = 1\n")
+    assert len(agreement(compare_runs(former, run_b), "ecv_fraction", "global").reference) == N_SCANS
+    with pytest.raises(NotStoredError, match="empty has no tables/, so no results to compare"):
+        compare_runs(tmp_path / "empty", run_b)
 
 
 def test_runs_without_a_common_scan_say_so(

@@ -1,12 +1,15 @@
 """Two nights at once."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from storage.audit import read_events
+from storage.errors import StorageError
+from storage.lock import lock_record
 from storage.record import verify_record
 from tests.flows.conftest import COMMAND, running_server
 from tests.flows.trials import Cmrtrials
@@ -42,8 +45,15 @@ def test_two_nights_at_once_neither_double_nor_tear_a_row(
             )
             for _ in range(2)
         ]
+        refusal = ""
+        while "under way" not in refusal and any(night.poll() is None for night in nights):
+            with pytest.raises(StorageError) as refused:
+                lock_record(small_copy, "meanwhile", "J. Doe", "too early", "1.0")
+            refusal = str(refused.value)  # before the nights begin, that nothing is published
+            time.sleep(0.2)
         outputs = [night.communicate(timeout=300)[0] for night in nights]
     assert [night.returncode for night in nights] == [0, 0], outputs
+    assert refusal == "a night, or another lock, is under way in this trial; lock it when that has ended"
 
     for table in ("visits", "scans", "slices", "segments", "echoes", "longitudinal"):
         left, right = (

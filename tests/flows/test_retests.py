@@ -35,8 +35,11 @@ class DrawnFanout:
     arguments: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
     """What they were submitted with."""
 
-    def submit(self, key: Hashable, _task: Task[..., Any], _resource: str, *arguments: Any) -> None:
+    def submit(
+        self, key: Hashable, _task: Task[..., Any], _resource: str, *arguments: Any, limit_s: float
+    ) -> None:
         """Note a task run."""
+        assert limit_s > 0
         name = cast("tuple[str, str]", key)
         self.submitted.append(name)
         self.arguments[name] = arguments
@@ -127,7 +130,7 @@ def night_of(
     plan = NightPlan(lines, None, {}, published, jobs, (), frozenset(), of_s03, (), {}, (), (), (), ())
     fanout, publisher = DrawnFanout(repeatability), DrawnPublisher()
     with disable_run_logger():
-        Night(trial, plan, cast("Publisher", publisher), cast("Fanout", fanout)).run()
+        Night(trial, plan, cast("Publisher", publisher), cast("Fanout", fanout), 60.0).run()
     return fanout, publisher
 
 

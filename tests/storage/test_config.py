@@ -104,6 +104,24 @@ def test_the_demo_trial_explains_every_key() -> None:
             id="even-group",
         ),
         pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'PatientName', pattern = '(?P<ms>.+)' }]",
+            "intake.spin_lock.0.attribute: found 'PatientName', expected: .*'SeriesDescription'",
+            id="spin-lock-attribute",
+        ),
+        pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'EchoTime', pattern = '20' }]",
+            r"intake.spin_lock.0: .*needs the time either as a group of the pattern",
+            id="spin-lock-without-time",
+        ),
+        pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'EchoTime', pattern = '(?P<ms>.+)', ms = 20.0 }]",
+            r"intake.spin_lock.0: .*or as a number, ms = 20.0",
+            id="spin-lock-with-two-times",
+        ),
+        pytest.param(
             "blood_pool = 3", "blood_pool = 2", "nifti_labels: two labels have the same value", id="labels"
         ),
         pytest.param(
@@ -142,6 +160,18 @@ def test_the_demo_trial_explains_every_key() -> None:
             'timezone = "UTC"', 'timezone = "Europe"', "timezone: found 'Europe', .*no IANA", id="timezone"
         ),
         pytest.param('"UTC"', '"Mars/Olympus"', "timezone: found 'Mars/Olympus', .*no IANA", id="no-zone"),
+        pytest.param(
+            "retest_visits = []",
+            'retest_visits = [["V1", "V1"]]',
+            "summarise: retest_visits names the visit 'V1' as its own retest",
+            id="retest",
+        ),
+        pytest.param(
+            "    72.0, 59.0, 71.0, 88.0,",
+            "    72.0, 59.0, 71.0,",
+            "t1_native_segments_ms: found .*at least 16 items",
+            id="segments",
+        ),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],
 )

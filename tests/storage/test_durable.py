@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.durable import exclusive_lock, shared_lock, write_durably
+from storage.durable import exclusive_lock, fsync_paths, shared_lock, write_durably
 
 
 def _names(folder: Path) -> list[str]:
@@ -30,6 +30,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["file"]
 
 
+def test_many_files_are_forced_to_disk_or_none_counts_as_written(tmp_path: Path) -> None:
+    """An error of one is no less an error because others went well."""
+    paths = [tmp_path / str(number) for number in range(20)]
+    for path in paths:
+        path.write_text("x")
+    fsync_paths([*paths, tmp_path])
+    paths[11].unlink()
+    with pytest.raises(FileNotFoundError, match="11"):
+        fsync_paths(paths)
+
+
 def _count(folder: Path, n_times: int) -> None:
     for _ in range(n_times):
         with exclusive_lock(folder):
@@ -47,6 +58,14 @@ def test_writers_take_turns(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert (tmp_path / "count").read_text() == "600"
+
+
+def test_whoever_does_not_wait_is_turned_away(tmp_path: Path) -> None:
+    """While others hold the folder, and only then."""
+    with shared_lock(tmp_path), pytest.raises(BlockingIOError), exclusive_lock(tmp_path, wait=False):
+        pass
+    with exclusive_lock(tmp_path, wait=False):
+        pass
 
 
 def test_a_lock_leaves_no_file(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.storage.drawn_uploads import (
     POST,
     demo_config,
     drawn_masks,
+    pack_damaged,
     read_instances,
     read_upload,
     stack_geometry,
@@ -374,3 +375,28 @@ def test_the_time_since_contrast_is_told_where_the_headers_state_it(tmp_path: Pa
         image.ContrastBolusStartTime = f"{bolus_at:%H%M%S}"
         image.save_as(path)
     assert intake_visit([read_upload(tmp_path)], INTAKE).minutes_since_contrast == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("damaged", ["notes.txt", "echo"])
+def test_a_damaged_member_of_a_zip_file_is_refused_by_itself(
+    tmp_path: Path, folder: Path, damaged: str
+) -> None:
+    """The visit goes on if what remains is complete; the file that is not there is never parsed."""
+    files = write_visit(folder)
+    (folder / "notes.txt").write_text("\n".join(map(str, range(1000))))
+    name = files["native"][0].name if damaged == "echo" else damaged
+    number = sorted(file.name for file in folder.iterdir()).index(name) + 1
+    pack_damaged(folder, tmp_path / "incoming" / "S01_z.zip", name)
+    shutil.rmtree(folder)
+    (listing,) = list_uploads(tmp_path, RULES)
+    with open_upload(hash_upload(listing)) as opened:
+        if damaged == "echo":
+            with pytest.raises(
+                RefusedError, match=r"slice 1 has 7 inversion times.*; left out: upload"
+            ) as error:
+                intake_visit([opened], INTAKE)
+            (refused,) = error.value.files
+        else:
+            (refused,) = intake_visit([opened], INTAKE).refused_files
+    assert (refused.file_number, refused.remedy) == (number, "mend")
+    assert refused.reason == "is damaged in the zip file; make the zip file again, or send the folder"

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from storage.errors import StorageError
-from storage.schema import TABLES, arrow_schema, arrow_table
+from storage.rows import arrow_schema, arrow_table
+from storage.schema import TABLES
 from tests.storage.drawn_rows import row
 
 SLICE_COLUMNS_NOT_OF_A_SCAN = {

@@ -275,6 +275,16 @@ def test_a_summary_depends_on_the_retests_of_all_subjects(trial: Trial) -> None:
     assert without["V2"] != with_retests["V2"]
 
 
+def test_retests_of_visits_that_nobody_has_are_refused(trial: Trial) -> None:
+    """A typing error would leave the trial without its own repeatability, in silence."""
+    text = DEMO_CONFIG.read_text()
+    (trial.root / "trial.toml").write_text(
+        text.replace("retest_visits = []", 'retest_visits = [["V1", "V1r"]]')
+    )
+    with pytest.raises(PlanError, match=r"retest_visits in trial.toml: not planned in subjects.csv: V1r$"):
+        plan_night(open_trial(trial.root), NEW)
+
+
 def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> None:
     """Names of folders may be a patient's."""
     write_visit(trial.root / "incoming" / "Jane-Doe_scan")
