@@ -10,7 +10,7 @@ help:
 	@echo "make test   the whole test suite (17 minutes)"
 	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
-	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes)"
+	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -45,3 +45,4 @@ bench: setup
 
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
+	@$(BIN)/python -m tests.benchmarks.accuracy

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from cmrcore.phantom.truth import BLOOD_EROSION_MM, MYOCARDIUM_EROSION_MM
 from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
 from cmrcore.quantify.qc import TissueLimits
 from cmrcore.quantify.repeatability import StatedRepeatability
@@ -52,6 +53,13 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
 def test_the_demo_configuration_loads() -> None:
     """The file that users copy is valid."""
     assert load_config(ROOT / "deploy" / "trials" / "demo.toml").trial_id == "demo"
+
+
+def test_the_demo_reads_where_its_truth_is_told() -> None:
+    """Ideal values are those of a perfect pipeline under the demo's rules."""
+    rules = load_config(ROOT / "deploy" / "trials" / "demo.toml").quantify
+    assert rules.blood_erosion_mm == BLOOD_EROSION_MM
+    assert rules.myocardium_erosion_mm == MYOCARDIUM_EROSION_MM
 
 
 @pytest.mark.parametrize(("section", "name"), list(leaves(TrialConfig)))

@@ -89,6 +89,29 @@ def ideal_blood_t1_ms(
     return ideal_t1_ms(signed[:, core].to(torch.float64).mean(1), times_ms, model).item()
 
 
+def ideal_wall(
+    myocardium: Bool[Tensor, "row col"],
+    blood_pool: Bool[Tensor, "row col"],
+    *,
+    erosion_mm: float,
+    pixel_spacing_mm: tuple[float, float],
+) -> Bool[Tensor, "row col"]:
+    """Myocardium in which ideal values are read: without edge pixels, which it shares with what lies beyond.
+
+    As far from both borders as asked, or a quarter of the wall's thickness, whichever is less.
+    """
+    wall, pool = myocardium.numpy(), blood_pool.numpy()
+    if not (wall.any() and pool.any()):
+        return myocardium
+    # The edges lie half a pixel before the centers of what is beyond.
+    depths_mm = [
+        ndimage.distance_transform_edt(~beyond, sampling=pixel_spacing_mm) - min(pixel_spacing_mm) / 2
+        for beyond in (pool, ~(wall | pool))
+    ]
+    least_mm = np.minimum(erosion_mm, (depths_mm[0] + depths_mm[1]) / 4)
+    return torch.from_numpy(wall & (np.minimum(*depths_mm) > least_mm - 1e-6))
+
+
 def ideal_ecv_fraction(
     t1_native_ms: Float[Tensor, "*space"],
     t1_post_ms: Float[Tensor, "*space"],

@@ -106,6 +106,15 @@ def test_border_pixels_read_the_mixture(truth: Truth) -> None:
     assert (truth.maps["native/t1_ms_true"][0][border] == truth.maps["native/t1_ms_true"][0, 23, 6]).all()
 
 
+def test_means_are_read_away_from_the_borders(truth: Truth) -> None:
+    """No pixel of the means is shared with blood or with what lies outside: half of each tissue, exactly."""
+    ideal, row = truth.maps["native/t1_ms_ideal"][0], truth.slices[0]
+    halves = (ideal[23, 6].item() + ideal[23, 41].item()) / 2
+    assert float(row["t1_native_ms_ideal"]) == pytest.approx(halves, rel=1e-6)
+    assert float(row["ecv_fraction_true"]) == pytest.approx((ECV + LESION_ECV) / 2)
+    assert truth.scan["t1_native_ms_ideal"] == row["t1_native_ms_ideal"]
+
+
 def test_molli_reads_low_and_sasha_true() -> None:
     """The bias against truth belongs to the sequence: some 15 % for MOLLI, under 1 % for SASHA."""
     molli, sasha = measure("5(3)3", "5(3)3").scan, measure("SASHA", "SASHA").scan
