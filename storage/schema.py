@@ -341,7 +341,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("state", TEXT, "", "what became of the visit", required=True, values=STATES),
         Column("reason", TEXT, "", "why, in words"),
         Column("qc_verdict", TEXT, "", "verdict of its scan; empty without a result", values=VERDICTS),
-        Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
+        Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on"),
         Column("failed_stage", TEXT, "", "stage that failed", values=STAGES),
         Column(
             "failure_kind",
