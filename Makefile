@@ -1,6 +1,8 @@
 # Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Two test processes; a file stays in one of them, in the order of tests/conftest.py, slow ones first.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint bench bench-long
@@ -29,10 +31,10 @@ demo: setup
 	@$(BIN)/cmrtrials run demo || test $$? -eq 1
 
 test: setup
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(TWO)
 
 unit: setup
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest $(TWO) -m "not slow"
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -85,8 +85,10 @@ def run(root: Root) -> None:
     Exit code 1 when a visit failed or was newly refused, 3 when the night itself broke off.
     """
     from flows.terminal import fail_clearly
+    from storage.trial import open_trial
 
     with fail_clearly():
+        open_trial(root)  # before Prefect is imported, which takes seconds
         from flows.nightly import nightly
 
     _run_flow(root, nightly, {"root": str(root.resolve())})
@@ -308,8 +310,10 @@ def serve(
 ) -> None:
     """Serve a trial: Prefect server with UI, the nightly schedule, and runs on demand. Ctrl-C ends it."""
     from flows.terminal import fail_clearly
+    from storage.trial import open_trial
 
     with fail_clearly():
+        open_trial(root)
         from flows.serve import serve_trial
 
         serve_trial(root.resolve(), port)
