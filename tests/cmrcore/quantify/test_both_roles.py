@@ -250,4 +250,4 @@ def test_the_same_images_in_both_roles_have_no_ecv() -> None:
     result = quantify(middle(NATIVE), middle(NATIVE))
     assert result.scan["ecv_fraction"] is result.scan["ecv_uncertainty_fraction"] is None
     assert result.slices[0]["t1_post_ms"] == pytest.approx(1100, abs=0.1)
-    assert result.scan["n_pixels_ecv"] == 0
+    assert result.slices[0]["n_pixels_ecv"] == 0
