@@ -39,7 +39,6 @@ from tasks.quantify import limits_of, settings_of
 from tests.benchmarks.scanned import DEMO_CONFIG, SCANNED_AT, ScannedVisit, scanned_visit
 from tests.benchmarks.verdict_plants import PLANTS, plant, series_of
 
-DEVELOPMENT_SEED = 81_000
 SEED = 82_000
 DICE_MIN = 0.7
 T1_ERROR_MAX_MS = 50.0
