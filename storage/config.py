@@ -284,12 +284,9 @@ class HematocritConfig(_Section):
     """Longest time in calendar days where the sample has no time of day [d]."""
 
 
-class QcConfig(_Section):
-    """Limits whose crossing raises a flag."""
+class TissueConfig(_Section):
+    """T1 that myocardium and blood can have at a field strength [ms]."""
 
-    r_squared_mean_min: Fraction
-    r_squared_pixel_min: Fraction
-    r_squared_low_fraction_max: Fraction
     t1_native_min_ms: Positive
     t1_native_max_ms: Positive
     t1_post_min_ms: Positive
@@ -298,10 +295,71 @@ class QcConfig(_Section):
     blood_t1_native_max_ms: Positive
     blood_t1_post_min_ms: Positive
     blood_t1_post_max_ms: Positive
+
+
+class QcConfig(_Section):
+    """Limits whose crossing raises a flag; `cmrcore.quantify.checks` says which flag."""
+
+    r_squared_mean_min: Fraction
+    r_squared_pixel_min: Fraction
+    r_squared_low_fraction_max: Fraction
+    fit_poor_fraction_max: Fraction
+    """Largest share of badly fitted pixels in a slice that needs no review."""
+    fit_failed_fraction_max: Fraction
+    """Largest share of badly fitted pixels in a slice whose numbers are used."""
+    amplitude_ratio_min: Positive
+    amplitude_ratio_max: Positive
+    """Largest median B / A of a slice's fits."""
+    wall_min_mm: Positive
+    wall_max_mm: Positive
+    """Largest mean thickness of the wall [mm]."""
+    area_ratio_max: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    """Largest area within the epicardium over that of the slices beside it."""
+    center_off_max_mm: Positive
+    """Largest distance of the LV's center from that of the slices beside it [mm]."""
+    guide_overlap_min: Fraction
+    """Least overlap of a reader's ventricle with what the network finds."""
+    guide_dice_min: Fraction
+    """Least median overlap of the echoes' masks with the guide."""
+    aligned_dice_min: Fraction
+    """Least lower quartile of the overlap of aligned masks with that of the reference echo."""
+    masks_apart_max_px: Positive
+    """How far a mask may lie from most others [pixel]."""
+    separation_min: Fraction
+    """Least separation of wall and blood on the third best echo."""
+    masks_apart_fail_px: Positive
+    """How far the reference echo's mask may lie before its numbers are left out [pixel]."""
+    separation_fail_min: Fraction
+    """Separation of wall and blood under which a slice's numbers are left out."""
+    t1_spread_max_fraction: Positive
+    """Largest relative scatter of T1 in the myocardium of a slice."""
+    t1_apart_max_fraction: Positive
+    """Largest relative difference of a slice's myocardial T1 from that of the others."""
+    blood_r_squared_min: Fraction
+    blood_spread_max_fraction: Positive
+    """Largest relative scatter of T1 in the eroded blood pool."""
+    blood_pixels_min: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Fewest pixels that blood T1 rests on."""
+    blood_apart_max_fraction: Positive
+    """Largest relative difference of a slice's blood T1 from that of the others."""
+    t1_over_blood_min: Positive
+    t1_over_blood_max: Positive
+    """Largest native T1 of myocardium over that of blood."""
+    post_over_native_max: Positive
+    """Largest post-contrast T1 over the native one."""
+    post_minutes_min: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    post_minutes_max: Positive
+    """Longest time from the bolus to the post-contrast series [min]."""
+    beats_apart_max_fraction: Positive
+    """Largest relative difference of the beat after contrast from that before."""
     ecv_min_fraction: Fraction
     ecv_max_fraction: Fraction
     position_tolerance_mm: Positive
     """Largest distance between a native and a post-contrast slice that count as one [mm]."""
+    tissue_1_5t: TissueConfig
+    """Below 2.25 T."""
+    tissue_3t: TissueConfig
+    """Above."""
 
 
 class SyntheticHematocritConfig(_Section):
@@ -337,11 +395,11 @@ class QuantifyConfig(_Section):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
-        for section in (self.hematocrit, self.qc):
+        for section in (self.hematocrit, self.qc, self.qc.tissue_1_5t, self.qc.tissue_3t):
             values = section.model_dump()
             for key in values:
-                upper = re.sub(r"(^|_)min_", r"\1max_", key)
-                if upper != key and values[key] >= values[upper]:
+                upper = re.sub(r"(^|_)min(_|$)", r"\1max\2", key)
+                if upper != key and upper in values and values[key] >= values[upper]:
                     message = f"{key} = {values[key]} is not below {upper} = {values[upper]}"
                     raise ValueError(message)
         return self
@@ -371,6 +429,10 @@ class RepeatabilityConfig(_Section):
 class SummariseConfig(_Section):
     """What counts as a change between visits."""
 
+    pixel_tolerance_mm: Positive
+    """Largest difference of the pixel spacing from that of the baseline [mm]."""
+    slice_distance_tolerance_mm: Positive
+    """Largest difference of the slices' distances from those of the baseline [mm]."""
     ecv_change_relative: Fraction
     """Relative change of ECV between two visits that is marked."""
     false_discovery_rate: Annotated[float, Field(gt=0, lt=1)]

@@ -53,6 +53,8 @@ class VisitIntake:
     """Series, counted per image component, that are neither native nor post-contrast."""
     study_date: date | None
     """Study date of the images."""
+    minutes_since_contrast: float | None
+    """From the contrast bolus to the first post-contrast image [min]; None where either is not stated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +110,16 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         prepared=images.prepared,
         n_other_series=images.n_other_series,
         study_date=images.study_date,
+        minutes_since_contrast=_minutes_since_contrast(read.instances, images.post),
     )
+
+
+def _minutes_since_contrast(instances: Sequence[Instance], post: EchoStack | None) -> float | None:
+    """Time from the bolus that the headers state to the first post-contrast image [min]."""
+    stated = [instance.contrast_at for instance in instances if instance.contrast_at is not None]
+    if not stated or post is None or post.acquired_at is None:
+        return None
+    return (post.acquired_at - min(stated)).total_seconds() / 60
 
 
 def _burned_in(instances: Sequence[Instance], images: IntakeResult) -> tuple[str, ...]:

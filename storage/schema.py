@@ -115,6 +115,12 @@ _ECV = (
     Column("n_pixels_failed_native", COUNT, "1", "pixels read without a native T1 of 50 to 5000 ms"),
     Column("n_pixels_failed_post", COUNT, "1", "pixels read without such a post-contrast T1"),
 )
+_VERDICT = (
+    Column(
+        "qc_verdict", TEXT, "", "worst severity of its flags, notes aside", required=True, values=VERDICTS
+    ),
+    Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
+)
 
 
 def _judged(stem: str, unit: str) -> tuple[Column, ...]:
@@ -154,10 +160,6 @@ def _judged(stem: str, unit: str) -> tuple[Column, ...]:
     )
 
 
-_VERDICT = Column(
-    "qc_verdict", TEXT, "", "worst severity of its flags; pass without any", required=True, values=VERDICTS
-)
-
 TABLES: dict[str, tuple[Column, ...]] = {
     "scans": (
         *_RESULT_KEYS,
@@ -166,6 +168,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("manufacturer", TEXT, "", "manufacturer of the scanner"),
         Column("scanner_model", TEXT, "", "model of the scanner"),
         Column("n_slices", COUNT, "1", "slices of the native series"),
+        Column("n_slices_used_native", COUNT, "1", "slices that the native means are of; others failed"),
+        Column("n_slices_used_post", COUNT, "1", "the same post-contrast"),
+        Column("n_slices_used_ecv", COUNT, "1", "the same of ECV"),
+        Column(
+            "minutes_since_contrast", NUMBER, "min", "from the bolus to the post-contrast series; if stated"
+        ),
+        Column("row_spacing_mm", NUMBER, "mm", "distance of the rows of the native series"),
+        Column("col_spacing_mm", NUMBER, "mm", "distance of its columns"),
         Column("scheme_native", TEXT, "", "native acquisition scheme"),
         Column("scheme_post", TEXT, "", "post-contrast acquisition scheme"),
         *_MEASURED,
@@ -175,11 +185,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("hematocrit_source", TEXT, "", "where the hematocrit comes from"),
         Column("hematocrit_hours", NUMBER, "h", "between blood sample and scan; empty without a time of day"),
         *_ECV,
-        _VERDICT,
+        *_VERDICT,
     ),
     "slices": (
         *_RESULT_KEYS,
         *_SLICE,
+        Column("slice_distance_mm", NUMBER, "mm", "distance of the slice from the first one"),
         *_MEASURED,
         Column("blood_t1_native_sd_ms", NUMBER, "ms", "standard error of the native blood T1, from the fit"),
         Column("blood_t1_post_sd_ms", NUMBER, "ms", "the same post-contrast"),
@@ -218,7 +229,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
-        _VERDICT,
+        *_VERDICT,
     ),
     "segments": (
         *_RESULT_KEYS,
@@ -311,6 +322,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "Dice coefficient of both visits' myocardium, LV centers and RV insertions laid upon each other",
         ),
         Column("same_scanner", TRUTH, "", "whether field strength, manufacturer and model agree"),
+        Column(
+            "protocol_deviations",
+            TEXTS,
+            "",
+            "how schemes, pixels and slices of the visit differ from those of its first one, as flags",
+            required=True,
+        ),
         Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
         Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
@@ -322,6 +340,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("visit_date", DATE, "", "planned date", required=True),
         Column("state", TEXT, "", "what became of the visit", required=True, values=STATES),
         Column("reason", TEXT, "", "why, in words"),
+        Column("qc_verdict", TEXT, "", "verdict of its scan; empty without a result", values=VERDICTS),
+        Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on"),
         Column("failed_stage", TEXT, "", "stage that failed", values=STAGES),
         Column(
             "failure_kind",

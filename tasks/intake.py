@@ -85,6 +85,7 @@ def intake(
                     "intake_digest": digest,
                     "refused_files": [str(file) for file in images.refused_files],
                     "burned_in_files": list(images.burned_in_files),
+                    "minutes_since_contrast": images.minutes_since_contrast,
                 }
             )
             for stack in taken.stacks:

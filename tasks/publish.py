@@ -1,6 +1,6 @@
 """Publication: the rows of a visit move from its store, or from its refusal, into the tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -9,7 +9,8 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify import Flag, verdict, visit_flags
+from cmrcore.quantify import Flag, visit_flags
+from cmrcore.quantify.qc import raise_flag, reasons, scan_verdict
 from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
@@ -52,6 +53,7 @@ class Publisher:
         seconds = {f"seconds_{stage}": result.seconds for stage, result in stages.items()}
         devices = sorted({result.device for result in stages.values() if result.device is not None})
         row = self._job_row(job, state, reason) | seconds
+        row |= _verdict_of(rows)
         row |= {
             "result_digest": job.digests["quantify"],
             "summary_digest": summary_digest,
@@ -90,6 +92,7 @@ class Publisher:
             "config_digest": self.config.digest(),
             "code_version": version("cmrtrials"),
             "run_id": self.run_id,
+            **_verdict_of(rows),
         }
         self._write({**row, **now}, rows, visit)
 
@@ -127,11 +130,12 @@ class Publisher:
             table: [ids | row for row in table_rows]
             for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
         }
-        flags = visit_flags(longitudinal)
+        flags = [*visit_flags(longitudinal), *_protocol_flags(longitudinal)]
         if flags:
             rows["flags"] += [ids | asdict(flag) for flag in flags]
-            worst = verdict([*(Flag(**flag) for flag in stored["flags"]), *flags])
-            rows["scans"] = [scan | {"qc_verdict": worst} for scan in rows["scans"]]
+            every = [*(Flag(**flag) for flag in stored["flags"]), *flags]
+            judged = {"qc_verdict": scan_verdict(every), "qc_reasons": reasons(every)}
+            rows["scans"] = [scan | judged for scan in rows["scans"]]
         for scan in rows["scans"]:
             # JSON, in which a store keeps its rows, has no type for times.
             moment = scan["scan_datetime"]
@@ -147,6 +151,8 @@ class Publisher:
             "visit_date": recorded.visit_date,
             "state": state,
             "reason": reason,
+            "qc_verdict": None,
+            "qc_reasons": [],
             "failed_stage": None,
             "failure_kind": None,
             "upload_ids": [],
@@ -200,9 +206,21 @@ class Publisher:
         return outcome
 
 
+def _protocol_flags(longitudinal: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag what a summary noted as text: how a visit's protocol differs from that of its first visit."""
+    texts = dict.fromkeys(text for row in longitudinal for text in row["protocol_deviations"])
+    return [raise_flag(code, message) for code, _, message in (text.partition(": ") for text in texts)]
+
+
+def _verdict_of(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Columns of the verdict that a visit has from its scan."""
+    (scan,) = rows["scans"]
+    return {name: scan[name] for name in ("qc_verdict", "qc_reasons")}
+
+
 def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:
-    """State of a computed visit, and its reason: the flags it raised, each code once."""
-    if not flags:
+    """State of a computed visit, and its reason: the flags it raised, each code once; notes do not count."""
+    first = {flag["code"]: flag["message"] for flag in reversed(flags) if flag["severity"] != "note"}
+    if not first:
         return "done", ""
-    first = {flag["code"]: flag["message"] for flag in reversed(flags)}
     return "flagged", "; ".join(f"{code}: {first[code]}" for code in sorted(first))

@@ -1,5 +1,6 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import chain
@@ -20,12 +21,19 @@ from cmrcore.quantify import (
     SyntheticHematocrit,
     check_scanner,
     quantify_scan,
-    verdict,
 )
-from cmrcore.quantify.qc import HematocritLimits, Place, QcLimits, raise_flag
+from cmrcore.quantify.qc import (
+    HematocritLimits,
+    Place,
+    QcLimits,
+    TissueLimits,
+    raise_flag,
+    reasons,
+    scan_verdict,
+)
 from cmrcore.registration.align import AlignSettings
 from storage.arrays import read_array, read_notes, read_stack, stored_roles, write_array, write_store
-from storage.config import AlignConfig, QuantifyConfig
+from storage.config import AlignConfig, QcConfig, QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
@@ -58,9 +66,12 @@ def quantify(
         with write_store(visit.path, *ids, digest, extends=masks_digest) as store:
             stacks = {role: read_stack(store, role) for role in stored_roles(store)}
             native = stacks["native"]
+            minutes: Any = store.attrs.get("minutes_since_contrast")
             result = quantify_scan(
                 native=read_series(store, native),
-                post=read_series(store, stacks["post"]) if "post" in stacks else None,
+                post=replace(read_series(store, stacks["post"]), minutes_since_contrast=minutes)
+                if "post" in stacks
+                else None,
                 hematocrit=hematocrit_of(recorded),
                 scan_time=native.acquired_at,
                 scan_date=native.study_date,
@@ -156,8 +167,18 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
         hematocrit_sd_fraction=config.hematocrit_sd_fraction,
         synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump()),
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
-        qc=QcLimits(**config.qc.model_dump()),
+        qc=limits_of(config.qc),
         align=AlignSettings(**align.model_dump()),
+    )
+
+
+def limits_of(config: QcConfig) -> QcLimits:
+    """Give the checks their limits."""
+    flat = config.model_dump(exclude={"tissue_1_5t", "tissue_3t"})
+    return QcLimits(
+        **flat,
+        tissue_1_5t=TissueLimits(**config.tissue_1_5t.model_dump()),
+        tissue_3t=TissueLimits(**config.tissue_3t.model_dump()),
     )
 
 
@@ -170,8 +191,14 @@ def _file_flags(store: zarr.Group) -> list[Flag]:
 def add_flags(result: ScanResult, flags: list[Flag]) -> ScanResult:
     """Add flags about the whole scan to those of its measurement; the verdict follows from all."""
     every = [*result.flags, *flags]
-    worst = verdict(every)
+    worst = scan_verdict(every)
     return replace(result, flags=every, verdict=worst, scan={**result.scan, "qc_verdict": worst})
+
+
+def _distance_mm(native: EchoStack, index: int) -> float | None:
+    """Distance of a slice from the first one [mm]; None for one that only the other series has."""
+    positions = native.positions_mm
+    return math.dist(positions[index], positions[0]) if index < len(positions) else None
 
 
 def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str, Any]]]:
@@ -181,10 +208,19 @@ def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str
         "field_strength_t": native.field_strength_t,
         "manufacturer": native.manufacturer,
         "scanner_model": native.scanner_model,
+        "row_spacing_mm": native.pixel_spacing_mm[0],
+        "col_spacing_mm": native.pixel_spacing_mm[1],
     }
     return {
-        "scans": [scanner | result.scan],
-        "slices": [dict(row) for row in result.slices],
+        "scans": [scanner | result.scan | {"qc_reasons": reasons(result.flags)}],
+        "slices": [
+            row
+            | {
+                "slice_distance_mm": _distance_mm(native, index),
+                "qc_reasons": reasons(flag for flag in result.flags if flag.slice_index == index),
+            }
+            for index, row in enumerate(result.slices)
+        ],
         "segments": [dict(row) for row in result.segments],
         "echoes": [dict(row) for row in result.echoes],
         "flags": [asdict(flag) for flag in result.flags],

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from cmrcore.quantify.longitudinal import ChangeSettings, VisitFindings, change_rows, same_conditions
+from cmrcore.quantify.protocol import check_protocol, protocol_of
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
 from storage.arrays import open_store, read_stack
@@ -50,7 +51,23 @@ def summarise(
     settings = ChangeSettings(config.ecv_change_relative, config.false_discovery_rate, coefficients)
     changes = change_rows(findings, settings)
     get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(findings), len(changes))
-    return {one.visit_id: [row for row in changes if row["visit_id"] == one.visit_id] for one in findings}
+    found = {one.visit_id: deviations(one, findings[0], config) for one in findings}
+    return {
+        one.visit_id: [
+            row | {"protocol_deviations": found[one.visit_id]}
+            for row in changes
+            if row["visit_id"] == one.visit_id
+        ]
+        for one in findings
+    }
+
+
+def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[str]:
+    """Code and message of what differs from the protocol of the first visit."""
+    now, before = (protocol_of(one.scan, one.slices) for one in (visit, baseline))
+    tolerances = (config.pixel_tolerance_mm, config.slice_distance_tolerance_mm)
+    flags = check_protocol(now, before, baseline.visit_id, *tolerances)
+    return [f"{flag.code}: {flag.message}" for flag in flags]
 
 
 @task(name="repeatability", task_run_name="repeatability", cache_policy=NO_CACHE, persist_result=False)

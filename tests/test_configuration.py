@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from cmrcore.phantom.truth import BLOOD_EROSION_MM, MYOCARDIUM_EROSION_MM
 from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
+from cmrcore.quantify.qc import TissueLimits
 from cmrcore.quantify.repeatability import StatedRepeatability
 from cmrcore.registration.align import AlignSettings
 from storage.config import (
@@ -19,6 +20,7 @@ from storage.config import (
     QcConfig,
     RepeatabilityConfig,
     SyntheticHematocritConfig,
+    TissueConfig,
     TrialConfig,
     load_config,
 )
@@ -29,9 +31,11 @@ ROOT = Path(__file__).parents[1]
 HANDED_OVER_WHOLE = {
     "align",
     "quantify.qc",
+    "quantify.qc.tissue_1_5t",
+    "quantify.qc.tissue_3t",
     "quantify.hematocrit",
-    "intake.guide.nifti_labels",
     "quantify.synthetic_hematocrit",
+    "intake.guide.nifti_labels",
     "summarise.repeatability",
 }
 """Sections whose values are read by name at run time; the last test holds them to their readers."""
@@ -86,8 +90,9 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     """Checks and guides look their values up by name."""
     assert set(NiftiLabels.model_fields) == set(LABELS)
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
+    assert set(TissueConfig.model_fields) == {field.name for field in fields(TissueLimits)}
     assert set(AlignConfig.model_fields) == {field.name for field in fields(AlignSettings)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
-    assert set(RepeatabilityConfig.model_fields) == {field.name for field in fields(StatedRepeatability)}
     synthetic = {field.name for field in fields(SyntheticHematocrit)}
     assert set(SyntheticHematocritConfig.model_fields) == synthetic
+    assert set(RepeatabilityConfig.model_fields) == {field.name for field in fields(StatedRepeatability)}

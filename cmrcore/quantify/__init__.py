@@ -2,6 +2,7 @@
 
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
 from cmrcore.quantify.blood import blood_pixels, blood_t1, erode_mask
+from cmrcore.quantify.checks import CHECKS, Verdict
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.longitudinal import (
     ChangeSettings,
@@ -10,7 +11,7 @@ from cmrcore.quantify.longitudinal import (
     check_scanner,
     visit_flags,
 )
-from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
+from cmrcore.quantify.qc import Flag, HematocritLimits, QcLimits, verdict
 from cmrcore.quantify.records import (
     GuideNote,
     Hematocrit,

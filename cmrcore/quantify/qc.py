@@ -1,83 +1,12 @@
-"""Quality checks of a scan: limits, flags and the table of what can be flagged."""
+"""Quality checks of a scan: limits, flags and verdicts. The table of what can be flagged is in `checks`."""
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
 
-Severity = Literal["note", "review", "fail"]
-Verdict = Literal["pass", "review", "fail"]
+from cmrcore.quantify.checks import CHECKS, Severity, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Something that can be wrong with a scan."""
-
-    meaning: str
-    """What a raised flag says."""
-    unit: str | None
-    """Unit of the flag's value and threshold; None where it has none."""
-    severity: Severity
-    """``note``: nothing against the numbers; ``review``: look at it; ``fail``: do not use the numbers."""
-
-
-CHECKS = {
-    "r_squared_mean": Check("mean R2 in the myocardium of a slice is too low", "1", "review"),
-    "r_squared_pixels": Check("too many myocardial pixels fit badly or not at all", "fraction", "review"),
-    "t1_native_implausible": Check("mean native T1 of a slice is outside its limits", "ms", "review"),
-    "t1_post_implausible": Check("mean post-contrast T1 of a slice is outside its limits", "ms", "review"),
-    "blood_t1_implausible": Check("blood T1 of a slice is outside its limits", "ms", "review"),
-    "blood_missing": Check(
-        "a slice has no blood T1: no pool after erosion, or its fit failed", None, "review"
-    ),
-    "ecv_implausible": Check("mean ECV of a slice is outside its limits", "fraction", "review"),
-    "hematocrit_missing": Check("no hematocrit, so no ECV", None, "review"),
-    "hematocrit_implausible": Check("hematocrit is outside its limits", "fraction", "fail"),
-    "hematocrit_old": Check("hematocrit was not measured close enough to the scan", "h or days", "review"),
-    "guide_missing": Check("a slice has no guiding mask", None, "review"),
-    "guide_implausible": Check("a slice's guiding mask is not used: it is no closed ring", None, "review"),
-    "guide_doubtful": Check("a slice's guiding mask failed a check, and is used", "1", "review"),
-    "guide_fell_back": Check(
-        "the guide found on a slice's best echo failed a check; another's is used", None, "review"
-    ),
-    "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
-    "echoes_unaligned": Check("echoes of a slice could not be aligned by their masks", "1", "review"),
-    "masks_disagree": Check(
-        "the mask of a slice's reference echo lies apart from most others",
-        "pixel",
-        "review",
-    ),
-    "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
-    "post_missing": Check("no post-contrast series, so no ECV", None, "review"),
-    "native_post_mismatch": Check(
-        "native and post-contrast slice are not on the same pixels", "mm", "review"
-    ),
-    "post_misaligned": Check(
-        "post-contrast myocardium does not come to lie on the native one", "fraction", "review"
-    ),
-    "post_unaligned": Check(
-        "post-contrast masks lie elsewhere than the native ones, and nothing was moved", "pixel", "review"
-    ),
-    "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
-    "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
-    "acquisition_repeated": Check(
-        "a slice was acquired more than once; one acquisition was taken", None, "review"
-    ),
-    "inversion_time_doubtful": Check(
-        "inversion times come from an attribute that often holds something else", None, "review"
-    ),
-    "field_strength_differs": Check(
-        "another field strength than at baseline, or after contrast", "T", "review"
-    ),
-    "scanner_differs": Check("another scanner than at baseline, or after contrast", None, "review"),
-    "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
-    # A change is what a trial looks for: a verdict that rested on it would sort out those who changed.
-    "ecv_changed": Check("global or septal ECV changed beyond its repeatability", "fraction", "note"),
-}
-"""Every code that a flag can have."""
-
-MASKS_APART_PX = 1.0
-"""How far the reference's mask may lie from most others, and a contradicted post-contrast one [pixel]."""
+_BETWEEN_FIELDS_T = 2.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +32,9 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class QcLimits:
-    """When a result is flagged."""
+class TissueLimits:
+    """T1 that myocardium and blood can have at a field strength."""
 
-    r_squared_mean_min: float
-    """Least mean R2 in the myocardium of a slice; S1 uses 0.9."""
-    r_squared_pixel_min: float
-    """R2 under which a pixel counts as badly fitted; S1 uses 0.95."""
-    r_squared_low_fraction_max: float
-    """Largest share of badly fitted pixels in a slice, 0-1; S1 uses 0.10."""
     t1_native_min_ms: float
     """Least plausible native T1 of myocardium [ms]."""
     t1_native_max_ms: float
@@ -128,12 +51,92 @@ class QcLimits:
     """Least plausible post-contrast T1 of blood [ms]."""
     blood_t1_post_max_ms: float
     """Largest plausible post-contrast T1 of blood [ms]."""
+
+
+@dataclass(frozen=True, slots=True)
+class QcLimits:
+    """When a result is flagged."""
+
+    r_squared_mean_min: float
+    """Least mean R2 in the myocardium of a slice; S1 uses 0.9."""
+    r_squared_pixel_min: float
+    """R2 under which a pixel counts as badly fitted; S1 uses 0.95."""
+    r_squared_low_fraction_max: float
+    """Largest share of badly fitted pixels in a slice by the rule of S1, 0-1; S1 uses 0.10."""
+    fit_poor_fraction_max: float
+    """Largest share of badly fitted pixels in a slice that needs no review, 0-1."""
+    fit_failed_fraction_max: float
+    """Largest share of badly fitted pixels in a slice whose numbers can be used, 0-1."""
+    amplitude_ratio_min: float
+    """Least median B / A of a slice's fits."""
+    amplitude_ratio_max: float
+    """Largest median B / A of a slice's fits."""
+    wall_min_mm: float
+    """Least mean thickness of the wall [mm]."""
+    wall_max_mm: float
+    """Largest mean thickness of the wall [mm]."""
+    area_ratio_max: float
+    """Largest area within the epicardium over that of the slices beside it, or one over it."""
+    center_off_max_mm: float
+    """Largest distance of the LV's center from that of the slices beside it [mm]."""
+    guide_overlap_min: float
+    """Least Dice coefficient of a reader's ventricle with what the network finds; below, it is not used."""
+    guide_dice_min: float
+    """Least median Dice coefficient of the echoes' masks with the guide."""
+    aligned_dice_min: float
+    """Least lower quartile of the Dice coefficients of aligned masks with that of the reference echo."""
+    masks_apart_max_px: float
+    """How far a mask may lie from most others, and a contradicted post-contrast one [pixel]."""
+    separation_min: float
+    """Least separation of wall and blood on the third best echo, |2 AUC - 1|."""
+    masks_apart_fail_px: float
+    """How far it may lie before its numbers are left out [pixel]."""
+    separation_fail_min: float
+    """Separation of wall and blood under which a slice's numbers are left out."""
+    t1_spread_max_fraction: float
+    """Largest scatter of T1 in the myocardium of a slice, relative."""
+    t1_apart_max_fraction: float
+    """Largest difference of a slice's myocardial T1 from that of the other slices, relative."""
+    blood_r_squared_min: float
+    """Least R2 of the blood's fit."""
+    blood_spread_max_fraction: float
+    """Largest scatter of T1 in the eroded blood pool, relative."""
+    blood_pixels_min: float
+    """Fewest pixels that blood T1 rests on."""
+    blood_apart_max_fraction: float
+    """Largest difference of a slice's blood T1 from that of the other slices, relative."""
+    t1_over_blood_min: float
+    """Least native T1 of myocardium over that of blood."""
+    t1_over_blood_max: float
+    """Largest native T1 of myocardium over that of blood."""
+    post_over_native_max: float
+    """Largest post-contrast T1 over the native one, of myocardium and of blood."""
+    post_minutes_min: float
+    """Least time from the contrast bolus to the post-contrast series [min]."""
+    post_minutes_max: float
+    """Longest time from the contrast bolus to the post-contrast series [min]."""
+    beats_apart_max_fraction: float
+    """Largest difference of the beat after contrast from that before, relative."""
     ecv_min_fraction: float
     """Least plausible ECV, 0-1."""
     ecv_max_fraction: float
     """Largest plausible ECV, 0-1."""
     position_tolerance_mm: float
     """How far apart native and post-contrast slices may lie [mm]."""
+    tissue_1_5t: TissueLimits
+    """What T1 can be below 2.25 T."""
+    tissue_3t: TissueLimits
+    """What T1 can be above."""
+
+    def tissue(self, field_strength_t: float | None) -> TissueLimits:
+        """Limits at a field strength [T]; what either allows where it is unknown."""
+        if field_strength_t is not None:
+            return self.tissue_1_5t if field_strength_t < _BETWEEN_FIELDS_T else self.tissue_3t
+        bounds = {}
+        for one in fields(TissueLimits):
+            pair = (getattr(self.tissue_1_5t, one.name), getattr(self.tissue_3t, one.name))
+            bounds[one.name] = min(pair) if "_min_" in one.name else max(pair)
+        return TissueLimits(**bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +190,31 @@ def raise_flag(
 
 
 def verdict(flags: Iterable[Flag]) -> Verdict:
-    """Worst severity among flags, ``pass`` if there are none but notes."""
+    """Worst severity among flags; notes do not count, ``pass`` if there is nothing else."""
     severities = {flag.severity for flag in flags}
     if "fail" in severities:
         return "fail"
     return "review" if "review" in severities else "pass"
+
+
+def slice_verdict(flags: Iterable[Flag], slice_index: int) -> Verdict:
+    """Verdict of one slice, from the flags about it."""
+    return verdict(flag for flag in flags if flag.slice_index == slice_index)
+
+
+def scan_verdict(flags: Iterable[Flag]) -> Verdict:
+    """Verdict of a scan, whose means leave out what failed: a failed slice alone asks for a review.
+
+    It fails where the whole scan did; `nothing_left` says so of one without a slice to rest on.
+    """
+    of_scan = [flag for flag in flags if flag.severity != "note"]
+    worst = verdict(flag for flag in of_scan if flag.slice_index is None)
+    return "review" if worst == "pass" and of_scan else worst
+
+
+def reasons(flags: Iterable[Flag]) -> list[str]:
+    """Codes that a verdict rests on, each once, in alphabetical order."""
+    return sorted({flag.code for flag in flags if flag.severity != "note"})
 
 
 def hematocrit_hours(
@@ -240,11 +263,20 @@ def check_hematocrit(
 
 
 def check_range(
-    code: str, name: str, value: float | None, limits: tuple[float, float], place: Place = WHOLE_SCAN
+    code: str,
+    name: str,
+    value: float | None,
+    limits: tuple[float | None, float | None],
+    place: Place = WHOLE_SCAN,
 ) -> list[Flag]:
-    """Flag of a value outside its limits; a value that is not there is another check's matter."""
+    """Flag of a value outside its limits, of which one may be open; no value is another check's matter."""
     low, high = limits
-    if value is None or low <= value <= high:
+    if value is None or ((low is None or value >= low) and (high is None or value <= high)):
         return []
-    message = f"{name} {value:.4g}, expected {low:g} to {high:g}"
-    return [raise_flag(code, message, place, value=value, threshold=low if value < low else high)]
+    if low is None:
+        expected = f"at most {high:g}"
+    else:
+        expected = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+    broken = low if low is not None and value < low else high
+    message = f"{name} {value:.4g}, expected {expected}"
+    return [raise_flag(code, message, place, value=value, threshold=broken)]

@@ -7,7 +7,8 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cmrcore.quantify.qc import Flag, HematocritLimits, QcLimits, Verdict
+from cmrcore.quantify.checks import Verdict
+from cmrcore.quantify.qc import Flag, HematocritLimits, QcLimits
 from cmrcore.registration.align import AlignSettings
 
 Role = Literal["native", "post"]
@@ -68,10 +69,12 @@ class Series:
     reference_echo: Int[Tensor, " slice"] | None = None
     """Echo of each slice that its guide was drawn on, in whose mask statistics are read; None: the
     first-acquired one."""
-    field_strength_t: float | None = None
-    """Field strength [T]; None if unknown."""
     guide_notes: tuple[GuideNote | None, ...] = ()
     """What is known about the guide of each slice; empty where nothing is."""
+    field_strength_t: float | None = None
+    """Field strength [T]; None if unknown."""
+    minutes_since_contrast: float | None = None
+    """Time from the contrast bolus to the first image [min]; None if unknown, or before it."""
 
     def reference(self) -> Int[Tensor, " slice"]:
         """Echo of each slice in whose mask statistics are read."""
@@ -156,4 +159,6 @@ class ScanResult:
     flags: list[Flag]
     """Every raised flag, by slice."""
     verdict: Verdict
-    """The worst that the flags say about the scan."""
+    """What the flags say about the scan."""
+    readings: list[Row]
+    """What the checks read of each slice of each role, flagged or not; see `SliceQuality`."""

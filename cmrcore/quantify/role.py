@@ -9,9 +9,10 @@ from torch import Tensor
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
 from cmrcore.quantify.blood import BloodT1, blood_pixels, blood_t1, erode_mask
 from cmrcore.quantify.qc import Flag, Place, raise_flag
+from cmrcore.quantify.quality import SliceQuality, measure_quality
 from cmrcore.quantify.records import QuantifySettings, Role, Series
 from cmrcore.quantify.regional import RoleMaps, plausible_t1
-from cmrcore.quantify.role_checks import check_alignment, check_notes, check_slice
+from cmrcore.quantify.role_checks import check_alignment, check_notes, check_quality
 from cmrcore.quantify.wall import erode_walls
 from cmrcore.registration.align import SliceAlignment, align_slice
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1
@@ -38,11 +39,13 @@ class RoleMeasurement:
     """Myocardium, blood pool and RV on the reference echo of each slice, on which the maps lie."""
     alignment: tuple[SliceAlignment, ...]
     """How the echoes of each slice were aligned before the fit."""
+    quality: tuple[SliceQuality | None, ...]
+    """What the checks read of each slice; None without a myocardium."""
 
 
 def measure_role(role: Role, series: Series, settings: QuantifySettings) -> RoleMeasurement:
     """Align and fit a series and read myocardium, blood and AHA segments from it."""
-    masks, flags = _usable_masks(role, series)
+    masks, flags = _usable_masks(role, series, settings.qc.guide_overlap_min)
     first = _on_reference(masks, series)
     alignment = _align(series, masks, settings)
     flags += check_alignment(role, series, first[0], alignment)
@@ -71,9 +74,8 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         )
         for index, one in enumerate(alignment)
     )
-    for index in range(len(blood)):
-        if bool(first[0, index].any()):
-            flags += check_slice(role, series.levels[index], index, maps, blood[index], settings.qc)
+    quality = measure_quality(series, maps, fit, first, masks, alignment, blood, settings)
+    flags += check_quality(role, quality, series.levels, series.field_strength_t, settings.qc)
     return RoleMeasurement(
         series=series,
         fit=fit,
@@ -83,6 +85,7 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
         flags=tuple(flags),
         reference_masks=first,
         alignment=alignment,
+        quality=quality,
     )
 
 
@@ -105,7 +108,9 @@ def _align(
     )
 
 
-def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice ti row col"], list[Flag]]:
+def _usable_masks(
+    role: Role, series: Series, overlap_min: float
+) -> tuple[Bool[Tensor, "label slice ti row col"], list[Flag]]:
     """Masks on every echo, emptied in slices whose guide is not plausible, and why a slice has none."""
     n_slices, n_ti, n_rows, n_cols = series.echoes.shape
     if series.masks is None:
@@ -123,7 +128,7 @@ def _usable_masks(role: Role, series: Series) -> tuple[Bool[Tensor, "label slice
                 message = f"guide not used: {'; '.join(reasons)}"
                 flags.append(raise_flag("guide_implausible", message, place))
             else:
-                flags += check_notes(series, index, place)
+                flags += check_notes(series, index, place, overlap_min)
                 if not bool(_on_reference(masks, series)[0, index].any()):
                     message = "no myocardium on the reference echo"
                     flags.append(raise_flag("mask_missing", message, place))

@@ -1,6 +1,7 @@
 """A scan's maps, table rows and flags from its echoes and masks."""
 
 import datetime
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from cmrcore.quantify.both_roles import (
     synthetic_hematocrit,
 )
 from cmrcore.quantify.echo_rows import echo_rows
-from cmrcore.quantify.qc import Place, check_range, verdict
+from cmrcore.quantify.qc import Place, check_range, raise_flag, scan_verdict, slice_verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row, ScanResult, Series
 from cmrcore.quantify.regional import EcvMaps, mean
 from cmrcore.quantify.role import RoleMeasurement, measure_role
@@ -25,7 +26,8 @@ from cmrcore.quantify.rows import (
     slice_alignment_columns,
     slice_blood_columns,
 )
-from cmrcore.quantify.scan_checks import check_post, check_scan
+from cmrcore.quantify.scan_checks import check_contrast, check_post, check_scan
+from cmrcore.quantify.used import leave_out, used_slices
 from cmrcore.registration.post import PostAlignment
 
 _STORED_MAPS = ("t1_ms", "t1_star_ms", "t1_sd_ms", "r_squared")
@@ -43,7 +45,8 @@ def quantify_scan(
 
     Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo, away from
     its borders: of the native series for native, of the post-contrast series for post, in their intersection
-    for ECV. They are None where there is nothing to average. A scan's mean is that of all its valid pixels.
+    for ECV. They are None where there is nothing to average. A scan's mean is that of all its valid pixels;
+    slices of which a role failed its checks keep their rows and leave the means.
 
     Parameters
     ----------
@@ -90,6 +93,10 @@ def quantify_scan(
         limits = (settings.qc.ecv_min_fraction, settings.qc.ecv_max_fraction)
         place = Place(slice_index=index, level=level_of(roles, index))
         flags += check_range("ecv_implausible", "mean ECV", slice_ecv, limits, place)
+    flags += check_contrast(roles, matched, settings)
+    used = used_slices(roles, ecv, flags)
+    if not used["native"] and all(flag.code != "nothing_measured" for flag in flags):
+        flags.append(raise_flag("nothing_left", "every slice with a native T1 failed its checks"))
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
     synthetic = None if roles["native"] is None else synthetic_hematocrit(roles["native"], settings)
@@ -97,11 +104,13 @@ def quantify_scan(
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
         "scheme_post": None if post is None else post.scheme,
-        **measured_columns(roles, ecv, settings, None),
+        "minutes_since_contrast": None if post is None else post.minutes_since_contrast,
+        **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
+        **measured_columns(*leave_out(roles, ecv, used), settings, None),
         **hematocrit_columns(hematocrit, scan_time),
         "hematocrit_synthetic_fraction": synthetic,
         "hematocrit_synthetic_source": None if synthetic is None else settings.synthetic.source,
-        "qc_verdict": verdict(flags),
+        "qc_verdict": scan_verdict(flags),
     }
     slice_rows: list[Row] = [
         {
@@ -113,7 +122,7 @@ def quantify_scan(
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
             "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
-            "qc_verdict": verdict(flag for flag in flags if flag.slice_index == index),
+            "qc_verdict": slice_verdict(flags, index),
         }
         for index in range(n_slices)
     ]
@@ -125,8 +134,18 @@ def quantify_scan(
         segments=[row for index in range(n_slices) for row in segment_rows(roles, ecv, index)],
         echoes=[row for role, one in roles.items() if one for row in echo_rows(role, one)],
         flags=flags,
-        verdict=verdict(flags),
+        verdict=scan_verdict(flags),
+        readings=[row for role, one in roles.items() if one for row in _readings(role, one)],
     )
+
+
+def _readings(role: Role, one: RoleMeasurement) -> list[Row]:
+    """List what the checks read of a role."""
+    return [
+        {"role": role, "slice_index": index, **asdict(quality)}
+        for index, quality in enumerate(one.quality)
+        if quality is not None
+    ]
 
 
 def _stored_displacements(

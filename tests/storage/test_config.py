@@ -134,6 +134,12 @@ def test_the_demo_trial_explains_every_key() -> None:
             "t1_post_max_ms = 800.0", "t1_post_max_ms = 100.0", "t1_post_min_ms = 200.0 is not", id="order-ms"
         ),
         pytest.param(
+            "amplitude_ratio_min = 1.85",
+            "amplitude_ratio_min = 4.0",
+            "ratio_min = 4.0 is not",
+            id="order-end",
+        ),
+        pytest.param(
             'method = "guided',
             'method = "magic-guided',
             "segment.method: found 'magic-.*', expected: .*'carry'",

@@ -4,6 +4,7 @@ import re
 import shutil
 import traceback
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -362,6 +363,18 @@ def test_an_image_with_text_burned_in_is_named(tmp_path: Path) -> None:
     number = next(file.number for file in upload.files if file.path == paths["native"][4])
     taken = intake_visit([upload], demo_config().intake)
     assert taken.burned_in_files == (f"upload {upload.upload_id}, file {number}: BurnedInAnnotation is YES",)
+
+
+def test_the_time_since_contrast_is_told_where_the_headers_state_it(tmp_path: Path) -> None:
+    """From the bolus to the first post-contrast image; unknown where no image names the bolus."""
+    paths = write_visit(tmp_path / "incoming" / "S01_a")
+    assert intake_visit([read_upload(tmp_path)], INTAKE).minutes_since_contrast is None
+    bolus_at = POST.started_at - timedelta(minutes=12, seconds=30)
+    for path in paths["post"]:
+        image = pydicom.dcmread(path)
+        image.ContrastBolusStartTime = f"{bolus_at:%H%M%S}"
+        image.save_as(path)
+    assert intake_visit([read_upload(tmp_path)], INTAKE).minutes_since_contrast == pytest.approx(12.5)
 
 
 @pytest.mark.parametrize("damaged", ["notes.txt", "echo"])

@@ -14,6 +14,7 @@ from storage.schema import TABLES
 from tests.storage.drawn_rows import row
 
 SLICE_COLUMNS_NOT_OF_A_SCAN = {
+    "slice_distance_mm",
     "slice_index",
     "level",
     "blood_t1_native_sd_ms",
@@ -71,6 +72,12 @@ def test_slices_hold_what_scans_hold() -> None:
         "manufacturer",
         "scanner_model",
         "n_slices",
+        "n_slices_used_native",
+        "n_slices_used_post",
+        "n_slices_used_ecv",
+        "minutes_since_contrast",
+        "row_spacing_mm",
+        "col_spacing_mm",
     }
 
 

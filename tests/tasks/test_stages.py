@@ -21,11 +21,11 @@ from storage.errors import AlreadyWrittenError, ConfigError, RefusedError, Uploa
 from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
-from tasks.publish import Publisher
+from tasks.publish import Publisher, state_of
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
-from tasks.summarise import repeatability, stated_repeatability, summarise
+from tasks.summarise import deviations, read_findings, repeatability, stated_repeatability, summarise
 from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
 
@@ -281,7 +281,9 @@ def test_another_scanner_than_at_the_baseline_flags_the_visit(
     assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
     assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
     (scan,) = read_table(trial.root, "scans").to_pylist()
-    assert scan["qc_verdict"] == "review"
+    assert scan["qc_verdict"] == visit["qc_verdict"] == "review"
+    assert scan["qc_reasons"] == visit["qc_reasons"]
+    assert {"field_strength_differs", "scanner_differs"} <= set(visit["qc_reasons"])
 
 
 def test_a_changed_ecv_is_noted_and_leaves_the_verdict_alone(
@@ -290,14 +292,33 @@ def test_a_changed_ecv_is_noted_and_leaves_the_verdict_alone(
     """A verdict that rested on the change would sort out those whom a treatment changed."""
     rows = [row | {"ecv_changed": row["level"] == "global"} for row in summary_of(trial, jobs)["V2"]]
     publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
-    for longitudinal in ([row | {"ecv_changed": False} for row in rows], rows):
-        publisher.result(jobs[1], {}, longitudinal, "summary")
+    unchanged = [row | {"ecv_changed": False} for row in rows]
+    for longitudinal, digest in ((unchanged, "summary"), (rows, "another summary")):
+        publisher.result(jobs[1], {}, longitudinal, digest)
         (scan,) = read_table(trial.root, "scans").to_pylist()
         assert scan["qc_verdict"] == "pass"
     (flag,) = read_table(trial.root, "flags").to_pylist()
     assert (flag["code"], flag["severity"]) == ("ecv_changed", "note")
     (visit,) = read_table(trial.root, "visits").to_pylist()
-    assert visit["state"] == "flagged"
+    assert (visit["state"], visit["qc_verdict"], visit["qc_reasons"]) == ("done", "pass", [])
+
+
+def test_another_protocol_than_at_the_first_visit_flags_the_visit(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """Slices of the same heart at other distances, as the tables of both visits have them."""
+    rows = summary_of(trial, jobs)["V2"]
+    assert {tuple(row["protocol_deviations"]) for row in rows} == {()}
+    config = trial.config.summarise.model_copy(update={"slice_distance_tolerance_mm": 1e-6})
+    results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
+    first, second = (read_findings(*result) for result in results)
+    moved = [{**row, "slice_distance_mm": 12.0 * i} for i, row in enumerate(second.slices)]
+    (text,) = deviations(replace(second, slices=moved), first, config)
+    assert text.startswith("slice_distances_differ: slices lie up to ")
+    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [text]} for row in rows], "summary")
+    (visit,) = read_table(trial.root, "visits").to_pylist()
+    assert (visit["state"], visit["reason"], visit["qc_verdict"]) == ("flagged", text, "review")
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(
@@ -322,9 +343,19 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
     ]
 
 
+def test_a_note_flags_no_visit() -> None:
+    """It stands in the table of flags; the state and the reason are for what asks for a look."""
+    note, doubt = (
+        {"code": code, "severity": severity, "message": "why"}
+        for code, severity in (("r_squared_pixels", "note"), ("t1_apart", "review"))
+    )
+    assert state_of([note]) == ("done", "")
+    assert state_of([note, doubt]) == ("flagged", "t1_apart: why")
+
+
 def test_a_scan_is_no_better_than_its_worst_flag() -> None:
     """Who asks the table of scans for those that passed gets none that intake had doubts about."""
-    clean = ScanResult({}, {}, {"qc_verdict": "pass"}, [], [], [], [], "pass")
+    clean = ScanResult({}, {}, {"qc_verdict": "pass"}, [], [], [], [], "pass", [])
     doubtful = add_flags(clean, [raise_flag("file_refused", "upload u-1, file 3: broken")])
     assert doubtful.scan["qc_verdict"] == doubtful.verdict == "review"
     assert add_flags(clean, []) == clean

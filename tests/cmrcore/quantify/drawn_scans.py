@@ -17,10 +17,60 @@ from cmrcore.quantify import (
     SyntheticHematocrit,
     quantify_scan,
 )
+from cmrcore.quantify.qc import TissueLimits
 from cmrcore.registration.align import AlignSettings
 from cmrcore.relaxation import molli_signal
 from cmrcore.segmentation import carry_guide
 from tests.cmrcore.hearts import drawn_heart, guide_of
+
+TISSUE = TissueLimits(
+    t1_native_min_ms=800.0,
+    t1_native_max_ms=1500.0,
+    t1_post_min_ms=200.0,
+    t1_post_max_ms=900.0,
+    blood_t1_native_min_ms=1200.0,
+    blood_t1_native_max_ms=2100.0,
+    blood_t1_post_min_ms=150.0,
+    blood_t1_post_max_ms=900.0,
+)
+
+QC = QcLimits(
+    r_squared_mean_min=0.9,
+    r_squared_pixel_min=0.95,
+    r_squared_low_fraction_max=0.10,
+    fit_poor_fraction_max=0.4,
+    fit_failed_fraction_max=0.8,
+    amplitude_ratio_min=1.7,
+    amplitude_ratio_max=2.6,
+    wall_min_mm=3.0,
+    wall_max_mm=25.0,
+    area_ratio_max=2.0,
+    center_off_max_mm=10.0,
+    guide_overlap_min=0.3,
+    guide_dice_min=0.7,
+    aligned_dice_min=0.7,
+    masks_apart_max_px=1.0,
+    separation_min=0.5,
+    masks_apart_fail_px=9.0,
+    separation_fail_min=0.3,
+    t1_spread_max_fraction=0.2,
+    t1_apart_max_fraction=0.1,
+    blood_r_squared_min=0.95,
+    blood_spread_max_fraction=0.2,
+    blood_pixels_min=20.0,
+    blood_apart_max_fraction=0.1,
+    t1_over_blood_min=0.4,
+    t1_over_blood_max=0.97,
+    post_over_native_max=0.9,
+    post_minutes_min=8.0,
+    post_minutes_max=40.0,
+    beats_apart_max_fraction=0.25,
+    ecv_min_fraction=0.15,
+    ecv_max_fraction=0.75,
+    position_tolerance_mm=1.0,
+    tissue_1_5t=TISSUE,
+    tissue_3t=TISSUE,
+)
 
 SETTINGS = QuantifySettings(
     t1_model="molli",
@@ -30,22 +80,7 @@ SETTINGS = QuantifySettings(
     hematocrit_sd_fraction=0.01,
     synthetic=SyntheticHematocrit(866.0, -0.1232, 1.5, ("5(3)3",), source="a study"),
     hematocrit=HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1),
-    qc=QcLimits(
-        r_squared_mean_min=0.9,
-        r_squared_pixel_min=0.95,
-        r_squared_low_fraction_max=0.10,
-        t1_native_min_ms=800.0,
-        t1_native_max_ms=1500.0,
-        t1_post_min_ms=200.0,
-        t1_post_max_ms=900.0,
-        blood_t1_native_min_ms=1200.0,
-        blood_t1_native_max_ms=2100.0,
-        blood_t1_post_min_ms=150.0,
-        blood_t1_post_max_ms=900.0,
-        ecv_min_fraction=0.15,
-        ecv_max_fraction=0.75,
-        position_tolerance_mm=1.0,
-    ),
+    qc=QC,
     align=AlignSettings(
         method="affine",
         shift_max_mm=30.0,

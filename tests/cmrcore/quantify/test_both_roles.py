@@ -246,8 +246,8 @@ def test_ecv_is_read_away_from_the_borders() -> None:
 
 
 def test_the_same_images_in_both_roles_have_no_ecv() -> None:
-    """A site that sent the native series twice: no contrast, no ECV, but T1 of both."""
+    """A site that sent the native series twice: no contrast, no ECV, but T1 of both in the slice's row."""
     result = quantify(middle(NATIVE), middle(NATIVE))
     assert result.scan["ecv_fraction"] is result.scan["ecv_uncertainty_fraction"] is None
-    assert result.scan["t1_post_ms"] == pytest.approx(1100, abs=0.1)
-    assert result.scan["n_pixels_ecv"] == 0
+    assert result.slices[0]["t1_post_ms"] == pytest.approx(1100, abs=0.1)
+    assert result.slices[0]["n_pixels_ecv"] == 0

@@ -5,7 +5,15 @@ import datetime
 import pytest
 
 from cmrcore.quantify import CHECKS, HematocritLimits, verdict
-from cmrcore.quantify.qc import Place, check_hematocrit, check_range, raise_flag
+from cmrcore.quantify.qc import (
+    Place,
+    check_hematocrit,
+    check_range,
+    raise_flag,
+    reasons,
+    scan_verdict,
+    slice_verdict,
+)
 
 LIMITS = HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1)
 SCAN = datetime.datetime(2026, 3, 10, 9, 0)
@@ -104,3 +112,40 @@ def test_every_check_says_what_it_means() -> None:
     """The table is the documentation of the column ``code``."""
     assert all(check.meaning for check in CHECKS.values())
     assert {check.severity for check in CHECKS.values()} == {"note", "review", "fail"}
+
+
+def test_a_note_is_no_verdict() -> None:
+    """Most sound slices break the rules of S1 about R2."""
+    note = raise_flag("r_squared_pixels", "12 % of pixels", Place("native", 0))
+    assert verdict([note]) == scan_verdict([note]) == slice_verdict([note], 0) == "pass"
+    assert reasons([note]) == []
+
+
+def test_a_failed_slice_is_a_scans_review() -> None:
+    """It left the means; a check of the whole scan that fails is another matter."""
+    failed = raise_flag("t1_native_implausible", "300 ms", Place("native", 1))
+    assert slice_verdict([failed], 1) == "fail"
+    assert slice_verdict([failed], 0) == "pass"
+    assert scan_verdict([failed]) == "review"
+    assert scan_verdict([failed, raise_flag("nothing_left", "none")]) == "fail"
+    assert scan_verdict([raise_flag("hematocrit_missing", "none")]) == "review"
+
+
+def test_reasons_name_each_code_once() -> None:
+    """In the order of the alphabet, whatever came first."""
+    flags = [
+        raise_flag(code, "", Place("native", i)) for i, code in enumerate(["t1_apart", "area_jumps"] * 2)
+    ]
+    assert reasons(flags) == ["area_jumps", "t1_apart"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [((1.0, None), "at least 1"), ((None, -1.0), "at most -1"), ((1.0, 2.0), "1 to 2")],
+    ids=["low", "high", "both"],
+)
+def test_a_range_may_be_open(limits: tuple[float | None, float | None], expected: str) -> None:
+    """The message says what was expected, and the threshold is the bound that was broken."""
+    (flag,) = check_range("area_jumps", "ratio", 0.0, limits)
+    assert flag.message == f"ratio 0, expected {expected}"
+    assert flag.threshold == (limits[1] if limits[0] is None else limits[0])

@@ -74,7 +74,8 @@ def test_a_clean_scan_passes(clean: ScanResult) -> None:
 
 def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
     """Storage refuses rows with other columns."""
-    own = {"n_slices", "scheme_native", "scheme_post"}
+    own = {"n_slices", "scheme_native", "scheme_post", "minutes_since_contrast"}
+    own |= {f"n_slices_used_{what}" for what in ("native", "post", "ecv")}
     hematocrit = {
         f"hematocrit_{what}"
         for what in ("fraction", "source", "hours", "synthetic_fraction", "synthetic_source")

@@ -72,6 +72,16 @@ def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
     }
 
 
+def test_a_guide_off_the_heart_costs_its_slice() -> None:
+    """A reader's guide that the network contradicts outright is not measured with; a doubtful one is."""
+    notes = [GuideNote("reader", 1.0, (), (), overlap) for overlap in (0.05, 0.31, None)]
+    result = quantify(replace(NATIVE, guide_notes=tuple(notes)))
+    (flag,) = [flag for flag in result.flags if flag.code == "guide_off_heart"]
+    assert (flag.role, flag.slice_index, flag.value, flag.threshold) == ("native", 0, 0.05, 0.3)
+    assert [row["qc_verdict"] for row in result.slices] == ["fail", "pass", "pass"]
+    assert result.scan["n_slices_used_native"] == 2
+
+
 def test_missing_hematocrit_leaves_the_partition_coefficient() -> None:
     """Everything but ECV can be measured without blood sample."""
     result = quantify(hematocrit=None)
@@ -129,10 +139,10 @@ def test_implausible_values_are_flagged(
 def test_no_blood_pool_means_no_ecv() -> None:
     """A cavity that erosion swallows gives no blood T1, and says so."""
     guide = drawn_heart(inner=1.5, outer=8.0)[:, None]
-    result = quantify(series(1100.0, [1600.0], guide), series(450.0, [400.0], guide))
+    result = quantify(series(1100.0, [1450.0], guide), series(450.0, [400.0], guide))
     assert {("blood_missing", "native", 0), ("blood_missing", "post", 0)} <= raised(result)
     assert result.scan["ecv_fraction"] is result.scan["blood_t1_native_ms"] is None
-    assert result.scan["t1_native_ms"] is not None
+    assert result.slices[0]["t1_native_ms"] is not None
 
 
 def test_no_rv_means_no_segments() -> None:
