@@ -119,7 +119,7 @@ _VERDICT = (
     Column(
         "qc_verdict", TEXT, "", "worst severity of its flags, notes aside", required=True, values=VERDICTS
     ),
-    Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on", required=True),
+    Column("qc_reasons", TEXTS, "", "codes of the flags that the verdict rests on"),
 )
 
 
