@@ -19,7 +19,7 @@ def main() -> None:
     _report(folder / "phantom.json", "digital trial", phantom_figures())
     _report(folder / "intake.json", "intake", intake_figures())
     _report(folder / "segmentation_speed.json", "speed of segmentation", segmentation_speed_figures())
-    _report(folder / "registration.json", "alignment", registration_figures())
+    _report(folder / "registration.json", "alignment", registration_figures(folder / "registration"))
     _report(folder / "relaxation.json", "relaxometry", relaxation_figures(folder))
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from cmrcore.phantom import RoleEchoes, SimulatedScan, simulate_scan
 from cmrcore.phantom.difficulty import Difficulty
 from cmrcore.phantom.truth import BLOOD_EROSION_MM
-from cmrcore.quantify import blood_t1, ecv_map, erode_mask
-from cmrcore.registration.align import resample
-from cmrcore.registration.warp import chain, inverse, warp
+from cmrcore.quantify import ecv_map, erode_mask
+from cmrcore.registration.warp import chain, inverse, pixel_positions, sample, warp
 from cmrcore.relaxation import fit_t1
 
 SEED = 7_100_000
@@ -166,7 +165,7 @@ def judge(series: MovingSeries, displacement_px: Float[Tensor, "ti 2 row col"]) 
     """Hold an alignment against the truth."""
     within = series.myocardium
     error = target_error_px(series, displacement_px)
-    fit = fit_t1(resample(series.echoes, displacement_px)[:, within], series.ti_ms)
+    fit = fit_t1(shown_at(series.echoes, displacement_px, within), series.ti_ms)
     ideal_ms = series.t1_ideal_ms[within]
     r_squared = fit.r_squared.nan_to_num(0.0)
     return Outcome(
@@ -177,6 +176,19 @@ def judge(series: MovingSeries, displacement_px: Float[Tensor, "ti 2 row col"]) 
         t1_pixel_error_ms=(fit.t1_ms - ideal_ms).abs().nanmedian().item(),
         t1_ms=fit.t1_ms,
     )
+
+
+def shown_at(
+    echoes: Float[Tensor, "ti row col"],
+    displacement_px: Float[Tensor, "ti 2 row col"],
+    within: Bool[Tensor, "row col"],
+) -> Float[Tensor, "ti pixel"]:
+    """Aligned echoes in a region; as `resample`, but only there."""
+    shape = (echoes.shape[1], echoes.shape[2])
+    at_px = (pixel_positions(shape) + displacement_px)[:, :, within]
+    pulled = sample(echoes[:, None], at_px[..., None], "cubic")[:, 0, :, 0].clamp_min(0)
+    moves = displacement_px.flatten(1).any(1)
+    return torch.where(moves[:, None], pulled, echoes[:, within])
 
 
 def target_error_px(
@@ -211,14 +223,13 @@ def ecv_errors(
     blood_ms = []
     for series, field in ((one.native, native_px), (one.post, post_px)):
         pool = erode_mask(series.labels[series.reference, 1], BLOOD_EROSION_MM, series.pixel_spacing_mm)
-        aligned = resample(series.echoes, field)
-        fit = blood_t1(aligned, pool.expand(aligned.shape), series.ti_ms)
-        blood_ms.append(float("nan") if fit is None else fit.t1_ms.item())
+        blood = shown_at(series.echoes, field, pool).mean(1, dtype=torch.float64)
+        blood_ms.append(fit_t1(blood, series.ti_ms).t1_ms.item() if bool(pool.any()) else float("nan"))
     carried = warp(one.post.myocardium.float()[None, None], onto_px[None])[0, 0] > 0.5
     shared = one.native.myocardium & carried
     both = chain(post_px, onto_px.expand_as(post_px))
-    t1_native_ms = fit_t1(resample(one.native.echoes, native_px)[:, shared], one.native.ti_ms).t1_ms
-    t1_post_ms = fit_t1(resample(one.post.echoes, both)[:, shared], one.post.ti_ms).t1_ms
+    t1_native_ms = fit_t1(shown_at(one.native.echoes, native_px, shared), one.native.ti_ms).t1_ms
+    t1_post_ms = fit_t1(shown_at(one.post.echoes, both, shared), one.post.ti_ms).t1_ms
     ecv = ecv_map(t1_native_ms, t1_post_ms, blood_ms[0], blood_ms[1], one.hematocrit_fraction)
     ideal = one.ecv_ideal[one.native.myocardium].nanmean()
     pixel = (ecv - one.ecv_ideal[shared]).abs().nanmedian()

@@ -1,11 +1,11 @@
 """Alignment on known motion: ``python -m tests.benchmarks.registration [--help]``.
 
-Slices of the digital trial, native and post-contrast, with the masks that the shipped networks draw, told from
-the echo that their guide lies on, as a night has it. Side by side: no correction, the true displacement (what
-no alignment in the plane can beat), affine from the true masks, affine from the networks' masks (as the demo
-trial has it; with masks that know no guide; without asking the images), the model-driven refinement on top (as
-the rule chooses it; always), and SimpleITK pairwise on a part. Every scan leaves one file in the folder; a
-broken run goes on where it was.
+Slices of the digital trial, native and post-contrast, with the masks that the shipped networks draw, told
+from the echo that their guide lies on, as a night has it. Side by side: no correction, the true displacement
+(what no alignment in the plane can beat), affine from the true masks, affine from the networks' masks (as the
+demo trial has it; with masks that know no guide; without asking the images), the model-driven refinement on
+top (as the rule chooses it; always), and SimpleITK pairwise on a part. Every scan leaves one file in the
+folder; a broken run goes on where it was.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from torch import Tensor
 
 from cmrcore.phantom.difficulty import Difficulty
 from cmrcore.quantify.overlap import dice
-from cmrcore.registration.affine import affine_displacement, register_masks
 from cmrcore.registration import decide
+from cmrcore.registration.affine import affine_displacement, register_masks
 from cmrcore.registration.align import AlignSettings, SliceAlignment, align_slice, resample
 from cmrcore.registration.post import align_post
 from cmrcore.registration.warp import inverse
@@ -40,10 +40,10 @@ from tests.benchmarks.peer_simpleitk import pairwise
 from tests.benchmarks.peers import say
 from tests.benchmarks.registration_tables import Evidence, draw, figures_of, tables
 
-N_SCANS: dict[Difficulty, int] = {"clean": 6, "typical": 34, "hard": 34}
-"""Scans of each preset, three slices each."""
-N_FEW_SCANS, N_PEER_SCANS = 12, 3
-"""Scans of each preset that methods beside the main ones, and SimpleITK with its seconds a series, align."""
+PRESETS: tuple[Difficulty, ...] = ("clean", "typical", "hard")
+N_SCANS = {"clean": 6, "typical": 34, "hard": 34, "few": 12, "fewest": 3}
+"""Scans of each preset, three slices each; ``few``: of these those that the methods beside the main ones
+align, ``fewest``: SimpleITK with its seconds a series."""
 WEIGHTS = Path("cmrcore/weights")
 ALPHA = 0.25
 """Weight of the guide, that of the demo trial."""
@@ -83,8 +83,8 @@ class Method:
     """Displacement that pulls the post-contrast reference echo onto the native one; None: no ECV."""
     masks: Source = "true"
     """Whose masks it is given."""
-    n_scans: int = 1000
-    """Scans of each preset that it aligns at most."""
+    share: Literal["all", "few", "fewest"] = "all"
+    """Of how many scans it aligns the echoes."""
 
 
 def nothing(series: MovingSeries, masks: Masks) -> Aligned:
@@ -171,9 +171,9 @@ def onto_by_masks(
 ) -> Tensor | None:
     """Bring the post-contrast slice onto the native one as the night does."""
     of_reference, recovered = [], []
-    for series, drawn, found in zip((one.native, one.post), masks, aligned, strict=True):
+    for series, drawn, echoes in zip((one.native, one.post), masks, aligned, strict=True):
         of_reference.append(drawn[series.reference])
-        recovered.append(resample(series.echoes, found.displacement_px)[found.recovered])
+        recovered.append(resample(series.echoes, echoes.displacement_px)[echoes.recovered])
     found = align_post(
         of_reference[0],
         of_reference[1],
@@ -210,18 +210,18 @@ METHODS: dict[str, Method] = {
     "truth": Method(true_displacement, true_way),
     "affine, true masks": Method(by_masks, onto_by_masks),
     "affine": Method(by_masks, onto_by_masks, "predicted"),
-    "affine, alpha 0": Method(by_masks, onto_by_masks, "alpha 0", N_FEW_SCANS),
-    "affine, images not asked": Method(unconfirmed, onto_by_masks, "predicted", N_FEW_SCANS),
-    "refined, always": Method(always_refined, onto_by_masks, "predicted", N_FEW_SCANS),
-    "refined": Method(refined, onto_by_masks, "predicted", N_FEW_SCANS),
-    "SimpleITK": Method(by_simpleitk, onto_by_simpleitk, n_scans=N_PEER_SCANS),
+    "affine, alpha 0": Method(by_masks, onto_by_masks, "alpha 0", "few"),
+    "affine, images not asked": Method(unconfirmed, onto_by_masks, "predicted", "few"),
+    "refined, always": Method(always_refined, onto_by_masks, "predicted", "few"),
+    "refined": Method(refined, onto_by_masks, "predicted", "few"),
+    "SimpleITK": Method(by_simpleitk, onto_by_simpleitk, share="fewest"),
 }
 """By the name of their row; masks are the networks' unless it says otherwise."""
 
 
 @cache
 def networks() -> tuple[UNet, UNet]:
-    """Base and guided network of the package."""
+    """Read base and guided network of the package."""
     base, guided = (
         network_from(load_file(WEIGHTS / f"{kind}.safetensors")).eval() for kind in ("base", "guided")
     )
@@ -250,12 +250,12 @@ def predicted_masks(series: MovingSeries, sources: set[Source]) -> tuple[dict[So
     return masks, guide.echo
 
 
-def measure_scan(difficulty: Difficulty, index: int, folder: Path) -> None:
+def measure_scan(difficulty: Difficulty, index: int, folder: Path, n_scans: dict[str, int]) -> None:
     """Align both roles of every slice of a scan by every method; write one row per role and method."""
     file = folder / f"{difficulty}-{index:03d}.parquet"
     if file.exists():
         return
-    names = [name for name, method in METHODS.items() if index < method.n_scans]
+    names = [name for name, method in METHODS.items() if index < n_scans.get(method.share, index + 1)]
     rows = [
         {"difficulty": difficulty, "scan": index, "slice_index": number, **row}
         for number, one in enumerate(moving_slices(difficulty, index))
@@ -316,14 +316,14 @@ def _mask_dice(masks: Masks, series: MovingSeries) -> float:
     return sum(scores) / len(scores)
 
 
-def measure(folder: Path, n_scans: dict[Difficulty, int], n_workers: int) -> Evidence:
+def measure(folder: Path, n_scans: dict[str, int], n_workers: int) -> Evidence:
     """Measure what the folder lacks, in processes of one thread each, and read all of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [(preset, index) for preset, n in n_scans.items() for index in range(n)]
+    wanted = [(preset, index) for preset in PRESETS for index in range(n_scans[preset])]
     wanted.sort(key=lambda one: one[1])
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_workers, context, torch.set_num_threads, (1,)) as pool:
-        jobs = [pool.submit(measure_scan, *one, folder) for one in wanted]
+        jobs = [pool.submit(measure_scan, *one, folder, n_scans) for one in wanted]
         for number, job in enumerate(jobs):
             job.result()
             say(f"aligned {number + 1} of {len(jobs)} scans")
@@ -332,18 +332,19 @@ def measure(folder: Path, n_scans: dict[Difficulty, int], n_workers: int) -> Evi
 
 def registration_figures(folder: Path) -> list[Figure]:
     """Figures of a few scans, for ``make bench``; the tables of the README take more."""
-    return figures_of(measure(folder, {"clean": 1, "typical": 2, "hard": 2}, 2))
+    return figures_of(measure(folder, {"clean": 1, "typical": 2, "hard": 2, "few": 1, "fewest": 1}, 2))
 
 
 def main() -> None:
     """Measure, print the tables of the README, draw its figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("bench/registration"), help="what is measured")
-    parser.add_argument("--scans", type=int, help="scans a preset; else as in the README")
+    for name, n in N_SCANS.items():
+        parser.add_argument(f"--{name}", type=int, default=n, metavar="SCANS")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
-    n_scans = {preset: n if chosen.scans is None else chosen.scans for preset, n in N_SCANS.items()}
+    n_scans = {name: getattr(chosen, name) for name in N_SCANS}
     found = measure(chosen.folder, n_scans, chosen.workers)
     Console(width=250, soft_wrap=True, highlight=False).print(tables(found))
     if chosen.figure:
