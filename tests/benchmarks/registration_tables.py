@@ -19,8 +19,15 @@ N_BOOTSTRAP = 2000
 SLICE = ["difficulty", "scan", "slice_index"]
 ANCHORS = ("none", "affine")
 """Methods that are told again on the slices of each part."""
-DRAWN = ("none", "affine", "affine, true masks", "refined", "SimpleITK")
-"""Methods in the figure, in the order of their bars."""
+DRAWN = {
+    "none": "0.6",
+    "affine": "C0",
+    "affine, true masks": "C9",
+    "refined": "C1",
+    "SimpleITK": "C4",
+    "truth": "0.2",
+}
+"""Methods in the figure and their colors, in the order of their bars."""
 
 HEADINGS = {
     "n": "slices",
@@ -164,16 +171,17 @@ def draw(found: Evidence, file: Path) -> None:
     names = [f"{d} {r}" for d in ("typical", "hard") for r in ("native", "post")]
     names = [name for name in names if name in set(moving.difficulty + " " + moving.role)]
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-    for number, method in enumerate(DRAWN):
+    width = 0.8 / len(DRAWN)
+    for number, (method, color) in enumerate(DRAWN.items()):
         own = moving[moving.method == method]
         by_group = [own[(own.difficulty + " " + own.role) == name] for name in names]
-        places = np.arange(len(names)) + (number - (len(DRAWN) - 1) / 2) * 0.16
-        _draw_errors(axes[0], by_group, places, f"C{number}")
+        places = np.arange(len(names)) + (number - (len(DRAWN) - 1) / 2) * width
+        _draw_errors(axes[0], by_group, places, 0.8 * width, color)
         above = [100 * (one.r_squared_mean > 0.9).mean() for one in by_group]
         low = [100 * (one.low_fraction > 0.1).mean() for one in by_group]
-        counts = f"{min(map(len, by_group))}"
-        axes[1].bar(places, above, 0.15, color=f"C{number}", label=f"{method} (n = {counts})")
-        axes[2].bar(places, low, 0.15, color=f"C{number}")
+        label = f"{method} (n = {min(map(len, by_group))})"
+        axes[1].bar(places, above, 0.9 * width, color=color, label=label)
+        axes[2].bar(places, low, 0.9 * width, color=color)
     axes[0].set(
         ylabel="distance of the myocardium [pixel]", title="Echoes: median, 25-75 %, 5-95 %", ylim=(0, 7)
     )
@@ -188,13 +196,15 @@ def draw(found: Evidence, file: Path) -> None:
     plt.close(figure)
 
 
-def _draw_errors(axis: Axes, by_group: Sequence[Evidence], places: np.ndarray, color: str) -> None:
+def _draw_errors(
+    axis: Axes, by_group: Sequence[Evidence], places: np.ndarray, width: float, color: str
+) -> None:
     """Draw the errors of one method's echoes as boxes."""
     errors = [np.concatenate(one.error_px.tolist()) if len(one) else np.array([]) for one in by_group]
     axis.boxplot(
         errors,
         positions=places.tolist(),
-        widths=0.13,
+        widths=width,
         whis=(5, 95),
         showfliers=False,
         patch_artist=True,
