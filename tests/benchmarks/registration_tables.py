@@ -16,6 +16,7 @@ Evidence = pd.DataFrame
 FAR_PX = 2.0
 """Echoes that lie further off should be brought at least half the way [pixel]."""
 N_BOOTSTRAP = 2000
+LEAST_SCANS = 3
 SLICE = ["difficulty", "scan", "slice_index"]
 ANCHORS = ("none", "affine")
 """Methods that are told again on the slices of each part."""
@@ -83,8 +84,10 @@ def summary(own: Evidence, still: Evidence) -> dict[str, float]:
 
 
 def interval(by_scan: pd.Series) -> tuple[float, float]:
-    """95 % confidence interval of a mean by the bootstrap over scans."""
+    """95 % confidence interval of a mean by the bootstrap over scans; NaN of fewer than three."""
     values = by_scan.to_numpy(dtype=float)
+    if len(values) < LEAST_SCANS:
+        return float("nan"), float("nan")
     means = np.random.default_rng(0).choice(values, size=(N_BOOTSTRAP, len(values))).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
@@ -142,6 +145,7 @@ def tables(found: Evidence) -> str:
 
 def _cells(one: dict[str, float]) -> list[str]:
     """Figures of one row of the first table."""
+    interval_of = f" ({one['gain_low_ms']:.1f} to {one['gain_high_ms']:.1f})"
     halved = "-" if np.isnan(one["halved_fraction"]) else f"{one['halved_fraction']:.2f}"
     return [
         f"{one['n']}",
@@ -153,7 +157,7 @@ def _cells(one: dict[str, float]) -> list[str]:
         f"{100 * one['low_fraction']:.0f}",
         f"{one['t1_median_error_ms']:.1f}",
         f"{one['t1_pixel_error_ms']:.1f}",
-        f"{one['gain_ms']:.1f} ({one['gain_low_ms']:.1f} to {one['gain_high_ms']:.1f})",
+        f"{one['gain_ms']:.1f}{'' if np.isnan(one['gain_low_ms']) else interval_of}",
         f"{one['t1_change_ms']:.1f}",
         f"{one['seconds']:.2f}",
     ]
@@ -165,35 +169,46 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw(found: Evidence, file: Path) -> None:
-    """Draw the error of echoes, and what share of slices the signal model fits, by group and method."""
+    """Draw the error of echoes, and what share of slices the signal model fits, by group and method.
+
+    Above all slices, below those that SimpleITK aligned too, so that bars beside each other are of the same.
+    """
     mpl.use("Agg")
     moving = found[found.difficulty != "clean"]
-    names = [f"{d} {r}" for d in ("typical", "hard") for r in ("native", "post")]
-    names = [name for name in names if name in set(moving.difficulty + " " + moving.role)]
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-    width = 0.8 / len(DRAWN)
-    for number, (method, color) in enumerate(DRAWN.items()):
-        own = moving[moving.method == method]
-        by_group = [own[(own.difficulty + " " + own.role) == name] for name in names]
-        places = np.arange(len(names)) + (number - (len(DRAWN) - 1) / 2) * width
-        _draw_errors(axes[0], by_group, places, 0.8 * width, color)
+    n_slices = moving.groupby("method").size()
+    everywhere = moving[moving.method.map(n_slices) == n_slices.max()]
+    peer = moving.loc[moving.method == "SimpleITK", [*SLICE, "role"]]
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
+    _draw_row(axes[0], everywhere, "all slices")
+    _draw_row(axes[1], moving.merge(peer), "a part")
+    handles = dict(zip(*(axes[1, 1].get_legend_handles_labels()[::-1]), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(DRAWN), fontsize=9)
+    figure.savefig(file, dpi=80)
+    plt.close(figure)
+
+
+def _draw_row(axes: Sequence[Axes], found: Evidence, which: str) -> None:
+    """Draw errors and both shares of the same slices."""
+    names = [f"{difficulty} {role}" for difficulty in ("typical", "hard") for role in ("native", "post")]
+    group = found.difficulty + " " + found.role
+    names = [name for name in names if name in set(group)]
+    methods = [method for method in DRAWN if method in set(found.method)]
+    width = 0.8 / len(methods)
+    for number, method in enumerate(methods):
+        by_group = [found[(group == name) & (found.method == method)] for name in names]
+        places = np.arange(len(names)) + (number - (len(methods) - 1) / 2) * width
         above = [100 * (one.r_squared_mean > 0.9).mean() for one in by_group]
         low = [100 * (one.low_fraction > 0.1).mean() for one in by_group]
-        label = f"{method} (n = {min(map(len, by_group))})"
-        axes[1].bar(places, above, 0.9 * width, color=color, label=label)
-        axes[2].bar(places, low, 0.9 * width, color=color)
-    axes[0].set(
-        ylabel="distance of the myocardium [pixel]", title="Echoes: median, 25-75 %, 5-95 %", ylim=(0, 7)
-    )
-    axes[1].set(ylabel="slices [%]", title="Slices with mean R2 > 0.9", ylim=(0, 105))
-    axes[2].set(ylabel="slices [%]", title="Slices with > 10 % of pixels under R2 0.95", ylim=(0, 105))
+        _draw_errors(axes[0], by_group, places, 0.8 * width, DRAWN[method])
+        axes[1].bar(places, above, 0.9 * width, color=DRAWN[method], label=method)
+        axes[2].bar(places, low, 0.9 * width, color=DRAWN[method])
+    n = int((found.method == methods[0]).sum() / max(1, len(names)))
+    title = f"{which}, {n} a group: median, 25-75 %, 5-95 %"
+    axes[0].set(ylabel="error of the echoes [pixel]", title=title, ylim=(0, 7))
+    axes[1].set(ylabel="slices [%]", title="mean R2 > 0.9", ylim=(0, 105))
+    axes[2].set(ylabel="slices [%]", title="> 10 % of pixels under R2 0.95", ylim=(0, 105))
     for axis in axes:
         axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
-    figure.legend(
-        *axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(DRAWN), fontsize=9
-    )
-    figure.savefig(file, dpi=90)
-    plt.close(figure)
 
 
 def _draw_errors(
