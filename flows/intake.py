@@ -158,11 +158,15 @@ def _computed(trial: Trial, job: "VisitJob", row: Mapping[str, Any] | None) -> l
 def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
     stacks = [stack for stack in (taken.native, taken.post) if stack is not None]
     parts = [
-        f"{stack.role} {stack.ti_ms.shape[0]} slices x {stack.ti_ms.shape[1]} images" for stack in stacks
+        f"{stack.role} {stack.ti_ms.shape[0]} slices x {stack.ti_ms.shape[1]} images"
+        + _delay(taken.trigger_ms.get(stack.role))
+        for stack in stacks
     ]
     parts += [f"guide for {' and '.join(taken.guides)}" if taken.guides else "no guide"]
-    if taken.n_other_series:
-        parts.append(f"{taken.n_other_series} other series")
+    parts += map(str, taken.prepared)
+    n_other = taken.n_other_series - sum(series.n_series for series in taken.prepared)
+    if n_other:
+        parts.append(f"{n_other} other series")
     others = sum(upload_id == upload.upload_id for upload_id, _ in taken.other_files)
     if others:
         parts.append(f"{others} files that are no images")
@@ -171,6 +175,14 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
         return "; ".join(parts), len(upload.files), "accepted", "", ""
     reasons = "; ".join(f"file {file.file_number}: {file.reason}" for file in out)
     return "; ".join(parts), len(upload.files), "accepted in part", reasons, _advice(out)
+
+
+def _delay(trigger_ms: tuple[float, float] | None) -> str:
+    """Say when in the heart beat a role was acquired: native and post should be of one phase."""
+    if trigger_ms is None:
+        return ""
+    shortest, longest = (f"{ms:.0f}" for ms in trigger_ms)
+    return f", {shortest if shortest == longest else f'{shortest} to {longest}'} ms after the R wave"
 
 
 def _advice(files: Sequence[RefusedFile], *, with_upload: bool = False) -> str:

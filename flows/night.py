@@ -13,6 +13,8 @@ from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
+from flows.reconcile import crash_dead_runs
+from flows.site import site_settings
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -23,9 +25,10 @@ from storage.errors import (
 )
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
+from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
-from tasks.fanout import Failure, Fanout
+from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.plan import (
     NightPlan,
@@ -61,7 +64,6 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     -------
         Failed when a visit failed or an upload was newly refused, with the reasons; else Completed.
     """
-    log = get_run_logger()
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         message = "run_night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
@@ -71,6 +73,17 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
     trial = open_trial(root)
+    run_id = str(context.flow_run.id)
+    with marked_running(trial.root, run_id) as dead:
+        crash_dead_runs(dead)
+        return _run_marked(trial, selection, why, run_id, runner)
+
+
+def _run_marked(
+    trial: Trial, selection: Selection, why: str, run_id: str, runner: DaskTaskRunner
+) -> State[Any]:
+    """Repair what was left, plan, and process."""
+    log = get_run_logger()
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
@@ -81,21 +94,24 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         root=trial.root,
         config=trial.config,
         matching=plan.matching,
-        run_id=str(context.flow_run.id),
+        run_id=run_id,
         who=current_user(),
         why=why,
     )
-    return Night(trial, plan, publisher, Fanout(runner)).run()
+    return Night(trial, plan, publisher, Fanout(runner), site_settings().visit_minutes * 60).run()
 
 
 class Night:
     """One night over one trial, while it runs."""
 
-    def __init__(self, trial: Trial, plan: NightPlan, publisher: Publisher, fanout: Fanout) -> None:
+    def __init__(
+        self, trial: Trial, plan: NightPlan, publisher: Publisher, fanout: Fanout, visit_limit_s: float
+    ) -> None:
         self._trial = trial
         self._plan = plan
         self._publisher = publisher
         self._fanout = fanout
+        self._visit_limit_s = visit_limit_s
         self._log = get_run_logger()
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
@@ -125,6 +141,15 @@ class Night:
             row = self._plan.published.get((visit.subject_id, visit.visit_id))
             if row is not None and visit.label not in self._jobs:
                 self._publisher.correction(visit, recorded, row)
+        try:
+            self._compute()
+        except BaseException:  # stopped in the UI, Ctrl-C, or a defect: nothing may go on without the night
+            self._fanout.abandon()
+            raise
+        return self._verdict()
+
+    def _compute(self) -> None:
+        """Send what is to compute, and publish as it ends."""
         for job in self._plan.jobs:
             self._fanout.submit(
                 (job.visit.label, "intake"),
@@ -138,6 +163,7 @@ class Night:
                 self._plan.key_name,
                 job.digests["intake"],
                 job.force,
+                limit_s=self._left_s(job),
             )
         for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
             self._submit_summary(subject_id)
@@ -150,7 +176,6 @@ class Night:
             else:
                 self._stages[name][stage] = outcome
                 self._advance(self._jobs[name], stage)
-        return self._verdict()
 
     def _advance(self, job: VisitJob, stage: StageName) -> None:
         config = self._trial.config
@@ -166,6 +191,7 @@ class Night:
                 config.segment,
                 digests["segment"],
                 job.force,
+                limit_s=self._left_s(job),
             )
         elif stage == "segment":
             self._fanout.submit(
@@ -179,9 +205,15 @@ class Night:
                 config.align,
                 digests["quantify"],
                 job.force,
+                limit_s=self._left_s(job),
             )
         else:
             self._end_visit(job)
+
+    def _left_s(self, job: VisitJob) -> float:
+        """Time that a visit's next stage may take [s]."""
+        spent = sum(result.seconds or 0.0 for result in self._stages[job.visit.label].values())
+        return max(self._visit_limit_s - spent, 1.0)
 
     def _end_visit(self, job: VisitJob) -> None:
         subject_id = job.visit.subject_id
@@ -228,7 +260,15 @@ class Night:
         )
         if visits:
             config = self._trial.config.summarise
-            self._fanout.submit((subject_id, "summarise"), summarise, "CPU", subject_id, visits, config)
+            self._fanout.submit(
+                (subject_id, "summarise"),
+                summarise,
+                "CPU",
+                subject_id,
+                visits,
+                config,
+                limit_s=self._visit_limit_s,
+            )
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
         for visit_id, digest in summary_digests(self._trial.config, self._results(subject_id)).items():
@@ -311,6 +351,8 @@ def describe(failure: Failure) -> str:
     error = failure.error
     if failure.kind == "crashed":
         return f"the worker died ({type(error).__name__}); the next night tries again"
+    if isinstance(error, OverdueError):
+        return f"{error} (a visit has CMR_VISIT_MINUTES); run it again when the cause is known"
     if isinstance(error, StorageError | CmrcoreError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

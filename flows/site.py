@@ -21,6 +21,25 @@ class SiteSettings(BaseSettings):
     """Address of a Dask scheduler, as in ``tcp://host:8786``; without it a night starts a cluster."""
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Worker processes of a night's own cluster."""
+    visit_minutes: float = Field(default=30.0, gt=0)
+    """Longest time that the stages of one visit may compute, in all [min]; then its worker is restarted."""
+
+
+def site_settings() -> SiteSettings:
+    """Read the settings.
+
+    Raises
+    ------
+    SettingsError
+        When an environment variable has a value that cannot be used.
+    """
+    try:
+        return SiteSettings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"CMR_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()
+        )
+        raise SettingsError(f"environment: {wrong}") from None
 
 
 def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[PrefectFuture[Any]]:
@@ -31,13 +50,7 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
     SettingsError
         When an environment variable has a value that cannot be used.
     """
-    try:
-        site = settings or SiteSettings()
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"CMR_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()
-        )
-        raise SettingsError(f"environment: {wrong}") from None
+    site = settings or site_settings()
     if site.dask_scheduler:
         runner = DaskTaskRunner(address=site.dask_scheduler)
     else:

@@ -60,9 +60,16 @@ console = Console()
 
 @contextmanager
 def fail_clearly() -> Iterator[None]:
-    """Turn an error that names what to do into one line and exit code 2, without a traceback."""
+    """Turn an error that names what to do into one line and exit code 2, without a traceback.
+
+    Ctrl-C is exit code 130, as for any command.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        message = "stopped; what was published stands, and the same command goes on from there"
+        Console(stderr=True).print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+        raise typer.Exit(code=130) from None
     except (StorageError, FlowError, OSError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(code=2) from None

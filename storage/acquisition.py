@@ -5,7 +5,7 @@ time of its own, scaled alike, on one grid at one place. The others are kept in 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from storage.config import IntakeConfig, SeriesRule
-from storage.dicom_dialect import choose_times, describe_candidates
+from storage.dicom_dialect import DIALECTS, choose_times, describe_candidates
 from storage.dicom_read import Instance, describe_files
 from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.geometry import UNIT_TOLERANCE, Vector, col_direction, row_direction
@@ -90,11 +90,12 @@ def split_acquisitions(frames: Sequence[Frame], rule: SeriesRule, intake: Intake
 
 def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig) -> Acquisition:
     """Find the inversion times of a slice's images, and what is wrong with them."""
-    vendor, limit_ms = frames[0].instance.vendor, intake.inversion_time_max_ms
+    limit_ms = intake.inversion_time_max_ms
+    sources = DIALECTS[frames[0].instance.vendor].times["inversion_time"]
     candidates = [frame.instance.times for frame in frames]
-    source, times = choose_times(candidates, "inversion_time", vendor, limit_ms)
+    source, times = choose_times(candidates, "inversion_time", sources, limit_ms)
     if source is None:
-        found = describe_candidates(candidates, "inversion_time", vendor)
+        found = describe_candidates(candidates, "inversion_time", sources)
         problem = f"has no inversion times that vary and are at most {limit_ms:g} ms ({found})"
         return Acquisition(tuple(frames), (), problem, ())
     echoes = [
@@ -107,7 +108,7 @@ def _acquisition(frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
         if ti_ms is None
     )
     problem = (
-        _repeated_times(echoes, describe_candidates(candidates, "inversion_time", vendor))
+        _repeated_times(echoes, lambda: describe_candidates(candidates, "inversion_time", sources))
         or _incomplete(echoes, rule)
         or _mixed_grids(echoes)
         or _elsewhere(echoes, intake.position_tolerance_mm)
@@ -123,8 +124,8 @@ def _no_time(image: Instance, source: str, limit_ms: float) -> str:
     return f"{found} in {source}, expected more than 0 and at most {limit_ms:g} ms"
 
 
-def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
-    """Say which times stand in more than one image, and what other attributes hold; empty where none do."""
+def _repeated_times(echoes: Sequence[Echo], describe: Callable[[], str]) -> str:
+    """Say which times stand in more than one image, and what all attributes hold; empty where none do."""
     times = [echo.ti_ms for echo in echoes]
     repeated = sorted({ti_ms for ti_ms in times if times.count(ti_ms) > 1})
     if not repeated:
@@ -134,7 +135,7 @@ def _repeated_times(echoes: Sequence[Echo], candidates: str) -> str:
     found = ", ".join(f"{ti_ms:g} ms ({describe_files(sources)})" for ti_ms, sources in files.items())
     if len(repeated) > _MAX_NAMED_TIMES:
         found += f" and {len(repeated) - _MAX_NAMED_TIMES} others"
-    return f"has more than one image at inversion time {found}; {candidates}"
+    return f"has more than one image at inversion time {found}; {describe()}"
 
 
 def _incomplete(echoes: Sequence[Echo], rule: SeriesRule) -> str:

@@ -23,7 +23,7 @@ import zarr.codecs
 from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
-from storage.durable import fsync_path
+from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
 from storage.series_rules import ROLES, Role
 
@@ -298,10 +298,9 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Move a finished store into place."""
-    for folder, _, names in os.walk(temporary):
-        for name in names:
-            fsync_path(Path(folder, name))
-        fsync_path(Path(folder))
+    found = [(Path(folder), names) for folder, _, names in os.walk(temporary)]
+    fsync_paths([folder / name for folder, names in found for name in names])
+    fsync_paths([folder for folder, _ in found])
     try:
         temporary.rename(final)
     except OSError as error:

@@ -18,14 +18,13 @@ from typing import Any, Generic, Self, TypeVar
 from storage.bounded_process import ChildProcess, DeadChildError
 from storage.bounded_wire import (
     adapter,
-    pack_instances,
     source_text,
     unpack_frames,
     unpack_guide,
     unpack_instances,
 )
-from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
-from storage.dicom_pixels import Frames
+from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
+from storage.dicom_pixels import Frames, wanted_frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError
 from storage.guide import Guide
@@ -135,13 +134,14 @@ class BoundedReader:
         return _value(self.read_files([(path, source)])[0])
 
     def read_files(
-        self, files: Sequence[tuple[Path, FileSource]]
+        self, files: Sequence[tuple[Path, FileSource]], spin_lock: Sequence[SpinLockRule] = ()
     ) -> list[tuple[Instance, ...] | RefusedError | OSError | None]:
         """Read the images of many files, as `read_file`; what that raises stands in the place of the file."""
+        request = {"do": "images", "spin_lock": [rule.model_dump() for rule in spin_lock]}
 
         def question(path: Path, source: FileSource) -> _Question[tuple[Instance, ...] | None]:
             return _Question(
-                path, source, {"do": "images"}, lambda text, _: unpack_instances(text["images"], path, source)
+                path, source, request, lambda text, _: unpack_instances(text["images"], path, source)
             )
 
         return self._ask_all([question(path, source) for path, source in files])
@@ -159,7 +159,14 @@ class BoundedReader:
                     raise ValueError(message)
                 return frames
 
-            request = {"do": "frames", "instances": pack_instances(images)}
+            wanted = wanted_frames(images)
+            request = {
+                "do": "frames",
+                "shape": wanted.shape,
+                "n_frames": wanted.n_frames,
+                "indices": wanted.indices,
+                "rescales": [(one.rule, one.slope, one.intercept) for one in wanted.rescales],
+            }
             return _Question(images[0].path, images[0].source, request, take)
 
         return self._ask_all([question(images) for images in files])
@@ -207,8 +214,8 @@ class BoundedReader:
         request = {"do": "list zip", "rules": self._zip_rules.model_dump()}
         return self._ask(path, None, request, lambda text, _: adapter(kind).validate_python(text["members"]))
 
-    def unpack_zip(self, path: Path, members: Sequence[ZipMember], folder: Path) -> None:
-        """Unpack a zip file, as `storage.zipped.unpack_members`."""
+    def unpack_zip(self, path: Path, members: Sequence[ZipMember], folder: Path) -> frozenset[int]:
+        """Unpack a zip file, as `storage.zipped.unpack_members`; gives the numbers of damaged members."""
         total_mib = sum(member.size for member in members) / MIB
         request = {
             "do": "unpack zip",
@@ -216,7 +223,15 @@ class BoundedReader:
             "folder": str(folder),
             "max_file_bytes": int(self._zip_rules.max_file_mib * MIB),
         }
-        self._ask(path, None, request, lambda *_: None, more_s=total_mib / UNPACK_MIB_PER_S)
+
+        def take(text: Any, _: bytearray) -> frozenset[int]:  # noqa: ANN401
+            damaged: frozenset[int] = adapter(frozenset[int]).validate_python(text["damaged"])
+            if not damaged <= set(range(1, len(members) + 1)):
+                message = "damaged members that are not in the zip file"
+                raise ValueError(message)
+            return damaged
+
+        return self._ask(path, None, request, take, more_s=total_mib / UNPACK_MIB_PER_S)
 
     def _ask(
         self,

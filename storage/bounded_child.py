@@ -19,16 +19,17 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
-from storage.config import NiftiLabels, PrivacyConfig, UploadsConfig
+from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
+from storage.dicom_dialect import Rescale
 from storage.dicom_open import keep_files
-from storage.dicom_pixels import read_frames
-from storage.dicom_read import FileSource, Instance, is_dicom, read_file, read_identity
+from storage.dicom_pixels import WantedFrames, decode_frames
+from storage.dicom_read import FileSource, is_dicom, read_file, read_identity
 from storage.errors import RefusedError, UnreadableError, os_reason
 from storage.guide import read_nifti, read_seg
 from storage.header_read import read_file_header
 from storage.zipped import MIB, ZipMember, list_members, unpack_members
 
-Answer = tuple[Any, bytes]
+Answer = tuple[Any, bytes | memoryview]
 Handler = Callable[[dict[str, Any]], Answer]
 
 MAX_OPEN_FILES = 64
@@ -123,16 +124,21 @@ def _read_identity(request: dict[str, Any]) -> Answer:
 
 
 def _read_images(request: dict[str, Any]) -> Answer:
-    return {"images": pack_instances(read_file(Path(request["path"]), _source(request)))}, b""
+    rules = adapter(tuple[SpinLockRule, ...]).validate_python(request["spin_lock"])
+    return {"images": pack_instances(read_file(Path(request["path"]), _source(request), rules))}, b""
 
 
 def _read_frames(request: dict[str, Any]) -> Answer:
-    path = Path(request["path"])
-    instances = adapter(tuple[Instance, ...]).validate_python(
-        [instance | {"path": path} for instance in request["instances"]]
+    wanted = WantedFrames(
+        path=Path(request["path"]),
+        source=_source(request),
+        shape=tuple(request["shape"]),
+        n_frames=request["n_frames"],
+        indices=tuple(request["indices"]),
+        rescales=tuple(Rescale(*rescale) for rescale in request["rescales"]),
     )
-    frames = np.ascontiguousarray(read_frames(instances))
-    return {"shape": frames.shape}, frames.tobytes()
+    frames = np.ascontiguousarray(decode_frames(wanted))
+    return {"shape": frames.shape}, frames.data.cast("B")
 
 
 def _read_header(request: dict[str, Any]) -> Answer:
@@ -166,8 +172,8 @@ def _list_zip(request: dict[str, Any]) -> Answer:
 
 def _unpack_zip(request: dict[str, Any]) -> Answer:
     members: tuple[ZipMember, ...] = adapter(tuple[ZipMember, ...]).validate_python(request["members"])
-    unpack_members(Path(request["path"]), members, Path(request["folder"]))
-    return {"unpacked": len(members)}, b""
+    damaged = unpack_members(Path(request["path"]), members, Path(request["folder"]))
+    return {"damaged": sorted(damaged)}, b""
 
 
 HANDLERS: dict[str, Handler] = {

@@ -8,7 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -59,7 +59,11 @@ def adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401  (any type that pyda
     return TypeAdapter(kind)
 
 
-def write_message(stream: IO[bytes], text: Any, raw: bytes = b"") -> None:  # noqa: ANN401  (any JSON value)
+def write_message(
+    stream: IO[bytes],
+    text: Any,  # noqa: ANN401  (any JSON value)
+    raw: bytes | memoryview = b"",
+) -> None:
     """Send a JSON value and raw bytes."""
     data = json.dumps(text).encode()
     stream.write(HEAD.pack(len(data), len(raw)) + data)
@@ -90,11 +94,12 @@ def read_message(read: Callable[[int], bytearray], max_raw_bytes: int) -> tuple[
 
 
 def pack_instances(instances: Sequence[Instance] | None) -> Any:  # noqa: ANN401  (any JSON value)
-    """JSON value of a file's images; the parent knows their path and source better."""
+    """JSON value of a file's images but for path and source, which the parent knows better."""
     if instances is None:
         return None
     return [
-        adapter(Instance).dump_python(replace(instance, path=Path()), mode="json") for instance in instances
+        adapter(Instance).dump_python(instance, mode="json", exclude={"path", "source"})
+        for instance in instances
     ]
 
 
@@ -108,8 +113,11 @@ def unpack_instances(text: Any, path: Path, source: FileSource) -> tuple[Instanc
     """
     if text is None:
         return None
-    found = adapter(tuple[Instance, ...]).validate_python(text)
-    return tuple(replace(instance, path=path, source=source) for instance in found)
+    known = {"path": path, "source": source}
+    found: tuple[Instance, ...] = adapter(tuple[Instance, ...]).validate_python(
+        [{**fields, **known} for fields in text]
+    )
+    return found
 
 
 def pack_guide(guide: Guide) -> tuple[Any, bytes]:
@@ -176,4 +184,8 @@ def unpack_frames(text: Any, raw: bytearray) -> Float32[np.ndarray, "frame row c
 
 def source_text(source: FileSource) -> dict[str, Any]:
     """JSON value of a file's stand-in."""
-    return asdict(source)
+    return {
+        "upload_id": source.upload_id,
+        "file_number": source.file_number,
+        "sha256": source.sha256,
+    }

@@ -151,6 +151,40 @@ class SeriesRule(SeriesMatch):
     """Acquisition schemes that may occur; the number of images tells them apart."""
 
 
+class SpinLockRule(_Section):
+    """Where a T1rho image states its spin-lock time, for which DICOM has no attribute."""
+
+    attribute: Literal[
+        "SeriesDescription",
+        "ProtocolName",
+        "SequenceName",
+        "ImageComments",
+        "FrameComments",
+        "EchoTime",
+        "EffectiveEchoTime",
+        "InversionTime",
+        "TriggerTime",
+        "InstanceNumber",
+        "AcquisitionNumber",
+        "TemporalPositionIdentifier",
+        "TemporalPositionIndex",
+    ]
+    """Attribute, by the standard's keyword."""
+    pattern: Pattern
+    """Found in the attribute, read as text; its group ``ms`` is the time, where ``ms`` does not say it."""
+    ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Time of an image that fits a pattern without that group [ms]."""
+
+    @model_validator(mode="after")
+    def _check_time(self) -> Self:
+        if ("(?P<ms>" in self.pattern) == (self.ms is not None):
+            message = (
+                r"needs the time either as a group of the pattern, (?P<ms>\d+), or as a number, ms = 20.0"
+            )
+            raise ValueError(message)
+        return self
+
+
 class NiftiLabels(_Section):
     """Voxel values of a NIfTI guide."""
 
@@ -191,6 +225,8 @@ class IntakeConfig(_Section):
     post: SeriesRule
     other: dict[Literal["t2", "t1rho", "stress", "rest"], SeriesMatch]
     """Series that are recognised and counted, so that they are taken for neither native nor post."""
+    spin_lock: tuple[SpinLockRule, ...]
+    """Where the images of the series ``t1rho`` state their spin-lock time; attributes in order of belief."""
     guide: GuideConfig
 
 

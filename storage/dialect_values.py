@@ -12,6 +12,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
+from storage.config import SpinLockRule
 from storage.dicom_dialect import (
     CREATOR_GE,
     CREATOR_PHILIPS_FRAME,
@@ -23,6 +24,7 @@ from storage.dicom_dialect import (
     Source,
     TimeValue,
     Vendor,
+    attribute_name,
 )
 from storage.raw_values import element_value
 
@@ -30,14 +32,17 @@ Scopes = Sequence[pydicom.Dataset]
 """Where an attribute of one frame may stand, the most particular place first."""
 
 
-def read_times(scopes: Scopes, vendor: Vendor) -> tuple[TimeValue, ...]:
-    """Candidates of one frame for every time, each source's in the order of the table."""
-    return tuple(
+def read_times(
+    scopes: Scopes, vendor: Vendor, spin_lock: Sequence[SpinLockRule] = ()
+) -> tuple[TimeValue, ...]:
+    """Candidates of one frame for every time, each source's in the order of the table and of the rules."""
+    of_vendor = tuple(
         TimeValue(quantity, source.name, ms)
         for quantity, sources in DIALECTS[vendor].times.items()
         for source in sources
         for ms in _source_values(scopes, source)
     )
+    return of_vendor + _spin_lock_times(scopes, spin_lock)
 
 
 def read_component_code(scopes: Scopes, vendor: Vendor) -> str | None:
@@ -96,6 +101,18 @@ def _source_values(scopes: Scopes, source: Source) -> tuple[float, ...]:
         found = re.search(source.pattern, str(value or ""))
         return (float(found[1]),) if found else ()
     return numbers_of(value)
+
+
+def _spin_lock_times(scopes: Scopes, rules: Sequence[SpinLockRule]) -> tuple[TimeValue, ...]:
+    """Give the time that each attribute states by the first of its rules that fits it."""
+    times: dict[str, float] = {}
+    for rule in rules:
+        value = None if rule.attribute in times else first_value(scopes, rule.attribute)
+        found = None if value is None else re.search(rule.pattern, str(value))
+        if found is not None:
+            with suppress(ValueError, TypeError):  # what the group holds may be no number
+                times[rule.attribute] = float(found["ms"]) if rule.ms is None else rule.ms
+    return tuple(TimeValue("spin_lock", attribute_name(keyword), ms) for keyword, ms in times.items())
 
 
 def _privates(scopes: Scopes, attribute: Private) -> Iterator[Any]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+
+from storage.config import SpinLockRule
 
 Vendor = Literal["siemens", "philips", "ge", "other"]
 Quantity = Literal["inversion_time", "t2_preparation", "spin_lock", "trigger_time"]
@@ -138,7 +141,7 @@ class Dialect:
     """What one vendor's headers mean; each tuple is in order of belief."""
 
     times: dict[Quantity, tuple[Source, ...]]
-    """Sources of each time. No attribute is known to hold a spin-lock time, so none is believed."""
+    """Sources of each time but the spin-lock time: no vendor has a place for it (see `spin_lock_sources`)."""
     rescale: tuple[RescaleRule, ...]
     """From stored to meant values; the first whose attributes are there."""
 
@@ -151,7 +154,6 @@ DIALECTS: dict[Vendor, Dialect] = {
         times={
             "inversion_time": (_TI, _TIS, _TI_SIEMENS, _TI_COMMENT, _TI_FRAME_COMMENT, _TI_TRIGGER),
             "t2_preparation": _T2PREP,
-            "spin_lock": (),
             "trigger_time": _TRIGGERS,
         },
         rescale=("rescale", "real world value"),
@@ -162,7 +164,6 @@ DIALECTS: dict[Vendor, Dialect] = {
         times={
             "inversion_time": (_TI, _TIS, _TI_PHILIPS, _TI_TRIGGER),
             "t2_preparation": (_T2PREP_ECHO, _T2PREP_EFFECTIVE),
-            "spin_lock": (),
             "trigger_time": _TRIGGERS,
         },
         rescale=("philips scale slope", "real world value", "rescale"),
@@ -172,7 +173,6 @@ DIALECTS: dict[Vendor, Dialect] = {
         times={
             "inversion_time": (_TI, _TIS, _TI_TRIGGER),
             "t2_preparation": (_T2PREP_ECHO, _T2PREP_EFFECTIVE),
-            "spin_lock": (),
             "trigger_time": _TRIGGERS,
         },
         rescale=("rescale", "real world value"),
@@ -181,7 +181,6 @@ DIALECTS: dict[Vendor, Dialect] = {
         times={
             "inversion_time": (_TI, _TIS, _TI_COMMENT, _TI_FRAME_COMMENT, _TI_TRIGGER),
             "t2_preparation": _T2PREP,
-            "spin_lock": (),
             "trigger_time": _TRIGGERS,
         },
         rescale=("rescale", "real world value"),
@@ -191,6 +190,21 @@ DIALECTS: dict[Vendor, Dialect] = {
 Philips (github.com/rordenlab/dcm2niix, Philips/README.md), the issues named above, and the measured ShMOLLI
 series that the tests read. A vendor's newer software may do otherwise; the source that was believed is stored
 with every inversion time."""
+
+
+def spin_lock_sources(rules: Sequence[SpinLockRule]) -> tuple[Source, ...]:
+    """Give the attributes that a trial's own rules name for the spin-lock time, in their order."""
+    return tuple(
+        Source(attribute_name(keyword), "the trial says so, in intake.spin_lock", keyword=keyword)
+        for keyword in dict.fromkeys(rule.attribute for rule in rules)
+    )
+
+
+def attribute_name(keyword: str) -> str:
+    """Name a standard attribute as the table does, with its tag."""
+    tag = tag_for_keyword(keyword) or 0
+    return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
 
 DOUBTFUL_SOURCES = frozenset(
     source.name
@@ -225,7 +239,7 @@ def vendor_of(manufacturer: str) -> Vendor:
 
 
 def choose_times(
-    images: Sequence[Sequence[TimeValue]], quantity: Quantity, vendor: Vendor, limit_ms: float
+    images: Sequence[Sequence[TimeValue]], quantity: Quantity, sources: Sequence[Source], limit_ms: float
 ) -> tuple[str | None, list[float | None]]:
     """Decide which source gives a slice's times: the first that is plausible in every image and varies.
 
@@ -236,8 +250,10 @@ def choose_times(
     ----------
     images
         Candidates of each image of the slice.
-    quantity, vendor
-        Row and column of the table.
+    quantity
+        Which time.
+    sources
+        Its sources, in order of belief: a row of the table, or the trial's own.
     limit_ms
         Longest plausible time [ms]; an inversion time is longer than zero.
 
@@ -246,7 +262,7 @@ def choose_times(
         Name of the source, None where no source varies, and the time of each image [ms].
     """
     complete_first = sorted(
-        DIALECTS[vendor].times[quantity],
+        sources,
         key=lambda source: (
             source.min_span_ms > 0,
             any(_plausible(image, quantity, source.name, limit_ms) is None for image in images),
@@ -260,10 +276,12 @@ def choose_times(
     return None, [None] * len(images)
 
 
-def describe_candidates(images: Sequence[Sequence[TimeValue]], quantity: Quantity, vendor: Vendor) -> str:
-    """Say what each source of the table holds in a slice's images, for a refusal."""
+def describe_candidates(
+    images: Sequence[Sequence[TimeValue]], quantity: Quantity, sources: Sequence[Source]
+) -> str:
+    """Say what each source holds in a slice's images, for a refusal."""
     lines = []
-    for source in DIALECTS[vendor].times[quantity]:
+    for source in sources:
         found = [
             [c.ms for c in image if (c.quantity, c.source) == (quantity, source.name)] for image in images
         ]

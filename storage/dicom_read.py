@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, DT, TM
 
+from storage.config import SpinLockRule
 from storage.dialect_values import (
     Scopes,
     first_value,
@@ -168,7 +169,7 @@ class Instance:
     slice_thickness_mm: float | None
     """Thickness of the slice [mm]."""
     times: tuple[TimeValue, ...]
-    """What may be its inversion, preparation and trigger time; `dicom_series` decides for a whole slice."""
+    """What may be its inversion, preparation, spin-lock and trigger time, decided on for a whole slice."""
     rescale: Rescale
     """From stored values to those the scanner means."""
     field_strength_t: float | None
@@ -199,8 +200,17 @@ def is_dicom(path: Path) -> bool:
         return file.read(_PREAMBLE_LENGTH + 4)[_PREAMBLE_LENGTH:] == b"DICM"
 
 
-def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
+def read_file(
+    path: Path, source: FileSource, spin_lock: Sequence[SpinLockRule] = ()
+) -> tuple[Instance, ...] | None:
     """Read a file's header, one record per frame; None where it is not DICOM.
+
+    Parameters
+    ----------
+    path, source
+        The file and its stand-in.
+    spin_lock
+        Where the trial says that spin-lock times stand.
 
     Raises
     ------
@@ -211,7 +221,7 @@ def read_file(path: Path, source: FileSource) -> tuple[Instance, ...] | None:
         return None
 
     def read() -> tuple[Instance, ...]:
-        return tuple(_instances(open_header(path), path, source))
+        return tuple(_instances(open_header(path), path, source, spin_lock))
 
     return guarded(read, source, "its header cannot be read")
 
@@ -245,7 +255,9 @@ def guarded(read: Callable[[], Value], source: FileSource, problem: str) -> Valu
         raise RefusedError(message) from None
 
 
-def _instances(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> Iterator[Instance]:
+def _instances(
+    dataset: pydicom.FileDataset, path: Path, source: FileSource, spin_lock: Sequence[SpinLockRule]
+) -> Iterator[Instance]:
     is_index = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     sop_class = _text([dataset], "SOPClassUID")
     if not is_index and not (sop_class and _text([dataset], "SOPInstanceUID")):
@@ -253,7 +265,7 @@ def _instances(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> 
         raise RefusedError(message)
     n_frames = int(_number([dataset], "NumberOfFrames") or 1)
     if sop_class not in _ENHANCED:
-        yield _instance([dataset], path, source, 0, n_frames)
+        yield _instance([dataset], path, source, (0, n_frames), spin_lock)
         return
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     if len(groups) != n_frames:
@@ -261,7 +273,7 @@ def _instances(dataset: pydicom.FileDataset, path: Path, source: FileSource) -> 
         raise RefusedError(message)
     shared = [_flat(group) for group in dataset.get("SharedFunctionalGroupsSequence") or ()]
     for index, group in enumerate(groups):
-        yield _instance([_flat(group), *shared, dataset], path, source, index, n_frames)
+        yield _instance([_flat(group), *shared, dataset], path, source, (index, n_frames), spin_lock)
 
 
 def _flat(group: pydicom.Dataset) -> pydicom.Dataset:
@@ -275,7 +287,14 @@ def _flat(group: pydicom.Dataset) -> pydicom.Dataset:
     return flat
 
 
-def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_frames: int) -> Instance:
+def _instance(
+    scopes: Scopes,
+    path: Path,
+    source: FileSource,
+    place: tuple[int, int],
+    spin_lock: Sequence[SpinLockRule],
+) -> Instance:
+    """Read one frame; its place is its index and how many there are."""
     position = _numbers(scopes, "ImagePositionPatient", 3)
     spacing = _numbers(scopes, "PixelSpacing", 2)
     shape = _numbers(scopes, "Rows", 1) + _numbers(scopes, "Columns", 1)
@@ -288,8 +307,8 @@ def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_fram
         source=source,
         path=path,
         kind=_KINDS.get(_text(scopes, "SOPClassUID"), "other"),
-        frame_index=index,
-        n_frames=n_frames,
+        frame_index=place[0],
+        n_frames=place[1],
         sop_instance_uid=_text(scopes, "SOPInstanceUID"),
         series_instance_uid=_text(scopes, "SeriesInstanceUID"),
         series_number=None if series_number is None else int(series_number),
@@ -309,7 +328,7 @@ def _instance(scopes: Scopes, path: Path, source: FileSource, index: int, n_fram
         orientation=_numbers(scopes, "ImageOrientationPatient", 6) or None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
         slice_thickness_mm=_number(scopes, "SliceThickness"),
-        times=read_times(scopes, vendor),
+        times=read_times(scopes, vendor, spin_lock),
         rescale=read_rescale(scopes, vendor),
         field_strength_t=_number(scopes, "MagneticFieldStrength"),
         vendor=vendor,

@@ -3,7 +3,7 @@
 Nothing is taken from file names or from the order of files. A frame is known by its position along the slice
 normal and by its inversion time; vendors scramble everything else. Which attribute holds the time is decided
 for all images of a slice together, and a slice that was acquired more than once is taken from one acquisition
-(`storage.acquisition`).
+(`storage.acquisition`), of the orientation that makes up a complete stack (`storage.slices`).
 """
 
 from collections import defaultdict
@@ -14,17 +14,9 @@ from datetime import date, datetime
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from storage.acquisition import (
-    GRID,
-    Echo,
-    Frame,
-    GridPart,
-    choose_acquisition,
-    grid_difference,
-    refused_file,
-    split_acquisitions,
-)
+from storage.acquisition import Echo, Frame, refused_file
 from storage.config import IntakeConfig, SeriesRule
+from storage.dicom_dialect import DIALECTS
 from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files
 from storage.errors import RefusedError, RefusedFile
@@ -33,13 +25,15 @@ from storage.geometry import (
     StackGeometry,
     Vector,
     anterior_direction,
-    base_to_apex,
     is_orthonormal,
     levels,
-    positions_along_normal,
 )
-from storage.schemes import describe_schemes, scheme_of
+from storage.prepared_series import PreparedSeries, find_prepared
 from storage.series_rules import ROLES, Role, SortedSeries, sort_series
+from storage.slices import choose_slices
+
+TRIGGER_DELAY_MAX_MS = 5000.0
+"""Longest delay after an R wave that is believed [ms]."""
 
 _Place = tuple[Vector, tuple[float, ...], tuple[float, float]]
 
@@ -104,12 +98,16 @@ class IntakeResult:
     """Post-contrast series; None where none was uploaded."""
     series_uids: dict[Role, frozenset[str]] = field(repr=False)
     """Identifiers of the series each stack was made of; never stored."""
+    trigger_ms: dict[Role, tuple[float, float]]
+    """Shortest and longest delay after the R wave, the cardiac phase, where all echoes state it [ms]."""
     study_date: date | None
     """Study date of the images."""
     refused_files: tuple[RefusedFile, ...]
     """Files that are left out, each with its reason."""
+    prepared: tuple[PreparedSeries, ...]
+    """T2 and T1rho series, which are listed and not quantified."""
     n_other_series: int
-    """Series, counted per image component, that no rule asks for."""
+    """Series, counted per image component, that are neither native nor post-contrast."""
 
 
 def assemble(
@@ -250,98 +248,67 @@ def _assemble_roles(
         native=stacks["native"],
         post=stacks.get("post"),
         series_uids=uids,
+        trigger_ms={
+            role: delays
+            for role, stack in stacks.items()
+            if (delays := _trigger_delays(frames[role], stack)) is not None
+        },
         study_date=dates[0] if dates else None,
         refused_files=refused,
+        prepared=find_prepared(series.prepared, intake),
         n_other_series=series.n_other,
     )
+
+
+def _trigger_delays(frames: Sequence[Frame], stack: EchoStack) -> tuple[float, float] | None:
+    """Give the range of the trigger times; an attribute that holds the inversion times holds no delay."""
+    taken = {source for sources in stack.sources for source in sources}
+    inversion = {name for names in stack.ti_source for name in names}
+    images = [frame.instance for frame in frames if frame.instance.source in taken]
+    for source in DIALECTS[images[0].vendor].times["trigger_time"]:
+        delays = [
+            value.ms
+            for image in images
+            for value in image.times
+            if (value.quantity, value.source) == ("trigger_time", source.name)
+            and 0 < value.ms <= TRIGGER_DELAY_MAX_MS
+        ]
+        if source.name not in inversion and len(delays) == len(images):
+            return min(delays), max(delays)
+    return None
 
 
 def _build_stack(
     role: Role, frames: Sequence[Frame], rule: SeriesRule, intake: IntakeConfig
 ) -> tuple[EchoStack, tuple[RefusedFile, ...]]:
-    for frame in frames:  # of repeats that are not taken, too: without it no image has a slice
-        _check_grid(role, frame, frames[0], ("orientation",))
-    slices = _split_slices(frames, intake.position_tolerance_mm)
-    if intake.slices and len(slices) != intake.slices:
-        counts = ", ".join(str(len(of_slice)) for of_slice in slices)
-        message = (
-            f"{role}: {len(slices)} slices, expected {intake.slices} (images from base to apex: {counts})"
-        )
-        raise RefusedError(message)
-    acquisitions = [split_acquisitions(of_slice, rule, intake) for of_slice in slices]
-    refused = tuple(file for of_slice in acquisitions for one in of_slice for file in one.refused)
-    chosen: list[tuple[Echo, ...]] = []
-    repeats: list[str] = []
-    for number, of_slice in enumerate(acquisitions, 1):
-        try:
-            taken, others = choose_acquisition(of_slice, intake)
-        except RefusedError as error:
-            raise RefusedError(f"{role}: slice {number} {error.reason}", refused) from None
-        chosen.append(taken.echoes)
-        repeats += [f"{role}: slice {number} {other}" for other in others]
-    scheme = _scheme(role, chosen, rule)
-    first = chosen[0][0].frame
-    for echoes in chosen:
-        _check_grid(role, echoes[0].frame, first, GRID)
-    all_echoes = [echo.frame.instance for echoes in chosen for echo in echoes]
+    chosen = choose_slices(role, frames, rule, intake)
+    slices = chosen.slices
+    first = slices[0][0].frame
+    all_echoes = [echo.frame.instance for echoes in slices for echo in echoes]
     days = [image.study_date for image in all_echoes if image.study_date is not None]
     moments = [image.acquired_at for image in all_echoes if image.acquired_at is not None]
     stack = EchoStack(
         role=role,
-        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in chosen]),
-        ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in chosen]),
-        acquisition_index=np.array([_acquisition_index(echoes) for echoes in chosen]),
-        ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in chosen),
-        sources=tuple(tuple(echo.frame.instance.source for echo in echoes) for echoes in chosen),
-        positions_mm=tuple(echoes[0].frame.position_mm for echoes in chosen),
+        echoes=np.array([[echo.frame.pixels for echo in echoes] for echoes in slices]),
+        ti_ms=np.array([[echo.ti_ms for echo in echoes] for echoes in slices]),
+        acquisition_index=np.array([_acquisition_index(echoes) for echoes in slices]),
+        ti_source=tuple(tuple(echo.ti_source for echo in echoes) for echoes in slices),
+        sources=tuple(tuple(echo.frame.instance.source for echo in echoes) for echoes in slices),
+        positions_mm=tuple(echoes[0].frame.position_mm for echoes in slices),
         orientation=first.orientation,
         pixel_spacing_mm=first.pixel_spacing_mm,
         slice_thickness_mm=first.instance.slice_thickness_mm,
-        levels=levels(len(chosen)),
+        levels=levels(len(slices)),
         anterior=anterior_direction(first.orientation),
-        scheme=scheme,
+        scheme=chosen.scheme,
         acquired_at=min(moments, default=None),
         study_date=min(days, default=None),
         field_strength_t=first.instance.field_strength_t,
         manufacturer=first.instance.manufacturer,
         scanner_model=first.instance.scanner_model,
-        repeats=tuple(repeats),
+        repeats=chosen.repeats,
     )
-    return stack, refused
-
-
-def _check_grid(role: Role, frame: Frame, first: Frame, parts: Sequence[GridPart]) -> None:
-    different = grid_difference(frame, first, parts)
-    if different:
-        raise RefusedError(f"{role}: {different}")
-
-
-def _split_slices(frames: Sequence[Frame], tolerance_mm: float) -> list[list[Frame]]:
-    """Group frames by position along the normal, base to apex."""
-    orientation = frames[0].orientation
-    along_normal = positions_along_normal([frame.position_mm for frame in frames], orientation)
-    slices: list[list[Frame]] = []
-    starts: list[float] = []
-    for index in np.argsort(along_normal, kind="stable"):
-        if not starts or along_normal[index] - starts[-1] > tolerance_mm:
-            starts.append(float(along_normal[index]))
-            slices.append([])
-        slices[-1].append(frames[index])
-    order = base_to_apex(starts, orientation)
-    return [slices[index] for index in order]
-
-
-def _scheme(role: Role, slices: Sequence[Sequence[Echo]], rule: SeriesRule) -> str:
-    """Find the one scheme that fits the number of images of every slice."""
-    counts = [len(echoes) for echoes in slices]
-    if len(set(counts)) > 1:
-        message = f"{role}: the slices have {counts} inversion times, expected the same number in each"
-        raise RefusedError(message)
-    scheme = scheme_of(counts[0], rule.schemes)
-    if scheme is None:  # a complete acquisition has one
-        message = f"{role}: {counts[0]} inversion times, expected {describe_schemes(rule.schemes)}"
-        raise RefusedError(message)
-    return scheme
+    return stack, chosen.refused
 
 
 def _acquisition_index(echoes: Sequence[Echo]) -> list[int]:

@@ -1,6 +1,6 @@
 """Where slices lie in the patient: DICOM LPS coordinates [mm], axes ``slice, row, col``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,45 @@ def base_to_apex(along_normal_mm: Sequence[float], orientation: Orientation) -> 
     order = np.argsort(along_normal_mm, kind="stable")
     base_is_last = slice_normal(orientation) @ BASE_DIRECTION > 0
     return [int(index) for index in (order[::-1] if base_is_last else order)]
+
+
+def split_slices(
+    positions_mm: Sequence[Vector], orientation: Orientation, tolerance_mm: float
+) -> list[list[int]]:
+    """Group parallel images by position along their normal: numbers of each slice's images, base to apex.
+
+    Parameters
+    ----------
+    positions_mm
+        Centre of the first pixel of each image, LPS [mm].
+    orientation
+        Directions that all have.
+    tolerance_mm
+        Distance from a slice's first image within which another is of that slice [mm].
+    """
+    along_normal = positions_along_normal(positions_mm, orientation)
+    slices: list[list[int]] = []
+    starts: list[float] = []
+    for index in np.argsort(along_normal, kind="stable").tolist():
+        if not starts or along_normal[index] - starts[-1] > tolerance_mm:
+            starts.append(float(along_normal[index]))
+            slices.append([])
+        slices[-1].append(index)
+    return [slices[index] for index in base_to_apex(starts, orientation)]
+
+
+def split_orientations(orientations: Sequence[tuple[float, ...]]) -> list[list[int]]:
+    """Group images by orientation: numbers of the images of each, in the order of their first image."""
+    groups: dict[tuple[float, ...], list[int]] = {}
+    for number, orientation in enumerate(orientations):
+        known = orientation if orientation in groups else _alike(orientation, groups)
+        groups.setdefault(known, []).append(number)
+    return list(groups.values())
+
+
+def _alike(orientation: tuple[float, ...], known: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    alike = (one for one in known if np.allclose(orientation, one, rtol=0, atol=UNIT_TOLERANCE))
+    return next(alike, orientation)
 
 
 def levels(n_slices: int) -> tuple[Level, ...]:

@@ -19,9 +19,10 @@ from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.guide import Guide, is_nifti, place_guide
 from storage.no_image import why_no_image
 from storage.plan import PlannedVisit
+from storage.prepared_series import PreparedSeries
 from storage.series_rules import ROLES, Role
 from storage.upload import Upload, UploadFile
-from storage.zipped import is_archive
+from storage.zipped import DAMAGED_MEMBER, is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
@@ -44,8 +45,12 @@ class VisitIntake:
     """Upload and number of the files that are neither DICOM nor guide: a PDF, a text."""
     burned_in_files: tuple[str, ...]
     """Upload and file of each image in a stack that says text is burned into its pixels."""
+    trigger_ms: dict[Role, tuple[float, float]]
+    """Range of the delays after the R wave of each role's echoes, where they are stated [ms]."""
+    prepared: tuple[PreparedSeries, ...]
+    """T2 and T1rho series, which are listed and not quantified."""
     n_other_series: int
-    """Series, counted per image component, that no rule asks for."""
+    """Series, counted per image component, that are neither native nor post-contrast."""
     study_date: date | None
     """Study date of the images."""
 
@@ -99,6 +104,8 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         made_good_files=made_good,
         other_files=frozenset(read.others),
         burned_in_files=_burned_in(read.instances, images),
+        trigger_ms=images.trigger_ms,
+        prepared=images.prepared,
         n_other_series=images.n_other_series,
         study_date=images.study_date,
     )
@@ -170,10 +177,14 @@ def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles
         images = [
             (file.path, source)
             for file, source in zip(upload.files, sources, strict=True)
-            if not is_nifti(file.path)
+            if not (is_nifti(file.path) or file.is_damaged)
         ]
-        outcomes = dict(zip((source for _, source in images), reader.read_files(images), strict=True))
+        found = reader.read_files(images, intake.spin_lock)
+        outcomes = dict(zip((source for _, source in images), found, strict=True))
         for file, source in zip(upload.files, sources, strict=True):
+            if file.is_damaged:
+                read.refused.append(_refused_file(source, file.path, DAMAGED_MEMBER, "mend"))
+                continue
             try:
                 with naming_the_file(source):
                     _read_file(read, reader, file, source, outcomes.get(source), intake.guide)

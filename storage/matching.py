@@ -10,6 +10,7 @@ from storage.config import MatchingConfig
 from storage.errors import RefusedError
 from storage.plan import PlannedVisit
 from storage.upload import Upload, open_upload, reading_error
+from storage.zipped import DAMAGED_MEMBER
 
 _TITLES = {"folder": "folder", "patient_id": "PatientID"}
 
@@ -78,6 +79,9 @@ def _first_identity(upload: Upload, *, needs_patient_id: bool) -> tuple[str, dat
     no_images: Counter[str] = Counter()
     with open_upload(upload) as opened:
         for file in opened.files:
+            if file.is_damaged:
+                no_images[DAMAGED_MEMBER] += 1
+                continue
             try:
                 if not is_dicom(file.path):
                     no_images.update(filter(None, [why_no_image(file.path, file.site_path)]))

@@ -1,7 +1,7 @@
 """Values of a header's elements without an object for each; whatever is not plain is left to pydicom.
 
 Intake looks at some forty elements an image, and pydicom's conversion of them took longer than its parsing of
-the file. Plain is: numbers in decimal, ASCII text without escapes, and words of two bytes.
+the file. Plain is: numbers in decimal, ASCII text without escapes, words of two bytes, and stored pixels.
 """
 
 import re
@@ -22,12 +22,18 @@ _PLAIN_INTEGER = re.compile(rb" *[-+]?[0-9]{1,9} *")
 
 
 def element_value(dataset: pydicom.Dataset, tag: BaseTag) -> Any:  # noqa: ANN401
-    """Give an element's value as pydicom does, in Python's own kinds where it is plain; None where absent."""
+    """Give an element's value as pydicom does, in Python's own kinds where it is plain.
+
+    None where it is absent or empty.
+    """
     element: Any = dataset.get_item(tag, keep_deferred=True)
     if element is None:
         return None
-    if isinstance(element, RawDataElement) and element.value:
-        value = _plain_value(element.VR or _listed_vr(tag), element.value, element.is_little_endian)
+    if isinstance(element, RawDataElement):
+        vr = element.VR or _listed_vr(tag)
+        if not element.value and vr != "SQ":
+            return None
+        value = _plain_value(vr, element.value or b"", element.is_little_endian)
         if value is not None:
             return value
     return dataset[tag].value
@@ -47,6 +53,8 @@ def _plain_value(vr: str, data: bytes, is_little_endian: bool) -> Any:  # noqa: 
         return numbers if len(numbers) > 1 else numbers[0]
     if vr == "IS" and _PLAIN_INTEGER.fullmatch(data):
         return int(data)
+    if vr in ("OB", "OW"):
+        return data
     if vr == "US" and len(data) == 2:
         return int.from_bytes(data, "little" if is_little_endian else "big")
     return None

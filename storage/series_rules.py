@@ -17,6 +17,9 @@ from storage.errors import RefusedError
 
 Role = Literal["native", "post"]
 ROLES: tuple[Role, Role] = ("native", "post")
+PreparedKind = Literal["t2", "t1rho"]
+PREPARED: tuple[PreparedKind, PreparedKind] = ("t2", "t1rho")
+"""Kinds of series that are told apart by a preparation time, and not quantified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class SortedSeries:
 
     by_role: dict[Role, tuple[Instance, ...]]
     """Images of each role, as acquired."""
+    prepared: dict[PreparedKind, tuple[Instance, ...]]
+    """Images of the kinds in `PREPARED` that a rule recognises, as acquired."""
     n_other: int
     """Series, counted per image component and kind of content, that are of neither role."""
     set_aside: dict[Role, str]
@@ -64,10 +69,10 @@ def sort_series(instances: Sequence[Instance], intake: IntakeConfig) -> SortedSe
     if ambiguous:
         message = f"{'; '.join(ambiguous)}; make the rules in [intake] exclusive"
         raise RefusedError(message)
-    by_role = {
-        role: tuple(one for part, names in zip(usable, fits, strict=True) if names == [role] for one in part)
-        for role in ROLES
-    }
+
+    def of_kind(name: str) -> tuple[Instance, ...]:
+        return tuple(one for part, names in zip(usable, fits, strict=True) if names == [name] for one in part)
+
     n_of_roles = sum(names == [role] for names in fits for role in ROLES)
     unknown_time = {
         role: _unmet_time(
@@ -77,7 +82,8 @@ def sort_series(instances: Sequence[Instance], intake: IntakeConfig) -> SortedSe
     }
     copies = {role: _copies(parts, rules[role]) for role in ROLES}
     return SortedSeries(
-        by_role=by_role,
+        by_role={role: of_kind(role) for role in ROLES},
+        prepared={kind: of_kind(kind) for kind in PREPARED},
         n_other=len(parts) - n_of_roles,
         set_aside={role: "; ".join(filter(None, (copies[role], unknown_time[role]))) for role in ROLES},
     )

@@ -67,6 +67,8 @@ class UploadFile:
     """Size [bytes]."""
     sha256: str
     """Digest of the bytes."""
+    is_damaged: bool = False
+    """Whether it could not be unpacked whole; what there is of it is not to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Upload:
     upload_id: str
     """``u-`` and the first ten digits of the content digest; stands for the folder's name."""
     content_digest: str
-    """Digest over relative path and bytes of each file, the same for a folder and a zip file of it.
+    """Digest over relative path and bytes of each file, the same for a folder and a sound zip file of it.
 
     The upload's own name does not enter, nor that of a folder that holds all else.
     """
@@ -147,15 +149,23 @@ def hash_upload(listing: UploadListing) -> Upload:
         raise UploadChangedError(_CHANGED)
     with ExitStack() as stack:
         if _is_zip(listing.path):
-            named = stack.enter_context(_unpacked(listing.path, listing.fingerprint, listing.rules))
+            unpacked = stack.enter_context(_unpacked(listing.path, listing.fingerprint, listing.rules))
         else:
-            named = _folder_files(listing.path)
-        named = without_marker(named, listing.rules.marker_file)
-        files = tuple(_hash_file(number, name, path, listing) for number, (name, path) in enumerate(named, 1))
+            unpacked = _Unpacked(_folder_files(listing.path), frozenset())
+        named = without_marker(unpacked.named, listing.rules.marker_file)
+        files = tuple(
+            _hash_file(number, name, path, listing, is_damaged=name in unpacked.damaged)
+            for number, (name, path) in enumerate(named, 1)
+        )
     if not is_as_listed(listing.path, listing.fingerprint):
         raise UploadChangedError(_CHANGED)
     names = without_common_folders([name for name, _ in named])
-    digest = canonical_digest([[name, file.sha256] for name, file in zip(names, files, strict=True)])
+    digest = canonical_digest(
+        [
+            [name, file.sha256, *(["damaged"] if file.is_damaged else [])]
+            for name, file in zip(names, files, strict=True)
+        ]
+    )
     return Upload(
         upload_id=f"u-{digest[:10]}",
         content_digest=digest,
@@ -187,11 +197,12 @@ def open_upload(upload: Upload) -> Iterator[Upload]:
     if not _is_zip(upload.path):
         yield upload
         return
-    with _unpacked(upload.path, upload.fingerprint, upload.rules) as members:
-        paths = dict(members)
+    with _unpacked(upload.path, upload.fingerprint, upload.rules) as unpacked:
+        paths = dict(unpacked.named)
         prefix = f"{printable(upload.path.name)}/"
         names = [file.site_path.removeprefix(prefix) for file in upload.files]
-        if not paths.keys() >= set(names):
+        known_damaged = {name for name, file in zip(names, upload.files, strict=True) if file.is_damaged}
+        if not paths.keys() >= set(names) or known_damaged != unpacked.damaged & set(names):
             raise UploadChangedError(_CHANGED)
         files = tuple(replace(file, path=paths[name]) for file, name in zip(upload.files, names, strict=True))
         yield replace(upload, files=files)
@@ -254,29 +265,40 @@ def _folder_files(folder: Path) -> list[tuple[str, Path]]:
         raise UploadChangedError(_CHANGED) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """Files of an upload that can be read."""
+
+    named: list[tuple[str, Path]]
+    """Name and place of each, sorted by name."""
+    damaged: frozenset[str]
+    """Names of those that could not be unpacked whole."""
+
+
 @contextmanager
-def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[list[tuple[str, Path]]]:
-    """Unpack a zip file for the time of the context; gives its members' names and files, sorted by name."""
+def _unpacked(path: Path, fingerprint: str, rules: UploadsConfig) -> Iterator[_Unpacked]:
+    """Unpack a zip file for the time of the context."""
     from storage.bounded import shared_reader  # pydicom takes a third of a second
 
     reader = shared_reader(rules)
     with unpacking_folder() as folder:
         try:
             members = reader.list_zip(path)
-            reader.unpack_zip(path, members, folder)
+            damaged = reader.unpack_zip(path, members, folder)
         except (RefusedError, OSError) as error:
             if not is_as_listed(path, fingerprint):
                 raise UploadChangedError(_CHANGED) from None
             if isinstance(error, OSError):
                 raise RefusedError(f"cannot be read: {os_reason(error)}") from None
             raise
-        yield [
-            (printable(member.name), folder / unpacked_name(number, member.name))
-            for number, member in enumerate(members, 1)
-        ]
+        names = [printable(member.name) for member in members]
+        places = [folder / unpacked_name(number, member.name) for number, member in enumerate(members, 1)]
+        yield _Unpacked(
+            list(zip(names, places, strict=True)), frozenset(names[number - 1] for number in damaged)
+        )
 
 
-def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> UploadFile:
+def _hash_file(number: int, name: str, path: Path, listing: UploadListing, *, is_damaged: bool) -> UploadFile:
     site_path = f"{printable(listing.path.name)}/{name}"
     is_zip = _is_zip(listing.path)
     try:
@@ -284,7 +306,7 @@ def _hash_file(number: int, name: str, path: Path, listing: UploadListing) -> Up
     except OSError as error:
         raise reading_error(error, number, listing.path, listing.fingerprint) from None
     # What is unpacked is gone when the upload is handed on.
-    return UploadFile(number, listing.path if is_zip else path, site_path, size, digest)
+    return UploadFile(number, listing.path if is_zip else path, site_path, size, digest, is_damaged)
 
 
 def _is_zip(path: Path) -> bool:

@@ -26,6 +26,9 @@ _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, LookupError)
 _SEND_AGAIN = "make the zip file again, or send the folder"
 
+DAMAGED_MEMBER = f"is damaged in the zip file; {_SEND_AGAIN}"
+"""Why a file that could not be unpacked whole is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
@@ -82,35 +85,38 @@ def list_members(path: Path, rules: UploadsConfig) -> tuple[ZipMember, ...]:
     return tuple(sorted(members, key=lambda member: member.name))
 
 
-def unpack_members(path: Path, members: Sequence[ZipMember], folder: Path) -> None:
+def unpack_members(path: Path, members: Sequence[ZipMember], folder: Path) -> frozenset[int]:
     """Write each member as the file that `unpacked_name` gives, in the order of `members`.
+
+    Returns
+    -------
+        Numbers, from 1, of the members that are damaged or not of the size that the zip file states; their
+        files hold what could be unpacked.
 
     Raises
     ------
     RefusedError
-        If a member is damaged or is not of the size that the zip file states.
+        If that is all of them.
     """
+    damaged: set[int] = set()
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         for number, member in enumerate(members, 1):
-            try:
-                with archive.open(infos[member.index]) as packed:
-                    size = 0
-                    with (folder / unpacked_name(number, member.name)).open("xb") as file:
-                        while block := packed.read(_READ_BYTES):
+            size = 0
+            with (folder / unpacked_name(number, member.name)).open("xb") as file:
+                try:
+                    with archive.open(infos[member.index]) as packed:
+                        while size <= member.size and (block := packed.read(_READ_BYTES)):
                             size += len(block)
-                            if size > member.size:
-                                break
-                            file.write(block)
-            except (*_BROKEN, RuntimeError):
-                message = f"member {number} of the zip file is damaged; {_SEND_AGAIN}"
-                raise RefusedError(message) from None
+                            file.write(block[: member.size - size + len(block)])
+                except (*_BROKEN, RuntimeError):
+                    size = -1
             if size != member.size:
-                message = (
-                    f"member {number} of the zip file does not have the {member.size} bytes it states; "
-                    f"{_SEND_AGAIN}"
-                )
-                raise RefusedError(message)
+                damaged.add(number)
+    if len(damaged) == len(members):
+        message = f"all {len(members)} files in the zip file are damaged; {_SEND_AGAIN}"
+        raise RefusedError(message)
+    return frozenset(damaged)
 
 
 def unpacked_name(number: int, name: str) -> str:

@@ -1,6 +1,7 @@
 """What intake would make of incoming/, before a night does."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,67 @@ def test_a_sound_upload_would_be_accepted(trial: Trial) -> None:
     assert (checked.entry, checked.visit, checked.verdict, checked.n_files) == (1, "S01/V1", "accepted", 51)
     assert checked.found == "native 3 slices x 8 images; post 3 slices x 9 images; no guide"
     assert (checked.reason, checked.advice) == ("", "")
+
+
+def _set_rules(trial: Trial, **lines: str) -> Trial:
+    """Write other lines into trial.toml, by their keys."""
+    text = (trial.root / "trial.toml").read_text()
+    for key, value in lines.items():
+        assert len(re.findall(rf"^{key} = ", text, re.MULTILINE)) == 1
+        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+    (trial.root / "trial.toml").write_text(text)
+    return open_trial(trial.root)
+
+
+def test_preparation_times_are_named_with_their_sources(trial: Trial) -> None:
+    """A protocol's T2 and T1rho images can be verified before anything is fitted to them."""
+    folder = trial.root / "incoming" / "S01_a"
+    for ms in (0, 20, 50):
+        one = replace(NATIVE, description=f"T1rho TSL{ms}", ti_ms=(100.0,), uid_seed=str(ms))
+        write_series(folder, one)
+    write_series(folder, replace(NATIVE, description="localizer"))
+    for path, ms in zip(
+        write_series(folder, replace(NATIVE, description="T2 prep", ti_ms=(1.0, 2.0), slice_numbers=(0,))),
+        (0, 55),
+        strict=True,
+    ):
+        dataset = pydicom.dcmread(path)
+        dataset.EchoTime = ms
+        dataset.save_as(path)
+    keys = (
+        "protocol = '', image_type = '', minutes_since_contrast = [], minutes_since_first = [], description ="
+    )
+    other = f"{{ t2 = {{ {keys} 'T2' }}, t1rho = {{ {keys} 'T1rho' }} }}"
+    (checked,) = check_intake(_set_rules(trial, other=other))
+    without = (
+        "t1rho 3 series: 3 slices x 3 images without a spin-lock time that varies "
+        "(intake.spin_lock names no source)"
+    )
+    listed = (
+        "native 3 slices x 8 images; post 3 slices x 9 images; no guide; t2 1 series: 1 slice x 2 images, "
+    )
+    listed += "T2 preparation 0, 55 ms from EchoTime (0018,0081); "
+    assert (checked.verdict, checked.found) == ("accepted", f"{listed}{without}; 1 other series")
+    rule = "[{ attribute = 'SeriesDescription', pattern = 'TSL(?P<ms>[0-9]+)' }]"
+    (checked,) = check_intake(_set_rules(trial, spin_lock=rule))
+    times = (
+        "t1rho 3 series: 3 slices x 3 images, spin-lock time 0, 20, 50 ms from SeriesDescription (0008,103E)"
+    )
+    assert checked.found == f"{listed}{times}; 1 other series"
+
+
+def test_the_delay_after_the_r_wave_is_shown(trial: Trial) -> None:
+    """Native and post-contrast images of different cardiac phases make an ECV doubtful."""
+    for path in (trial.root / "incoming" / "S01_a").iterdir():
+        dataset = pydicom.dcmread(path)
+        is_native = dataset.SeriesDescription == "MOLLI native"
+        dataset.TriggerTime = 610 if is_native else 300 + dataset.InstanceNumber
+        dataset.save_as(path)
+    (checked,) = check_intake(trial)
+    assert checked.found == (
+        "native 3 slices x 8 images, 610 ms after the R wave; "
+        "post 3 slices x 9 images, 301 to 327 ms after the R wave; no guide"
+    )
 
 
 def test_a_file_that_would_be_left_out_is_named_by_its_number(trial: Trial) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows import terminal
 from flows.errors import ServerNotStartedError, SettingsError
-from flows.serve import ui_server
+from flows.server import prefect_server
 from flows.site import dask_task_runner
 from storage.plan import REQUIRED_COLUMNS
 from storage.tables import publish
@@ -59,7 +59,7 @@ def test_a_port_in_use_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ServerNotStartedError, match="is in use"), ui_server(taken.getsockname()[1]):
+        with pytest.raises(ServerNotStartedError, match="is in use"), prefect_server(taken.getsockname()[1]):
             pass
 
 

@@ -1,6 +1,7 @@
 """Small DICOM uploads drawn for the tests, and the pieces they are made of."""
 
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -139,6 +140,18 @@ def read_upload(root: Path, name: str = "S01_a") -> Upload:
     """Hash an upload of a trial's incoming/."""
     listings = list_uploads(root, demo_config().uploads)
     return next(hash_upload(listing) for listing in listings if listing.path.name == name)
+
+
+def pack_damaged(folder: Path, path: Path, *damaged: str) -> None:
+    """Pack the files of a folder, and change some packed bytes of those that are named."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in sorted(folder.iterdir()):
+            zipped.write(file, file.name)
+        starts = [zipped.getinfo(name).header_offset + 100 for name in damaged]
+    data = bytearray(path.read_bytes())
+    for start in starts:
+        data[start : start + 10] = bytes(10)
+    path.write_bytes(data)
 
 
 def read_instances(paths: Sequence[Path]) -> list[Instance]:

@@ -46,10 +46,12 @@ def _misbehave(request: dict[str, Any]) -> Answer:
         os.write(4, b"\\xff" * 100)
         time.sleep(1)
     if word == "lie":
+        if request["do"] == "unpack zip":
+            return {"damaged": [99]}, b""
         return {"identity": [1, 2, 3]}, b""
     return {"identity": ["S01", date(2026, 3, 4).isoformat()], "images": None}, b""
 
 
 if __name__ == "__main__":
-    bounded_child.HANDLERS |= dict.fromkeys(("identity", "images"), _misbehave)
+    bounded_child.HANDLERS |= dict.fromkeys(("identity", "images", "unpack zip"), _misbehave)
     bounded_child.main()

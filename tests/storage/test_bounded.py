@@ -22,6 +22,7 @@ from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError
 from storage.guide import Guide, read_nifti, read_seg
 from storage.header_read import HeaderPart, read_file_header
+from storage.zipped import ZipMember
 from tests.storage.drawn_uploads import (
     BROKEN_DICOM,
     NATIVE,
@@ -221,6 +222,12 @@ def test_pixels_must_fit_their_shape(shape: tuple[int, ...], n_values: int) -> N
     """A child that was taken over says what it likes."""
     with pytest.raises(ValueError, match=r"reshape|size|Field required|negative|valid"):
         unpack_frames(list(shape), bytearray(4 * n_values))
+
+
+def test_only_members_of_the_zip_file_can_be_damaged(tmp_path: Path, hostile: BoundedReader) -> None:
+    """Their names are looked up by these numbers."""
+    with pytest.raises(RefusedError, match="does not fit its kind"):
+        hostile.unpack_zip(_file(tmp_path, "lie"), (ZipMember(0, "a", 1),), tmp_path)
 
 
 def test_the_child_cannot_write_files(tmp_path: Path, hostile: BoundedReader) -> None:

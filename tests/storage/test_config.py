@@ -104,6 +104,24 @@ def test_the_demo_trial_explains_every_key() -> None:
             id="even-group",
         ),
         pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'PatientName', pattern = '(?P<ms>.+)' }]",
+            "intake.spin_lock.0.attribute: found 'PatientName', expected: .*'SeriesDescription'",
+            id="spin-lock-attribute",
+        ),
+        pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'EchoTime', pattern = '20' }]",
+            r"intake.spin_lock.0: .*needs the time either as a group of the pattern",
+            id="spin-lock-without-time",
+        ),
+        pytest.param(
+            "spin_lock = []",
+            "spin_lock = [{ attribute = 'EchoTime', pattern = '(?P<ms>.+)', ms = 20.0 }]",
+            r"intake.spin_lock.0: .*or as a number, ms = 20.0",
+            id="spin-lock-with-two-times",
+        ),
+        pytest.param(
             "blood_pool = 3", "blood_pool = 2", "nifti_labels: two labels have the same value", id="labels"
         ),
         pytest.param(

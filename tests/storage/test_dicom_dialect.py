@@ -11,7 +11,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from storage.dicom_dialect import DIALECTS, Rescale, TimeValue, choose_times, describe_candidates, vendor_of
+from storage.dicom_dialect import (
+    DIALECTS,
+    Rescale,
+    TimeValue,
+    choose_times,
+    describe_candidates,
+    spin_lock_sources,
+    vendor_of,
+)
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import read_file
 from storage.dicom_series import EchoStack, assemble
@@ -228,20 +236,24 @@ def test_t2_preparation_is_read(
             change_all([path], partial(_set, keyword=keyword, value=value))
     change_all(files, lambda one: setattr(one, "Manufacturer", "SIEMENS"))
     times = [instance.times for instance in read_instances(files)]
-    assert choose_times(times, "t2_preparation", "siemens", 1000.0) == (found, list(t2prep_ms))
+    assert choose_times(times, "t2_preparation", DIALECTS["siemens"].times["t2_preparation"], 1000.0) == (
+        found,
+        list(t2prep_ms),
+    )
 
 
 def test_no_vendor_is_believed_to_state_a_spin_lock_time() -> None:
     """None is known to; a trial has to say them."""
-    assert all(dialect.times["spin_lock"] == () for dialect in DIALECTS.values())
-    assert choose_times([(), ()], "spin_lock", "siemens", 1000.0) == (None, [None, None])
+    assert not any("spin_lock" in dialect.times for dialect in DIALECTS.values())
+    assert choose_times([(), ()], "spin_lock", spin_lock_sources(()), 1000.0) == (None, [None, None])
 
 
 def test_implausible_times_are_not_believed() -> None:
     """Negative, zero, infinite and absurd values stand in headers for nothing at all."""
     images = [[TimeValue("inversion_time", TI, ms)] for ms in (-1.0, 0.0, np.inf, np.nan, 10_001.0)]
-    assert choose_times(images, "inversion_time", "ge", 10_000.0) == (None, [None] * 5)
-    assert "absent" in describe_candidates(images, "inversion_time", "ge")
+    sources = DIALECTS["ge"].times["inversion_time"]
+    assert choose_times(images, "inversion_time", sources, 10_000.0) == (None, [None] * 5)
+    assert "absent" in describe_candidates(images, "inversion_time", sources)
 
 
 @pytest.mark.parametrize(

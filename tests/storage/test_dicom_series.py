@@ -239,7 +239,7 @@ def test_slices_of_different_schemes_are_refused(tmp_path: Path) -> None:
     eleven = tuple(float(ti_ms) for ti_ms in range(100, 1200, 100))
     paths = write_series(tmp_path, on_slices(NATIVE, 0, 1))
     paths += write_series(tmp_path, replace(on_slices(NATIVE, 2), ti_ms=eleven, uid_seed="2"))
-    with pytest.raises(RefusedError, match=r"the slices have \[8, 8, 11\] inversion times"):
+    with pytest.raises(RefusedError, match=r"the slices have \[8, 8, 11\] inversion .* in each$"):
         assemble(read_instances(paths), INTAKE)
 
 
@@ -251,7 +251,7 @@ def test_a_scheme_in_seconds_has_as_many_images_as_the_heart_beats(tmp_path: Pat
     paths = write_series(tmp_path, replace(NATIVE, ti_ms=eleven))
     stack = _native(read_instances(paths), intake)
     assert (stack.scheme, stack.echoes.shape[:2]) == ("5s(3s)3s", (3, 11))
-    with pytest.raises(RefusedError, match=r"the slices have \[10, 11, 11\] inversion times"):
+    with pytest.raises(RefusedError, match=r"have \[10, 11, 11\] .* follows the heart rate, which one stack"):
         _native(read_instances(paths[1:]), intake)
 
 

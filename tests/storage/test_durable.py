@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.durable import exclusive_lock, shared_lock, write_durably
+from storage.durable import exclusive_lock, fsync_paths, shared_lock, write_durably
 
 
 def _names(folder: Path) -> list[str]:
@@ -28,6 +28,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         write_durably(tmp_path / "file", b"new")
     assert _names(tmp_path) == ["file"]
+
+
+def test_many_files_are_forced_to_disk_or_none_counts_as_written(tmp_path: Path) -> None:
+    """An error of one is no less an error because others went well."""
+    paths = [tmp_path / str(number) for number in range(20)]
+    for path in paths:
+        path.write_text("x")
+    fsync_paths([*paths, tmp_path])
+    paths[11].unlink()
+    with pytest.raises(FileNotFoundError, match="11"):
+        fsync_paths(paths)
 
 
 def _count(folder: Path, n_times: int) -> None:

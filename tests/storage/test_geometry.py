@@ -10,6 +10,8 @@ from storage.geometry import (
     levels,
     positions_along_normal,
     slice_normal,
+    split_orientations,
+    split_slices,
 )
 from tests.storage.drawn_uploads import ORIENTATION
 
@@ -67,3 +69,17 @@ def test_anterior_points_up_in_an_axial_image() -> None:
 def test_anterior_turns_with_the_image() -> None:
     """In an image turned by 90 degrees the anterior lies to its side."""
     assert anterior_direction((0.0, 1.0, 0.0, -1.0, 0.0, 0.0)) == pytest.approx((0.0, -1.0))
+
+
+def test_images_are_split_by_orientation_within_a_tolerance() -> None:
+    """Rounding in a header makes no other orientation."""
+    rounded = tuple(value + 5e-4 for value in ORIENTATION)
+    tilted = tuple(value + 5e-3 for value in ORIENTATION)
+    assert split_orientations([ORIENTATION, tilted, rounded, tilted]) == [[0, 2], [1, 3]]
+    assert split_orientations([]) == []
+
+
+def test_images_are_split_into_slices_by_place_along_the_normal() -> None:
+    """From base to apex; a slice reaches no further than the tolerance from its first image."""
+    positions = [(50.0, 0.0, 20.9), (0.0, 70.0, 0.0), (3.0, 0.0, 20.0), (0.0, 0.0, 40.0)]
+    assert split_slices(positions, AXIAL, 1.0) == [[3], [2, 0], [1]]

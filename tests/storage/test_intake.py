@@ -22,6 +22,7 @@ from tests.storage.drawn_uploads import (
     POST,
     demo_config,
     drawn_masks,
+    pack_damaged,
     read_instances,
     read_upload,
     stack_geometry,
@@ -361,3 +362,28 @@ def test_an_image_with_text_burned_in_is_named(tmp_path: Path) -> None:
     number = next(file.number for file in upload.files if file.path == paths["native"][4])
     taken = intake_visit([upload], demo_config().intake)
     assert taken.burned_in_files == (f"upload {upload.upload_id}, file {number}: BurnedInAnnotation is YES",)
+
+
+@pytest.mark.parametrize("damaged", ["notes.txt", "echo"])
+def test_a_damaged_member_of_a_zip_file_is_refused_by_itself(
+    tmp_path: Path, folder: Path, damaged: str
+) -> None:
+    """The visit goes on if what remains is complete; the file that is not there is never parsed."""
+    files = write_visit(folder)
+    (folder / "notes.txt").write_text("\n".join(map(str, range(1000))))
+    name = files["native"][0].name if damaged == "echo" else damaged
+    number = sorted(file.name for file in folder.iterdir()).index(name) + 1
+    pack_damaged(folder, tmp_path / "incoming" / "S01_z.zip", name)
+    shutil.rmtree(folder)
+    (listing,) = list_uploads(tmp_path, RULES)
+    with open_upload(hash_upload(listing)) as opened:
+        if damaged == "echo":
+            with pytest.raises(
+                RefusedError, match=r"slice 1 has 7 inversion times.*; left out: upload"
+            ) as error:
+                intake_visit([opened], INTAKE)
+            (refused,) = error.value.files
+        else:
+            (refused,) = intake_visit([opened], INTAKE).refused_files
+    assert (refused.file_number, refused.remedy) == (number, "mend")
+    assert refused.reason == "is damaged in the zip file; make the zip file again, or send the folder"

@@ -17,6 +17,7 @@ from tests.storage.drawn_uploads import (
     NATIVE,
     demo_config,
     on_slices,
+    pack_damaged,
     read_upload,
     unreadable,
     write_series,
@@ -163,3 +164,15 @@ def test_a_pattern_finds_the_subject_in_the_patient_id(
     write_series(incoming / "S01_a", replace(NATIVE, patient_id=patient_id))
     match = _match(incoming, patient_id_pattern="TRIAL-(?P<subject>.+)")
     assert match == found if found else isinstance(match, Mismatch)
+
+
+def test_damaged_files_of_a_zip_file_are_passed_over(incoming: Path) -> None:
+    """Any sound image says whose it is; where all images are damaged, the reason says so."""
+    first, *others = sorted(file.name for file in (incoming / "S01_a").iterdir())
+    pack_damaged(incoming / "S01_a", incoming / "S01_b.zip", first)
+    assert _match(incoming, "S01_b.zip") == Match("S01", "V1")
+    (incoming / "S01_a" / "notes.txt").write_text("x")
+    pack_damaged(incoming / "S01_a", incoming / "S01_c.zip", first, *others)
+    found = _match(incoming, "S01_c.zip")
+    assert isinstance(found, Mismatch)
+    assert "; 8 of 9 files: is damaged in the zip file; make the zip file again" in found.reason

@@ -23,7 +23,15 @@ def _comparable(value: object) -> object:
         return [_comparable(item) for item in value]
     if isinstance(value, float):
         return float(value)
-    return value or None if isinstance(value, str) else value
+    return None if value == "" else value
+
+
+def test_pixels_are_given_as_they_are_stored() -> None:
+    """Of either byte order; whoever looks into them knows the transfer syntax."""
+    tag = Tag(0x7FE00010)
+    for vr in ("OW", "OB"):
+        assert element_value(_raw(tag, vr, b"\1\2\3\4"), tag) == b"\1\2\3\4"
+        assert element_value(_raw(tag, vr, b""), tag) is None
 
 
 def _raw(tag: BaseTag, vr: str | None, data: bytes) -> pydicom.Dataset:

@@ -22,6 +22,7 @@ from tests.storage.drawn_uploads import (
     NATIVE,
     demo_config,
     on_slices,
+    pack_damaged,
     read_upload,
     unreadable,
     write_series,
@@ -268,15 +269,31 @@ def test_a_dangerous_zip_file_is_refused(incoming: Path) -> None:
         hash_upload(listing)
 
 
-def test_a_damaged_zip_file_is_refused(incoming: Path) -> None:
-    """Half of its files would be another upload."""
-    path = _pack(incoming / "S01_a", incoming / "S02_a.zip")
-    data = bytearray(path.read_bytes())
-    data[300:310] = bytes(10)
-    path.write_bytes(bytes(data))
-    (_, listing) = list_uploads(incoming.parent, RULES)
-    with pytest.raises(RefusedError, match="of the zip file is damaged"):
-        hash_upload(listing)
+def test_a_damaged_member_of_a_zip_file_costs_that_file(incoming: Path) -> None:
+    """The other files are as they were packed; it is another upload than the whole one."""
+    folder = read_upload(incoming.parent)
+    pack_damaged(incoming / "S01_a", incoming / "S02_a.zip", folder.files[2].path.name)
+    upload = read_upload(incoming.parent, "S02_a.zip")
+    assert [file.number for file in upload.files if file.is_damaged] == [3]
+    sound = [file.sha256 for file in folder.files]
+    assert [file.sha256 for file in upload.files if not file.is_damaged] == [*sound[:2], *sound[3:]]
+    assert upload.content_digest != folder.content_digest
+    with open_upload(upload) as opened:
+        assert [file.is_damaged for file in opened.files] == [file.is_damaged for file in upload.files]
+        assert opened.files[0].path.read_bytes() == folder.files[0].path.read_bytes()
+
+
+def test_a_damaged_file_is_not_taken_for_what_is_left_of_it(incoming: Path) -> None:
+    """A zip file that holds those bytes and no more is another upload."""
+    name = sorted(file.name for file in (incoming / "S01_a").iterdir())[0]
+    pack_damaged(incoming / "S01_a", incoming / "S02_a.zip", name)
+    damaged = read_upload(incoming.parent, "S02_a.zip")
+    with open_upload(damaged) as opened:
+        rest = opened.files[0].path.read_bytes()
+    (incoming / "S01_a" / name).write_bytes(rest)
+    cut_off = read_upload(incoming.parent)
+    assert [file.sha256 for file in cut_off.files] == [file.sha256 for file in damaged.files]
+    assert cut_off.content_digest != damaged.content_digest
 
 
 @pytest.mark.parametrize(

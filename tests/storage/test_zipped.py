@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from storage.errors import RefusedError
@@ -149,12 +150,13 @@ def test_members_that_share_their_data_are_refused(archive: Path) -> None:
 
 @pytest.mark.parametrize("size", [3, 3000], ids=["less", "more"])
 def test_a_member_that_lies_about_its_size_is_refused(archive: Path, tmp_path: Path, size: int) -> None:
-    """Limits are checked against what the list of members states."""
-    _write(archive, a=b"0123456789" * 20)
+    """Limits are checked against what the list of members states; no more is written."""
+    _write(archive, a=b"0123456789" * 20, b=b"b")
     _stated_size(archive, size)
     members = list_members(archive, RULES)
-    with pytest.raises(RefusedError, match=r"member 1 of the zip file"):
-        unpack_members(archive, members, tmp_path)
+    assert unpack_members(archive, members, tmp_path) == {1}
+    assert (tmp_path / "1").stat().st_size <= size
+    assert (tmp_path / "2").read_bytes() == b"b"
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.98])
@@ -167,13 +169,41 @@ def test_half_a_zip_file_is_refused(archive: Path, kept: float) -> None:
         list_members(archive, RULES)
 
 
-def test_a_damaged_member_is_refused(archive: Path, tmp_path: Path) -> None:
-    """The checksum tells; the folder's content could not be trusted."""
+def _damage(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+
+
+def test_a_damaged_member_costs_no_other(archive: Path, tmp_path: Path) -> None:
+    """The checksum tells; the others have theirs."""
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("a", b"0123456789")
-    data = archive.read_bytes()
-    archive.write_bytes(data.replace(b"0123456789", b"0123456780", 1))
-    with pytest.raises(RefusedError, match="member 1 of the zip file is damaged"):
+        zipped.writestr("b", b"abcdefghij")
+    _damage(archive, b"0123456789", b"0123456780")
+    assert unpack_members(archive, list_members(archive, RULES), tmp_path) == {1}
+    assert (tmp_path / "2").read_bytes() == b"abcdefghij"
+
+
+def test_a_member_whose_stream_is_broken_keeps_what_came_out(archive: Path, tmp_path: Path) -> None:
+    """Whoever mends it finds it in quarantine."""
+    data = np.random.default_rng(0).integers(0, 256, 3 * MIB, dtype=np.uint8).tobytes()
+    _write(archive, a=data, b=b"b")
+    packed = bytearray(archive.read_bytes())
+    packed[2 * MIB : 2 * MIB + 100] = bytes(100)
+    archive.write_bytes(packed)
+    assert unpack_members(archive, list_members(archive, RULES), tmp_path) == {1}
+    assert (tmp_path / "1").read_bytes()[:MIB] == data[:MIB]
+
+
+def test_a_zip_file_of_damaged_members_alone_is_refused(archive: Path, tmp_path: Path) -> None:
+    """Nothing of it can be used."""
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("a", b"0123456789")
+    _damage(archive, b"0123456789", b"0123456780")
+    with pytest.raises(
+        RefusedError, match="all 1 files in the zip file are damaged; make the zip file again"
+    ):
         unpack_members(archive, list_members(archive, RULES), tmp_path)
 
 

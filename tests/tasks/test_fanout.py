@@ -1,6 +1,7 @@
 """Task runs on a real Dask cluster: values, failures, a killed worker, missing resources."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.site import SiteSettings, dask_task_runner
-from tasks.fanout import Failure, Fanout, NoWorkerError
+from tasks.fanout import PER_SLOT, Failure, Fanout, NoWorkerError
 
 pytestmark = pytest.mark.slow
 
 Answer = TypeVar("Answer")
+
+LIMIT_S = 300.0
+"""More than any task here takes, on a busy machine too [s]."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,6 +57,19 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@task(name="hangs", cache_policy=NO_CACHE, persist_result=False)
+def hang() -> None:
+    """Hold the interpreter as a decoder in C may: no thread or heartbeat of this process gets through."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+@task(name="sleeps", cache_policy=NO_CACHE, persist_result=False)
+def sleep_for(seconds: float) -> int:
+    """Take long without computing."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def run_in_flow(body: Callable[[Fanout], Answer], runner: TaskRunner[Any]) -> Answer:
     """Give a body of submissions the fan-out of a flow run."""
     answers: list[Answer] = []
@@ -73,13 +90,13 @@ def test_values_and_failures_come_back_by_key_and_more_can_be_submitted() -> Non
 
     def body(fanout: Fanout) -> dict[Any, Any]:
         for value in range(3):
-            fanout.submit(value, double, "CPU", value)
-        fanout.submit("bad", refuse, "CPU", "cannot use it")
+            fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
+        fanout.submit("bad", refuse, "CPU", "cannot use it", limit_s=LIMIT_S)
         outcomes = {}
         for key, outcome in fanout:
             outcomes[key] = outcome
             if key == 2:
-                fanout.submit("again", double, "CPU", outcome)
+                fanout.submit("again", double, "CPU", outcome, limit_s=LIMIT_S)
         return outcomes
 
     outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
@@ -94,7 +111,7 @@ def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
     """Dask would wait for a GPU worker for ever."""
 
     def body(fanout: Fanout) -> list[tuple[Any, Any]]:
-        fanout.submit("segment", double, "GPU", 21)
+        fanout.submit("segment", double, "GPU", 21, limit_s=LIMIT_S)
         return list(fanout)
 
     assert run_in_flow(body, dask_task_runner(SiteSettings(workers=1))) == [("segment", 42)]
@@ -108,7 +125,7 @@ def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> No
 
     def body(fanout: Fanout) -> None:
         with pytest.raises(NoWorkerError, match='--resources "CPU=1"'):
-            fanout.submit("intake", double, "CPU", 1)
+            fanout.submit("intake", double, "CPU", 1, limit_s=LIMIT_S)
 
     run_in_flow(body, runner)
 
@@ -117,9 +134,9 @@ def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
     """Prefect is told, or it would stay Running for ever; what waited on that worker gets its value."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
-        fanout.submit("poison", die, "CPU")
+        fanout.submit("poison", die, "CPU", limit_s=LIMIT_S)
         for value in range(3):
-            fanout.submit(value, double, "CPU", value)
+            fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
         return dict(fanout)
 
     outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
@@ -130,3 +147,88 @@ def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
         dead = [run for run in client.read_task_runs() if run.name.startswith("dies")]
     assert len(dead) == 2  # with the others, and once more alone
     assert all(run.state is not None and run.state.is_crashed() for run in dead)
+
+
+def test_a_task_run_that_takes_too_long_is_stopped_and_costs_nobody_else() -> None:
+    """The limit holds for code that sleeps; what waited on the same worker gets its value."""
+
+    def body(fanout: Fanout) -> dict[Any, Any]:
+        fanout.submit("slow", sleep_for, "CPU", 600.0, limit_s=4.0)
+        for value in range(3):
+            fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
+        return dict(fanout)
+
+    started = time.monotonic()
+    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    slow = outcomes.pop("slow")
+    assert time.monotonic() - started < 120
+    assert outcomes == {0: 0, 1: 2, 2: 4}
+    assert slow.kind == "overdue"
+    assert str(slow.error) == "stopped after 0.0667 minutes, its limit"
+    with get_client(sync_client=True) as client:
+        (run,) = (run for run in client.read_task_runs() if run.name.startswith("sleeps"))
+    assert run.state is not None
+    assert (run.state.type.value, run.state.name) == ("FAILED", "TimedOut")
+
+
+def test_the_limit_holds_for_code_that_lets_nothing_else_run() -> None:
+    """A regular expression that explodes holds the interpreter: such a worker falls silent."""
+
+    def body(fanout: Fanout) -> dict[Any, Any]:
+        fanout.submit("stuck", hang, "CPU", limit_s=4.0)
+        fanout.submit("fine", double, "CPU", 1, limit_s=LIMIT_S)
+        return dict(fanout)
+
+    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    assert outcomes["fine"] == 2
+    assert outcomes["stuck"].kind == "overdue"
+
+
+def test_the_cluster_is_given_only_what_it_will_execute_next_and_follow_ups_first() -> None:
+    """Thousands of visits wait here, not on the scheduler; a visit that was begun is ended first."""
+
+    def body(fanout: Fanout) -> tuple[list[Any], int]:
+        for value in range(12):
+            fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
+        ended, n_most = [], 0
+        for key, _ in fanout:
+            n_most = max(n_most, len(fanout._pending) + 1)
+            ended.append(key)
+            if key == 0:
+                fanout.submit("follows", double, "CPU", 1, limit_s=LIMIT_S)
+        return ended, n_most
+
+    ended, n_most = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    assert n_most == PER_SLOT
+    assert len(ended) == 13
+    assert ended.index("follows") <= PER_SLOT
+
+
+def test_an_abandoned_night_leaves_nothing_running() -> None:
+    """What executes is stopped within seconds, and Prefect knows."""
+    worker_s: list[float] = []
+
+    def body(fanout: Fanout) -> None:
+        fanout.submit("long", sleep_for, "CPU", 600.0, limit_s=LIMIT_S)
+        for value in range(3):
+            fanout.submit(value, sleep_for, "CPU", 600.0, limit_s=LIMIT_S)
+        fanout._fill()
+        while not any(is_executing for _, is_executing in fanout._on_workers().values()):
+            time.sleep(0.2)
+        started = time.monotonic()
+        fanout.abandon()
+        worker_s.append(time.monotonic() - started)
+        assert not fanout._on_workers()
+        assert list(fanout) == []
+
+    before = time.time()
+    run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    assert worker_s[0] < 15
+    with get_client(sync_client=True) as client:
+        runs = [
+            run
+            for run in client.read_task_runs()
+            if run.name.startswith("sleeps") and run.created and run.created.timestamp() > before
+        ]
+    assert runs
+    assert {run.state.name for run in runs if run.state} == {"Cancelled"}

@@ -1,0 +1,40 @@
+"""Runs of which Prefect believes that they still run, though their process is gone."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+
+GONE = "its process is gone"
+
+
+def crash_dead_runs(run_ids: Sequence[str]) -> None:
+    """Set flow runs that died, and their task runs, to Crashed; a run that this server does not know is left.
+
+    A process that is killed tells nobody, and its runner may have been killed with it: without this its run
+    stays Running for ever.
+    """
+    with get_client(sync_client=True) as client:
+        for run_id in run_ids:
+            try:
+                run = client.read_flow_run(UUID(run_id))
+            except ObjectNotFound:
+                continue
+            if run.state is None or not run.state.is_final():
+                get_run_logger().warning("run %s: %s, set to Crashed", run.name, GONE)
+                client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
+            _crash_tasks(client, run.id)
+
+
+def _crash_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    offset = 0
+    while page := client.read_task_runs(flow_run_filter=of_run, offset=offset):
+        for run in page:
+            if run.state is None or not run.state.is_final():
+                client.set_task_run_state(run.id, Crashed(message=GONE), force=True)
+        offset += len(page)

@@ -1,0 +1,64 @@
+"""Which nights of a trial are at work, and which died without a word.
+
+Each holds a lock on a file of its own. The system frees the lock of a process that ends, however it ends; on
+a shared file system that holds across machines where it has locks across machines.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+RUNNING_FOLDER = "running"
+_STARTING = ".starting"
+
+
+@contextmanager
+def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
+    """Mark a run as alive for as long as the context lasts.
+
+    Yields
+    ------
+        Ids of runs that were marked here and died; each is told once.
+    """
+    folder = root / RUNNING_FOLDER
+    folder.mkdir(exist_ok=True)
+    mark = folder / run_id
+    # Locked before it has its name, so that nobody takes it for a dead one in between.
+    starting = folder / f"{run_id}{_STARTING}"
+    with starting.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        starting.rename(mark)
+        try:
+            yield _bury_dead(folder)
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+def running_nights(root: Path) -> list[str]:
+    """Ids of the runs that are at work."""
+    return [path.name for path in _marks(root / RUNNING_FOLDER) if _is_held(path)]
+
+
+def _bury_dead(folder: Path) -> list[str]:
+    dead = [path for path in _marks(folder) if not _is_held(path)]
+    for path in dead:
+        path.unlink(missing_ok=True)
+    return [path.name for path in dead]
+
+
+def _marks(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix != _STARTING)
+
+
+def _is_held(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
