@@ -1,6 +1,8 @@
 # Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Two test processes; a file stays in one of them, in the order of tests/conftest.py, slow ones first.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint bench bench-long
@@ -10,7 +12,7 @@ help:
 	@echo "make test   the whole test suite (17 minutes)"
 	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
-	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes)"
+	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -29,10 +31,10 @@ demo: setup
 	@$(BIN)/cmrtrials run demo || test $$? -eq 1
 
 test: setup
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(TWO)
 
 unit: setup
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest $(TWO) -m "not slow"
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -45,3 +47,4 @@ bench: setup
 
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
+	@$(BIN)/python -m tests.benchmarks.accuracy

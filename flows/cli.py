@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from flows.lock import lock_app
+
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import State
@@ -16,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(lock_app, name="lock")
 
 audit_app = typer.Typer(help="The record: who published what, when and why.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
@@ -81,8 +85,10 @@ def run(root: Root) -> None:
     Exit code 1 when a visit failed or was newly refused, 3 when the night itself broke off.
     """
     from flows.terminal import fail_clearly
+    from storage.trial import open_trial
 
     with fail_clearly():
+        open_trial(root)  # before Prefect is imported, which takes seconds
         from flows.nightly import nightly
 
     _run_flow(root, nightly, {"root": str(root.resolve())})
@@ -167,20 +173,74 @@ def query(
     sql: Annotated[
         str, typer.Argument(help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal.")
     ],
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=FILE",
+            help="A table from outside of the trial, as CSV or Parquet; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1. Prints CSV into a pipe or file."""
-    from flows.query import run_query
+    """Ask the tables in SQL (DuckDB); times in ms, fractions 0-1. Prints CSV into a pipe or file.
+
+    Nothing is written. What the columns mean says `cmrtrials dictionary`.
+    """
+    from flows.query import parse_outside, run_query
     from flows.terminal import fail_clearly, print_answer
 
     with fail_clearly():
-        print_answer(*run_query(root, sql))
+        print_answer(*run_query(root, sql, parse_outside(outside or [])))
+
+
+@app.command()
+def dictionary(
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV, one line for each column.")] = False,
+) -> None:
+    """Print the data dictionary: type, unit, values and meaning of every column, as Markdown or CSV."""
+    from storage.dictionary import dictionary_csv, dictionary_markdown
+
+    typer.echo(dictionary_csv() if csv else dictionary_markdown(), nl=False)
+
+
+@app.command()
+def compare(
+    root: Root,
+    other: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a second trial with the same subjects and visits, or a reader's table (CSV): "
+            "subject_id, visit_id, one of level, slice_index, aha_segment or none of them, and any of "
+            "t1_native_ms, t1_post_ms, ecv_fraction."
+        ),
+    ],
+    figure: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also draw Bland-Altman plots into this PNG file.")
+    ] = None,
+) -> None:
+    """Compare two runs over the same scans (second minus first), or a run with a reader's numbers.
+
+    Prints agreement, repeatability and regression; CSV with every number into a pipe or file, ECV 0-1.
+    """
+    from flows.compare import compare_runs, compare_with_reader
+    from flows.compare_output import draw_bland_altman, print_comparison
+    from flows.terminal import fail_clearly
+
+    with fail_clearly():
+        compared = compare_runs(root, other) if other.is_dir() else compare_with_reader(root, other)
+        print_comparison(compared)
+        if figure is not None:
+            draw_bland_altman(compared, figure)
 
 
 @app.command()
 def train(
     kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
     output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimizer.")] = 20_000,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of the optimizer.", show_default="base: 6000, guided: 2000"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same weights (on a CPU).")] = 0,
     start: Annotated[
         Path | None,
@@ -221,21 +281,25 @@ def train(
     with fail_clearly():
         from flows.server import prefect_server
         from flows.train import train as train_flow
+        from flows.train import training_of
+        from flows.training import check_training
 
+        parameters: dict[str, Any] = {
+            "kind": kind,
+            "output": str(output),
+            "steps": steps,
+            "seed": seed,
+            "start": None if start is None else str(start),
+            "data": None if data is None else str(data),
+            "development": None if development is None else str(development),
+            "evaluate_every": evaluate_every,
+            "patience": patience,
+            "workers": workers,
+        }
+        # Before a server is started, which takes longer than to see what is wrong.
+        check_training(training_of(**parameters))
         with prefect_server(), flow_progress("steps"):
-            digest = train_flow(
-                kind=kind,
-                output=str(output),
-                steps=steps,
-                seed=seed,
-                start=None if start is None else str(start),
-                data=None if data is None else str(data),
-                development=None if development is None else str(development),
-                evaluate_every=evaluate_every,
-                patience=patience,
-                device=device,
-                workers=workers,
-            )
+            digest = train_flow(**parameters, device=device)
     typer.echo(f'{kind} = "{digest}"')
 
 
@@ -246,8 +310,10 @@ def serve(
 ) -> None:
     """Serve a trial: Prefect server with UI, the nightly schedule, and runs on demand. Ctrl-C ends it."""
     from flows.terminal import fail_clearly
+    from storage.trial import open_trial
 
     with fail_clearly():
+        open_trial(root)
         from flows.serve import serve_trial
 
         serve_trial(root.resolve(), port)
@@ -298,8 +364,8 @@ def audit_adopt(
     reason: Annotated[str, typer.Option(help="What shows that the log is whole; it is put on record.")],
 ) -> None:
     """Take an audit log without head for whole, up to here and on record, after comparing it elsewhere."""
-    from flows.night import current_user
     from flows.terminal import fail_clearly
+    from flows.user import current_user
     from storage.audit import adopt
     from storage.trial import open_trial
 

@@ -1,8 +1,6 @@
 """The way of one night: plan, intake, segment, quantify, summarise, publish."""
 
-import getpass
 import logging
-import os
 from collections import Counter
 from typing import Any
 
@@ -13,8 +11,10 @@ from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
+from cmrcore.quantify.repeatability import Coefficients
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
+from flows.user import current_user
 from storage.arrays import remove_stale_temporaries
 from storage.errors import (
     AlreadyWrittenError,
@@ -23,6 +23,7 @@ from storage.errors import (
     StorageError,
     UploadChangedError,
 )
+from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
@@ -32,10 +33,12 @@ from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.plan import (
     NightPlan,
+    RetestPair,
     Selection,
     VisitJob,
     plan_night,
     published_visits,
+    retest_pairs,
     summary_digests,
     usable_results,
 )
@@ -43,7 +46,7 @@ from tasks.publish import Publisher
 from tasks.quantify import quantify
 from tasks.segment import segment
 from tasks.stage import StageName, StageResult, VisitRef
-from tasks.summarise import summarise
+from tasks.summarise import repeatability, stated_repeatability, summarise
 from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
@@ -74,7 +77,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     run_id = str(context.flow_run.id)
-    with marked_running(trial.root, run_id) as dead:
+    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
         crash_dead_runs(dead)
         return _run_marked(trial, selection, why, run_id, runner)
 
@@ -118,6 +121,8 @@ class Night:
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
+        self._retests: tuple[RetestPair, ...] = plan.retests
+        self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
         self._visits_of: dict[str, list[PlannedVisit]] = {}
         for line in sorted(plan.recorded, key=lambda line: line.visit_date):
@@ -165,11 +170,16 @@ class Night:
                 job.force,
                 limit_s=self._left_s(job),
             )
-        for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
-            self._submit_summary(subject_id)
+        if self._plan.outdated_subjects and not self._open:
+            self._submit_repeatability()
+        elif not self._trial.config.summarise.retest_visits:
+            for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
+                self._submit_summary(subject_id)
         for (name, stage), outcome in self._fanout:
             if stage == "summarise":
                 self._end_summary(name, outcome)
+            elif stage == "repeatability":
+                self._end_repeatability(outcome)
             elif isinstance(outcome, Failure):
                 self._fail(self._jobs[name], stage, outcome)
                 self._end_visit(self._jobs[name])
@@ -220,8 +230,11 @@ class Night:
         self._open[subject_id] -= 1
         n_ended = len(self._jobs) - self._open.total()
         progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
-        if self._open[subject_id] == 0:
-            self._submit_summary(subject_id)
+        if not self._trial.config.summarise.retest_visits:
+            if self._open[subject_id] == 0:
+                self._submit_summary(subject_id)
+        elif self._open.total() == 0:
+            self._submit_repeatability()
 
     def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
         label, reason = job.visit.label, describe(failure)
@@ -253,6 +266,32 @@ class Night:
     def _is_computed(self, label: str) -> bool:
         return "quantify" in self._stages.get(label, {})
 
+    def _submit_repeatability(self) -> None:
+        """Compute what all summaries rest on; where it comes from retests, they wait for every visit."""
+        results = {subject_id: self._results(subject_id) for subject_id in self._visits_of}
+        self._retests = retest_pairs(self._trial.config, results)
+        if not self._retests:
+            self._end_repeatability(self._coefficients)
+            return
+        pairs = tuple(
+            tuple((self._visit(subject_id, visit_id), digest) for subject_id, visit_id, digest in pair)
+            for pair in self._retests
+        )
+        key = (self._trial.config.trial_id, "repeatability")
+        self._fanout.submit(
+            key, repeatability, "CPU", self._trial.config.summarise, pairs, limit_s=self._visit_limit_s
+        )
+
+    def _end_repeatability(self, outcome: Coefficients | Failure) -> None:
+        """Summarise whom tonight's results or another repeatability have made outdated."""
+        renewed = self._plan.outdated_subjects | self._open.keys()
+        for subject_id in sorted(renewed if self._retests == self._plan.retests else self._visits_of):
+            if isinstance(outcome, Failure):
+                self._end_summary(subject_id, outcome)
+            else:
+                self._coefficients = outcome
+                self._submit_summary(subject_id)
+
     def _submit_summary(self, subject_id: str) -> None:
         visits = tuple(
             (self._visit(subject_id, visit_id), digest)
@@ -267,11 +306,13 @@ class Night:
                 subject_id,
                 visits,
                 config,
+                self._coefficients,
                 limit_s=self._visit_limit_s,
             )
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
-        for visit_id, digest in summary_digests(self._trial.config, self._results(subject_id)).items():
+        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests)
+        for visit_id, digest in digests.items():
             label = f"{subject_id}/{visit_id}"
             try:
                 if self._is_computed(label):
@@ -328,14 +369,6 @@ class Night:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
-
-
-def current_user() -> str:
-    """Name who runs the night; a container may know no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def may_pass(failure: Failure) -> bool:

@@ -1,6 +1,7 @@
 """The training flow."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 from uuid import UUID
@@ -20,15 +21,46 @@ terminal = logging.getLogger("cmrtrials.progress")
 
 Device = Literal["auto", "cpu", "cuda"]
 
-SLICES: dict[Kind, tuple[int, int]] = {"base": (8, 2), "guided": (6, 3)}
-"""Slices of a step, and echoes of each: a guided network learns from how the guide fits other echoes."""
+RECIPES: dict[Kind, Recipe] = {
+    "base": Recipe(n_steps=6000, n_slices=8, n_echoes=2, learning_rate=2e-3),
+    "guided": Recipe(n_steps=2000, n_slices=6, n_echoes=3, learning_rate=1e-3),
+}
+"""Recipes of the packaged weights. A guided network learns from how the guide fits other echoes, and starts
+from a base network, which large steps would spoil."""
+
+
+def training_of(
+    kind: Kind,
+    output: str,
+    steps: int | None = None,
+    seed: int = 0,
+    start: str | None = None,
+    data: str | None = None,
+    development: str | None = None,
+    evaluate_every: int = 250,
+    patience: int = 12,
+    workers: int = 0,
+) -> Training:
+    """Build a training from the parameters of the flow `train`, which are JSON."""
+    recipe = RECIPES[kind]
+    return Training(
+        kind=kind,
+        output=Path(output),
+        recipe=replace(recipe, n_steps=steps or recipe.n_steps, seed=seed),
+        start=None if start is None else Path(start),
+        data=None if data is None else Path(data),
+        development=None if development is None else Path(development),
+        evaluate_every=evaluate_every,
+        patience=patience,
+        workers=workers,
+    )
 
 
 @flow(name="train", flow_run_name="train {kind}", persist_result=False)
 def train(
     kind: Kind,
     output: str,
-    steps: int,
+    steps: int | None = None,
     seed: int = 0,
     start: str | None = None,
     data: str | None = None,
@@ -47,7 +79,7 @@ def train(
     output
         Folder of checkpoint, learning curve, weights and card, all named by the kind.
     steps
-        Steps of the optimizer; the learning rate falls until the last.
+        Steps of the optimizer; the learning rate falls until the last. None: as for the packaged weights.
     seed
         Of weights, samples and the split of patients.
     start
@@ -66,18 +98,10 @@ def train(
         Processes that draw samples ahead.
     """
     log = get_run_logger()
-    n_slices, n_echoes = SLICES[kind]
-    training = Training(
-        kind=kind,
-        output=Path(output),
-        recipe=Recipe(n_steps=steps, seed=seed, n_slices=n_slices, n_echoes=n_echoes),
-        start=None if start is None else Path(start),
-        data=None if data is None else Path(data),
-        development=None if development is None else Path(development),
-        evaluate_every=evaluate_every,
-        patience=patience,
-        workers=workers,
+    training = training_of(
+        kind, output, steps, seed, start, data, development, evaluate_every, patience, workers
     )
+    n_steps = training.recipe.n_steps
     chosen = torch.device(
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     )
@@ -86,10 +110,16 @@ def train(
 
     def report(step: int, progress: Progress) -> None:
         _, loss, score = progress.curve[-1]
-        update_progress_artifact(artifact, progress=100 * step / steps)
-        terminal.info("dice %.3f", score, extra={"n_ended": step, "n_in_all": steps})
+        update_progress_artifact(artifact, progress=100 * step / n_steps)
+        terminal.info("dice %.3f", score, extra={"n_ended": step, "n_in_all": n_steps})
         log.info(
-            "%s step=%d/%d loss=%.4f dice=%.4f best=%.4f", kind, step, steps, loss, score, progress.best_score
+            "%s step=%d/%d loss=%.4f dice=%.4f best=%.4f",
+            kind,
+            step,
+            n_steps,
+            loss,
+            score,
+            progress.best_score,
         )
 
     weights = train_network(training, chosen, report)

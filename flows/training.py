@@ -26,6 +26,8 @@ from storage.durable import write_durably
 from storage.labelled import LabelledFile, list_labelled, read_labelled, split_patients
 
 Kind = Literal["base", "guided"]
+Drawn = Literal["myocardium", "left ventricle"]
+"""What somebody must have drawn on a slice: its myocardium, or its blood pool will do."""
 
 HELD_OUT_FRACTION = 0.2
 """Share of the patients of a folder that are held out for the score."""
@@ -90,6 +92,42 @@ class Training:
         }
 
 
+def check_training(training: Training) -> tuple[UNet, tuple[dict[str, Any], Progress] | None]:
+    """Give the network that a training begins with, and where an interrupted one was; write nothing.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another training, starting weights of the wrong kind or those that the training
+        would write over are given, or nothing is drawn on labelled images.
+    RefusedError
+        If there are no labelled images where they should be, or too few patients.
+    """
+    if training.start is not None and training.start.resolve() == training.weights.resolve():
+        message = "the weights to start from are the file that the training writes; name another folder"
+        raise TrainingError(message)
+    learned, scored = _files(training)
+    needs: tuple[tuple[tuple[LabelledFile, ...], Drawn], ...] = (
+        (learned, "myocardium"),
+        (scored, _needed(training)),
+    )
+    for files, needed in needs:
+        if files and next(_slices(files, needed), None) is None:
+            message = f"no {needed} is drawn on any slice of {len(files)} labelled images"
+            raise TrainingError(message)
+    network = _network(training)
+    if not training.checkpoint.is_file():
+        return network, None
+    state, progress = read_checkpoint(training.checkpoint)
+    recipe = training.as_json()
+    changed = sorted(key for key in recipe if progress.recipe.get(key) != recipe[key])
+    if changed:
+        others = ", ".join(changed)
+        message = f"the folder holds a training with another {others}; name another folder, or remove it"
+        raise TrainingError(message)
+    return network, (state, progress)
+
+
 def train_network(
     training: Training, device: torch.device, on_progress: Callable[[int, Progress], None]
 ) -> Path:
@@ -110,29 +148,18 @@ def train_network(
     Raises
     ------
     TrainingError
-        If the folder holds another training, starting weights of the wrong kind or those that the training
-        would write over are given, or a loss or score is no finite number.
+        If the training cannot begin, see `check_training`, or a loss or score is no finite number.
     RefusedError
         If labelled images cannot be used.
     """
+    network, before = check_training(training)
     training.output.mkdir(parents=True, exist_ok=True)
-    checkpoint, weights = training.checkpoint, training.weights
-    if training.start is not None and training.start.resolve() == weights.resolve():
-        message = "the weights to start from are the file that the training writes; name another folder"
-        raise TrainingError(message)
-    recipe = training.as_json()
+    weights = training.weights
     source, development = _data(training)
-    trainer = Trainer(_network(training), training.recipe, device)
-    progress = Progress(recipe)
-    if checkpoint.is_file():
-        state, progress = read_checkpoint(checkpoint)
-        if progress.recipe != recipe:
-            changed = sorted(key for key in recipe if progress.recipe.get(key) != recipe[key])
-            message = (
-                f"the folder holds a training with another {', '.join(changed)}; name another folder, or "
-                f"remove it"
-            )
-            raise TrainingError(message)
+    trainer = Trainer(network, training.recipe, device)
+    progress = Progress(training.as_json())
+    if before is not None:
+        state, progress = before
         trainer.load_state_dict(state)
     losses: list[float] = []
     for samples in _steps(source, trainer.step, training):
@@ -147,7 +174,7 @@ def train_network(
             write_durably(weights, save(tensors))
         progress = replace(progress, curve=(*progress.curve, (trainer.step, float(np.mean(losses)), score)))
         losses = []
-        write_checkpoint(checkpoint, trainer.state_dict(), progress)
+        write_checkpoint(training.checkpoint, trainer.state_dict(), progress)
         draw_curve(training.curve, training.kind, progress.curve)
         on_progress(trainer.step, progress)
     write_card(training, weights, progress)
@@ -237,15 +264,30 @@ def _network(training: Training) -> UNet:
 def _data(training: Training) -> tuple[Callable[[int], Samples], list[LabelledSlice]]:
     """Choose what a step learns from, and what the score is taken on."""
     recipe = training.recipe
-    if training.data is None:
-        slices = draw_slices(N_DEVELOPMENT, DEVELOPMENT_SEED)
-        if training.development is not None:
-            slices = read_slices(list_labelled(training.development))
-        return _Drawn(recipe), slices
-    learned, held_out = split_patients(list_labelled(training.data), HELD_OUT_FRACTION, recipe.seed)
+    learned, scored = _files(training)
+    development = (
+        list(_slices(scored, _needed(training))) if scored else draw_slices(N_DEVELOPMENT, DEVELOPMENT_SEED)
+    )
+    if not learned:
+        return _Drawn(recipe), development
+    return _Own(recipe, list(_slices(learned, "myocardium"))), development
+
+
+def _files(training: Training) -> tuple[tuple[LabelledFile, ...], tuple[LabelledFile, ...]]:
+    """Labelled images to learn from, and for the score; none where the digital trial takes their place."""
+    learned: tuple[LabelledFile, ...] = ()
+    scored: tuple[LabelledFile, ...] = ()
+    if training.data is not None:
+        listed = list_labelled(training.data)
+        learned, scored = split_patients(listed, HELD_OUT_FRACTION, training.recipe.seed)
     if training.development is not None:
-        held_out = list_labelled(training.development)
-    return _Own(recipe, read_slices(learned)), read_slices(held_out)
+        scored = list_labelled(training.development)
+    return learned, scored
+
+
+def _needed(training: Training) -> Drawn:
+    """Say what must be drawn on a slice for the score: the guided network's guide is a myocardium."""
+    return "myocardium" if training.kind == "guided" else "left ventricle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,23 +313,12 @@ class _Own:
         return samples_of([self.slices[index] for index in chosen], self.recipe, rng)
 
 
-def read_slices(files: tuple[LabelledFile, ...]) -> list[LabelledSlice]:
-    """Read all slices of labelled files into memory.
-
-    Raises
-    ------
-    TrainingError
-        If no myocardium is drawn on any.
-    """
-    slices = [
-        LabelledSlice(torch.from_numpy(one.images), torch.from_numpy(one.masks), one.spacing_mm)
-        for file in files
-        for one in read_labelled(file)
-    ]
-    if not slices:
-        message = f"no myocardium is drawn on any slice of {len(files)} labelled images"
-        raise TrainingError(message)
-    return slices
+def _slices(files: tuple[LabelledFile, ...], needed: Drawn) -> Iterator[LabelledSlice]:
+    """Read the slices of labelled files on which the needed is drawn, file by file."""
+    for file in files:
+        for one in read_labelled(file):
+            if needed == "left ventricle" or one.masks[:, 0].any():
+                yield LabelledSlice(torch.from_numpy(one.images), torch.from_numpy(one.masks), one.spacing_mm)
 
 
 def _folder_digest(folder: Path | None) -> str | None:

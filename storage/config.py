@@ -304,12 +304,34 @@ class QcConfig(_Section):
     """Largest distance between a native and a post-contrast slice that count as one [mm]."""
 
 
+class SyntheticHematocritConfig(_Section):
+    """Hematocrit from native blood T1: slope / T1 + intercept; it never enters the main ECV."""
+
+    slope_ms: Annotated[float, Field(allow_inf_nan=False)]
+    """Hematocrit for each 1/ms of relaxation rate [ms]."""
+    intercept_fraction: Annotated[float, Field(allow_inf_nan=False)]
+    """Hematocrit at a rate of zero."""
+    field_strength_t: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Field strength that it was found at [T]; elsewhere there is none."""
+    schemes: tuple[str, ...]
+    """Native schemes that it holds for; others have none."""
+    source: Annotated[str, Field(min_length=1)]
+    """Where the coefficients come from."""
+
+
 class QuantifyConfig(_Section):
     """How maps and their statistics are computed."""
 
     t1_model: Literal["molli", "shmolli"]
     blood_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Width taken off the blood pool's edge before its mean signal is taken [mm]."""
+    blood_slice: Literal["same", "mid"]
+    """Whose blood the ECV of a slice uses: its own, or that of the middle mid-ventricular slice."""
+    myocardium_erosion_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Width of the rims at both borders of the myocardium that are not read, a quarter of it at most [mm]."""
+    hematocrit_sd_fraction: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    """Standard uncertainty of a measured hematocrit, 0-1."""
+    synthetic_hematocrit: SyntheticHematocritConfig
     hematocrit: HematocritConfig
     qc: QcConfig
 
@@ -325,11 +347,47 @@ class QuantifyConfig(_Section):
         return self
 
 
+LevelValues = Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
+SegmentValues = Annotated[tuple[Positive, ...], Field(min_length=16, max_length=16)]
+
+
+class RepeatabilityConfig(_Section):
+    """How far repeated measurements of an unchanged heart differ: 1.96 * sqrt(2) * within-subject SD."""
+
+    t1_native_global_ms: Positive
+    t1_native_septal_ms: Positive
+    t1_native_levels_ms: LevelValues
+    """Basal, mid and apical [ms]."""
+    t1_native_segments_ms: SegmentValues
+    """AHA segments 1 to 16 [ms]."""
+    ecv_global_fraction: Positive
+    ecv_septal_fraction: Positive
+    ecv_levels_fraction: LevelValues
+    """Basal, mid and apical, 0-1."""
+    ecv_segments_fraction: SegmentValues
+    """AHA segments 1 to 16, 0-1."""
+
+
 class SummariseConfig(_Section):
     """What counts as a change between visits."""
 
     ecv_change_relative: Fraction
-    """Relative change of ECV from baseline that is flagged."""
+    """Relative change of ECV between two visits that is marked."""
+    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the segments said to have changed that may be false."""
+    retest_visits: tuple[tuple[str, str], ...]
+    """Pairs of visits between which nothing changes; repeatability is computed from them."""
+    retest_pairs_min: Annotated[int, Field(ge=3)]
+    """Subjects with both visits from which on that is believed instead of ``repeatability``."""
+    repeatability: RepeatabilityConfig
+
+    @model_validator(mode="after")
+    def _check_retests(self) -> Self:
+        for first, second in self.retest_visits:
+            if first == second:
+                message = f"retest_visits names the visit {first!r} as its own retest"
+                raise ValueError(message)
+        return self
 
 
 def _check_timezone(name: str) -> str:

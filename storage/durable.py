@@ -45,10 +45,16 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def exclusive_lock(directory: Path) -> Iterator[None]:
-    """Hold the folder alone among processes and threads; the lock goes with the process that holds it."""
+def exclusive_lock(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder alone among processes and threads; the lock goes with the process that holds it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another holds it, and nobody shall wait for that.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory, fcntl.LOCK_EX):
+    with _locked(directory, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
 
 

@@ -65,6 +65,10 @@ class UnreadableError(StorageError, OSError):
     """The machine could not read a file now; whether the file is good is not known."""
 
 
+class ReaderTableError(StorageError, ValueError):
+    """A reader's numbers that cannot be trusted."""
+
+
 class PlanError(StorageError, ValueError):
     """subjects.csv has errors; the message lists all of them with their row numbers."""
 

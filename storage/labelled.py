@@ -109,7 +109,7 @@ def split_patients(
 
 
 def read_labelled(file: LabelledFile) -> Iterator[LabelledImages]:
-    """Read the slices of a file on which a myocardium is drawn.
+    """Read the slices of a file on which a left ventricle is drawn: its myocardium, its blood pool or both.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def read_labelled(file: LabelledFile) -> Iterator[LabelledImages]:
     values = LABEL_VALUES.model_dump()
     for index in range(images.shape[2]):
         masks = np.stack([labels[:, :, index] == values[label] for label in LABELS])  # label col row ti
-        if masks[0].any():
+        if masks[[LABELS.index("myocardium"), LABELS.index("blood_pool")]].any():
             yield LabelledImages(
                 images=np.ascontiguousarray(images[:, :, index].transpose(2, 1, 0)),
                 masks=np.ascontiguousarray(masks.transpose(3, 0, 2, 1)),

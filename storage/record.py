@@ -16,6 +16,7 @@ from storage.errors import TamperedError
 from storage.schema import TABLES
 from storage.tables import (
     EMPTY_FILE,
+    FORMER_EMPTY_FILE,
     HISTORY_FOLDER,
     MANIFEST_FILE,
     STAGING_FOLDER,
@@ -26,7 +27,10 @@ from storage.tables import (
 
 VisitKey = tuple[str, str]
 
-NOT_COVERED = "trial.toml, subjects.csv, incoming/, quarantine/, reports/, arrays no publication names"
+NOT_COVERED = (
+    "trial.toml, subjects.csv, incoming/, quarantine/, reports/, arrays no publication names, "
+    "locks/ (see `cmrtrials lock verify`)"
+)
 """What no check looks at."""
 
 
@@ -105,7 +109,8 @@ def _unknown_files(
     visits = publications.keys() | interrupted
     tables, history = root / TABLES_FOLDER, root / HISTORY_FOLDER
     expected = {table_file(root, name, *key) for name in TABLES for key in visits}
-    expected |= {tables / name / EMPTY_FILE for name in TABLES}
+    empty = {tables / name / file for name in TABLES for file in (EMPTY_FILE, FORMER_EMPTY_FILE)}
+    expected |= empty
     problems = [
         f"{path.relative_to(root)}: the log knows of no such visit"
         for path in sorted(tables.rglob("*"))
@@ -113,7 +118,7 @@ def _unknown_files(
     ]
     problems += [
         f"{path.relative_to(root)} holds rows, expected none"
-        for path in (tables / name / EMPTY_FILE for name in TABLES)
+        for path in sorted(empty)
         if path.exists() and _n_rows(path) != 0
     ]
     kept = {

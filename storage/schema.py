@@ -1,14 +1,12 @@
-"""The tables: every column with its type, unit and meaning, and the check of rows before they are written."""
+"""The tables: every column with its type, unit, meaning and, where they are few, its values."""
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any
 
 import pyarrow as pa
 
-from storage.errors import StorageError
+SCHEMA_VERSION = 2
+"""Stands in every file. Raised by hand, once a release, when a column comes, goes, or means something else; a
+column that is new in ``visits`` must not be required, for a night reads the table before it can renew it."""
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -18,6 +16,18 @@ TRUTH = pa.bool_()
 DATE = pa.date32()
 LOCAL_TIME = pa.timestamp("us")
 UTC_TIME = pa.timestamp("us", tz="UTC")
+
+ROLES = ("native", "post")
+LEVELS = ("basal", "mid", "apical")
+REGIONS = ("global", "septal", *LEVELS)
+SEVERITIES = ("note", "review", "fail")
+VERDICTS = ("pass", "review", "fail")
+STATES = ("done", "flagged", "failed", "waiting", "refused")
+STAGES = ("intake", "segment", "quantify", "summarise", "publish")
+ALIGNMENTS = ("none", "affine", "refined")
+_UNUSABLE_MASKS = ("empty", "at_border", "reference_unusable", "implausible")
+POST_ALIGNMENTS = ("aligned", "still", "contradicted", "not_aligned", *_UNUSABLE_MASKS)
+ECHO_ALIGNMENTS = ("reference", *POST_ALIGNMENTS, "unconfirmed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class Column:
     """What the value says."""
     required: bool = False
     """Whether every row has a value."""
+    values: tuple[str, ...] = ()
+    """The only values it may have, in the order they are sorted by; any value where none are listed."""
 
 
 _IDS = (
@@ -49,26 +61,23 @@ _RESULT_KEYS = (*_IDS, Column("result_digest", TEXT, "", _PROVENANCE.meaning, re
 
 _SLICE = (
     Column("slice_index", COUNT, "1", "index of the slice, 0 at the base", required=True),
-    Column("level", TEXT, "", "basal, mid or apical", required=True),
+    Column("level", TEXT, "", "level of the slice", required=True, values=LEVELS),
 )
 
 _MEASURED = (
-    Column("t1_native_ms", NUMBER, "ms", "mean native T1 of the myocardium"),
-    Column("t1_native_sd_ms", NUMBER, "ms", "standard deviation of the native T1 over the myocardium"),
+    Column("t1_native_ms", NUMBER, "ms", "mean native T1 of the myocardium away from its borders"),
+    Column("t1_native_sd_ms", NUMBER, "ms", "standard deviation of the native T1 over the same pixels"),
+    Column("t1_native_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean native T1 from noise"),
     Column("t1_native_septal_ms", NUMBER, "ms", "mean native T1 of the septum"),
-    Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1 of the myocardium"),
-    Column(
-        "t1_post_sd_ms",
-        NUMBER,
-        "ms",
-        "standard deviation of the post-contrast T1 over the myocardium",
-    ),
+    Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1 of the myocardium away from its borders"),
+    Column("t1_post_sd_ms", NUMBER, "ms", "standard deviation of the post-contrast T1 over the same pixels"),
+    Column("t1_post_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean post-contrast T1"),
     Column("t1_post_septal_ms", NUMBER, "ms", "mean post-contrast T1 of the septum"),
     Column(
         "blood_t1_native_ms",
         NUMBER,
         "ms",
-        "native T1 of the mean blood signal; of a scan, mean of its slices",
+        "native T1 of the mean blood signal; of a scan, mean of the slices whose blood serves an ECV",
     ),
     Column("blood_t1_post_ms", NUMBER, "ms", "the same post-contrast"),
     Column("r_squared_native_mean", NUMBER, "1", "mean R2 of the native magnitudes over the myocardium"),
@@ -78,17 +87,76 @@ _MEASURED = (
     Column("blood_r_squared_native", NUMBER, "1", "R2 of the native blood-pool fit"),
     Column("blood_r_squared_post", NUMBER, "1", "R2 of the post-contrast blood-pool fit"),
 )
+_ECV_REGION = (
+    Column(
+        "ecv_uncertainty_fraction",
+        NUMBER,
+        "1",
+        "standard uncertainty of the mean extracellular volume from noise, blood T1 and hematocrit",
+    ),
+    Column(
+        "ecv_synthetic_fraction",
+        NUMBER,
+        "1",
+        "extracellular volume with the synthetic hematocrit, from the mean partition coefficient",
+    ),
+    Column("n_pixels_ecv", COUNT, "1", "pixels of both myocardia, away from borders, with an ECV of 0 to 1"),
+    Column("n_pixels_ecv_invalid", COUNT, "1", "such pixels without one, which are left out"),
+)
 _ECV = (
     Column("partition_coefficient", NUMBER, "1", "mean partition coefficient of the myocardium"),
     Column("ecv_fraction", NUMBER, "1", "mean extracellular volume of the myocardium"),
     Column("ecv_sd_fraction", NUMBER, "1", "its standard deviation over the pixels"),
+    *_ECV_REGION,
     Column("ecv_septal_fraction", NUMBER, "1", "mean extracellular volume of the septum"),
-    Column("n_pixels_myocardium", COUNT, "1", "pixels of the native myocardium"),
-    Column("n_pixels_failed_native", COUNT, "1", "of these, pixels without a native T1 of 50 to 5000 ms"),
-    Column("n_pixels_failed_post", COUNT, "1", "pixels of the post-contrast myocardium without such a T1"),
-    Column("n_pixels_ecv_invalid", COUNT, "1", "pixels of both myocardia without an ECV of 0 to 1"),
+    Column("n_pixels_myocardium", COUNT, "1", "pixels of the whole native myocardium"),
+    Column("n_pixels_read_native", COUNT, "1", "of these, pixels away from the borders, which are read"),
+    Column("n_pixels_read_post", COUNT, "1", "pixels of the post-contrast myocardium that are read"),
+    Column("n_pixels_failed_native", COUNT, "1", "pixels read without a native T1 of 50 to 5000 ms"),
+    Column("n_pixels_failed_post", COUNT, "1", "pixels read without such a post-contrast T1"),
 )
-_VERDICT = Column("qc_verdict", TEXT, "", "pass, review or fail", required=True)
+
+
+def _judged(stem: str, unit: str) -> tuple[Column, ...]:
+    """Columns that hold a change against its repeatability coefficient."""
+    return (
+        Column(
+            f"{stem}_repeatability_{unit}",
+            NUMBER,
+            "1" if unit == "fraction" else unit,
+            "repeatability coefficient of this quantity: 95 of 100 unchanged hearts differ by less",
+        ),
+        Column(
+            f"{stem}_retest_pairs",
+            COUNT,
+            "1",
+            "test-retest pairs it was computed from; empty where it is the one of trial.toml",
+        ),
+        Column(
+            f"{stem}_beyond_repeatability",
+            TRUTH,
+            "",
+            "whether the change exceeds it; empty where scanner or protocol differ",
+        ),
+        Column(f"{stem}_p_value", NUMBER, "1", "p-value of the change, if nothing changed"),
+        Column(
+            f"{stem}_q_value",
+            NUMBER,
+            "1",
+            "of a segment, the same controlled for the false discovery rate over the visit's segments",
+        ),
+        Column(
+            f"{stem}_changed",
+            TRUTH,
+            "",
+            "whether it changed: beyond repeatability, and for a segment the q-value within the trial's rate",
+        ),
+    )
+
+
+_VERDICT = Column(
+    "qc_verdict", TEXT, "", "worst severity of its flags; pass without any", required=True, values=VERDICTS
+)
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "scans": (
@@ -102,6 +170,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("scheme_post", TEXT, "", "post-contrast acquisition scheme"),
         *_MEASURED,
         Column("hematocrit_fraction", NUMBER, "1", "hematocrit"),
+        Column("hematocrit_synthetic_fraction", NUMBER, "1", "hematocrit from the native T1 of blood"),
+        Column("hematocrit_synthetic_source", TEXT, "", "where the regression for that comes from"),
         Column("hematocrit_source", TEXT, "", "where the hematocrit comes from"),
         Column("hematocrit_hours", NUMBER, "h", "between blood sample and scan; empty without a time of day"),
         *_ECV,
@@ -114,11 +184,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("blood_t1_native_sd_ms", NUMBER, "ms", "standard error of the native blood T1, from the fit"),
         Column("blood_t1_post_sd_ms", NUMBER, "ms", "the same post-contrast"),
         Column("n_pixels_blood_native", COUNT, "1", "pixels of the native blood pool that were averaged"),
+        Column("n_echoes_left_out_blood_native", COUNT, "1", "native echoes left out of the blood's fit"),
+        Column("n_echoes_left_out_blood_post", COUNT, "1", "the same post-contrast"),
         Column(
             "n_pixels_blood_post", COUNT, "1", "pixels of the post-contrast blood pool that were averaged"
         ),
-        Column("alignment_native", TEXT, "", "how the native echoes were aligned: none, affine or refined"),
-        Column("alignment_post", TEXT, "", "the same post-contrast"),
+        Column("alignment_native", TEXT, "", "how the native echoes were aligned", values=ALIGNMENTS),
+        Column("alignment_post", TEXT, "", "the same post-contrast", values=ALIGNMENTS),
         Column(
             "r_squared_native_unaligned_mean",
             NUMBER,
@@ -140,8 +212,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "post_alignment",
             TEXT,
             "",
-            "whether the post-contrast slice was brought onto the native one: aligned, still, contradicted, "
-            "not_aligned; or why not: empty, at_border, reference_unusable, implausible",
+            "whether the post-contrast slice was brought onto the native one, by its masks (still: it lay "
+            "there) against the images (contradicted); from empty on, why its masks could not tell",
+            values=POST_ALIGNMENTS,
         ),
         Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
         *_ECV,
@@ -152,19 +225,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_SLICE,
         Column("aha_segment", COUNT, "1", "AHA segment, 1 to 16", required=True),
         Column("aha_name", TEXT, "", "name of the segment", required=True),
-        Column("n_pixels", COUNT, "1", "pixels of the native myocardium in the segment"),
+        Column("n_pixels", COUNT, "1", "pixels of the whole native myocardium in the segment"),
+        Column("n_pixels_read_native", COUNT, "1", "of these, pixels away from the borders, which are read"),
+        Column("n_pixels_read_post", COUNT, "1", "pixels of the post-contrast segment that are read"),
         Column("t1_native_ms", NUMBER, "ms", "mean native T1"),
         Column("t1_native_sd_ms", NUMBER, "ms", "its standard deviation over the pixels"),
+        Column("t1_native_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean from noise"),
         Column("t1_post_ms", NUMBER, "ms", "mean post-contrast T1"),
         Column("t1_post_sd_ms", NUMBER, "ms", "its standard deviation over the pixels"),
+        Column("t1_post_uncertainty_ms", NUMBER, "ms", "standard uncertainty of the mean from noise"),
         Column("r_squared_native_mean", NUMBER, "1", "mean R2 of the native magnitudes"),
         Column("r_squared_post_mean", NUMBER, "1", "mean R2 of the post-contrast magnitudes"),
         Column("ecv_fraction", NUMBER, "1", "mean extracellular volume"),
         Column("ecv_sd_fraction", NUMBER, "1", "its standard deviation over the pixels"),
+        *_ECV_REGION,
     ),
     "echoes": (
         *_RESULT_KEYS,
-        Column("role", TEXT, "", "native or post", required=True),
+        Column("role", TEXT, "", "which series", required=True, values=ROLES),
         *_SLICE,
         Column("echo_index", COUNT, "1", "index by inversion time, from 0", required=True),
         Column("acquisition_index", COUNT, "1", "index in the order of acquisition, from 0", required=True),
@@ -175,54 +253,82 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("confidence", NUMBER, "1", "confidence of the mask, 0 to 1"),
         Column("n_pixels_myocardium", COUNT, "1", "pixels of the myocardium"),
         Column("reference_echo_index", COUNT, "1", "echo of the slice that the guide was drawn on"),
-        Column("guide_origin", TEXT, "", "reader or model; empty without a guide"),
+        Column("guide_origin", TEXT, "", "who drew the guide; empty without one", values=("reader", "model")),
         Column("guide_score", NUMBER, "1", "how well the guide passed its checks, 0 to 1"),
         Column(
             "alignment",
             TEXT,
             "",
-            "reference, aligned, still (by its masks), contradicted (by the images) or not_aligned (slice "
-            "left as it is); or why not: empty, at_border, reference_unusable, implausible, unconfirmed",
+            "what became of the echo: still, by its masks; contradicted, by the images; not_aligned, slice "
+            "left as it is; from empty on, why its masks could not tell",
             required=True,
+            values=ECHO_ALIGNMENTS,
         ),
         Column("aligned_mm", NUMBER, "mm", "mean way of the myocardium that the alignment took back"),
         Column("turn_deg", NUMBER, "degrees", "turn of the heart by the masks, clockwise"),
-        Column("turn_from", TEXT, "", "what told the turn: rv or none", required=True),
+        Column("turn_from", TEXT, "", "what told the turn", required=True, values=("rv", "none")),
         Column("scale", NUMBER, "1", "LV radius over that on the reference echo, by the masks"),
         Column("jacobian_min", NUMBER, "1", "least local change of area in the heart by the alignment"),
     ),
     "flags": (
         *_RESULT_KEYS,
         Column("code", TEXT, "", "which check", required=True),
-        Column("severity", TEXT, "", "review or fail", required=True),
-        Column("role", TEXT, "", "native or post; empty where it is about both"),
+        Column(
+            "severity", TEXT, "", "a finding, look at it, do not use it", required=True, values=SEVERITIES
+        ),
+        Column("role", TEXT, "", "which series; empty where it is about both", values=ROLES),
         Column("slice_index", COUNT, "1", "index of the slice; empty where it is about the scan"),
-        Column("level", TEXT, "", "level of the slice"),
+        Column("level", TEXT, "", "level of the slice", values=LEVELS),
         Column("value", NUMBER, "", "what was found, in the unit of the check"),
         Column("threshold", NUMBER, "", "the limit it was held against, in the same unit"),
         Column("message", TEXT, "", "the flag in words", required=True),
     ),
     "longitudinal": (
         *_RESULT_KEYS,
-        Column("baseline_visit_id", TEXT, "", "visit the change is counted from", required=True),
-        Column("level", TEXT, "", "global, or a level", required=True),
+        Column(
+            "baseline_visit_id",
+            TEXT,
+            "",
+            "visit the change is counted from: the first one; of the subject's last visit, each earlier one",
+            required=True,
+        ),
+        Column("level", TEXT, "", "whole heart, septum or a level", required=True, values=REGIONS),
+        Column(
+            "aha_segment", COUNT, "1", "AHA segment, 1 to 16; empty where the row is about all of a level"
+        ),
         Column("t1_native_change_ms", NUMBER, "ms", "change of the mean native T1"),
+        *_judged("t1_native", "ms"),
         Column("ecv_change_fraction", NUMBER, "1", "change of the extracellular volume, absolute"),
-        Column("ecv_change_relative", NUMBER, "1", "the same relative to the baseline"),
+        Column("ecv_change_relative", NUMBER, "1", "the same relative to the visit it is counted from"),
         Column("ecv_change_beyond_limit", TRUTH, "", "whether the relative change reaches the trial's limit"),
+        *_judged("ecv", "fraction"),
+        Column("area_change_mm2", NUMBER, "mm2", "change of the myocardial area of a slice"),
+        Column("thickness_change_mm", NUMBER, "mm", "change of the mean radial thickness of the wall"),
+        Column(
+            "overlap_dice",
+            NUMBER,
+            "1",
+            "Dice coefficient of both visits' myocardium, LV centers and RV insertions laid upon each other",
+        ),
+        Column("same_scanner", TRUTH, "", "whether field strength, manufacturer and model agree"),
+        Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
-        Column("baseline_field_strength_t", NUMBER, "T", "field strength of the baseline"),
+        Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),
-        Column("baseline_scanner", TEXT, "", "the same of the baseline"),
+        Column("baseline_scanner", TEXT, "", "the same of the visit the change is counted from"),
     ),
     "visits": (
         *_KEYS,
         Column("visit_date", DATE, "", "planned date", required=True),
-        Column("state", TEXT, "", "done, flagged, failed, waiting or refused", required=True),
+        Column("state", TEXT, "", "what became of the visit", required=True, values=STATES),
         Column("reason", TEXT, "", "why, in words"),
-        Column("failed_stage", TEXT, "", "stage that failed"),
+        Column("failed_stage", TEXT, "", "stage that failed", values=STAGES),
         Column(
-            "failure_kind", TEXT, "", "error (would come again) or passing (the machine's fault, tried again)"
+            "failure_kind",
+            TEXT,
+            "",
+            "error would come again; passing was the machine's fault and is tried again",
+            values=("error", "passing"),
         ),
         Column("upload_ids", TEXTS, "", "uploads the visit was read from", required=True),
         Column("upload_digests", TEXTS, "", "content digest of each upload", required=True),
@@ -244,83 +350,3 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
 }
 """Columns of each table; ``visits`` comes last because its row is the commit of a publication."""
-
-_PYTHON_TYPES: dict[pa.DataType, tuple[type, ...]] = {
-    TEXT: (str,),
-    NUMBER: (float, int),
-    COUNT: (int,),
-    TRUTH: (bool,),
-    DATE: (date,),
-    LOCAL_TIME: (datetime,),
-    UTC_TIME: (datetime,),
-    TEXTS: (list, tuple),
-}
-
-
-def arrow_schema(name: str) -> pa.Schema:
-    """Arrow schema of a table, with unit and meaning as metadata of each field.
-
-    Raises
-    ------
-    StorageError
-        If there is no such table.
-    """
-    return pa.schema(
-        pa.field(
-            column.name,
-            column.type,
-            nullable=not column.required,
-            metadata={"unit": column.unit, "meaning": column.meaning},
-        )
-        for column in _columns(name)
-    )
-
-
-def arrow_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Check rows and make a table of them.
-
-    Raises
-    ------
-    StorageError
-        Naming table, row and column of each unknown or missing column, wrong type, NaN or missing value.
-    """
-    columns = _columns(name)
-    problems = [
-        f"row {index}, {problem}" for index, row in enumerate(rows) for problem in _problems(columns, row)
-    ]
-    if problems:
-        raise StorageError(f"table {name}: " + "; ".join(problems))
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema(name))
-
-
-def _columns(name: str) -> tuple[Column, ...]:
-    if name not in TABLES:
-        message = f"no table {name!r}, expected one of {', '.join(sorted(TABLES))}"
-        raise StorageError(message)
-    return TABLES[name]
-
-
-def _problems(columns: Sequence[Column], row: Mapping[str, Any]) -> list[str]:
-    names = [column.name for column in columns]
-    problems = [f"column {name}: unknown" for name in row if name not in names]
-    for column in columns:
-        if column.name not in row:
-            problems.append(f"column {column.name}: missing")
-        elif row[column.name] is None:
-            if column.required:
-                problems.append(f"column {column.name}: is None, expected a value")
-        elif not _fits(column.type, row[column.name]):
-            found = f"{type(row[column.name]).__name__} {row[column.name]!r}"
-            problems.append(f"column {column.name}: found {found}, expected {column.type}")
-    return problems
-
-
-def _fits(kind: pa.DataType, value: Any) -> bool:  # noqa: ANN401
-    """Whether a value is of a column's type; bool is no number, NaN is no value, datetime is no date."""
-    if not isinstance(value, _PYTHON_TYPES[kind]) or isinstance(value, bool) != (kind == TRUTH):
-        return False
-    if isinstance(value, datetime):
-        return kind in (LOCAL_TIME, UTC_TIME) and (value.tzinfo is None) == (kind == LOCAL_TIME)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, list | tuple) or all(isinstance(item, str) for item in value)

@@ -3,14 +3,19 @@
 A publication is written aside with a manifest, then moved into place file by file, the row in ``visits``
 last. Killed before the manifest is whole it never happened; killed after, `recover` carries it through. Each
 step can be repeated, so a kill during the recovery does no harm either.
+
+Each table's folder also holds a file without rows. Whoever reads the folder as a whole, pandas for one,
+takes the columns from the first file by name and drops what else the others have; no subject's name sorts
+before it.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +25,18 @@ import pyarrow.parquet as pq
 from storage import audit
 from storage.digest import canonical_digest
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
-from storage.errors import StorageError
-from storage.schema import TABLES, arrow_schema, arrow_table
+from storage.errors import StorageError, os_reason
+from storage.rows import arrow_schema, arrow_table, conform, schema_version
+from storage.schema import SCHEMA_VERSION, TABLES
 
 TABLES_FOLDER = "tables"
 HISTORY_FOLDER = "history"
 STAGING_FOLDER = ".staging"
 MANIFEST_FILE = "manifest.json"
 SUPERSEDED_FILE = "superseded.json"
-EMPTY_FILE = "columns.parquet"
+EMPTY_FILE = "+columns.parquet"
+FORMER_EMPTY_FILE = "columns.parquet"
+"""Its name by schema version 1."""
 
 _KEYS = ("subject_id", "visit_id", "site_id", "result_digest")
 _EXECUTION_COLUMNS = (
@@ -107,28 +115,67 @@ def recover(root: Path) -> tuple[Recovery, ...]:
         return _recover(root)
 
 
-def read_table(root: Path, name: str) -> pa.Table:
+def read_table(root: Path, name: str, subject_id: str | None = None) -> pa.Table:
     """Read a table, sorted by subject and visit; with all columns and no rows where nothing is published.
 
-    Only rows of published results are given: those whose digest is the one in ``visits``.
+    Only rows of published results are given: those whose digest is the one in ``visits``. Files of former
+    versions of the schema are read as `storage.rows.conform` says.
+
+    Parameters
+    ----------
+    root
+        Root of the trial.
+    name
+        Name of the table.
+    subject_id
+        The only subject whose files are opened; None for all.
+
+    Raises
+    ------
+    StorageError
+        If there is no such table, or a file cannot be read.
     """
-    schema = arrow_schema(name)
+    return read_tables(root, [name], subject_id)[name]
+
+
+def read_tables(root: Path, names: Iterable[str], subject_id: str | None = None) -> dict[str, pa.Table]:
+    """Read several tables as they stand at one moment; see `read_table`."""
+    schemas = {name: arrow_schema(name) for name in names}
     if not (root / TABLES_FOLDER).is_dir():
-        return schema.empty_table()
+        return {name: schema.empty_table() for name, schema in schemas.items()}
     with shared_lock(root / TABLES_FOLDER):
-        table = _read_files(root, name)
-        if name == "visits":
-            return table
-        visits = _read_files(root, "visits").select(list(_KEYS))
+        tables = {name: _read_files(root, name, subject_id) for name in {**schemas, "visits": None}}
+    visits = tables["visits"].select(list(_KEYS))
     published = set(zip(*(visits[key].to_pylist() for key in _KEYS), strict=True))
-    keys = zip(*(table[key].to_pylist() for key in _KEYS), strict=True)
-    return table.filter(pa.array([key in published for key in keys], type=pa.bool_()))
+    for name in schemas.keys() - {"visits"}:
+        keys = zip(*(tables[name][key].to_pylist() for key in _KEYS), strict=True)
+        tables[name] = tables[name].filter(pa.array([key in published for key in keys], type=pa.bool_()))
+    return {name: tables[name] for name in schemas}
 
 
-def _read_files(root: Path, name: str) -> pa.Table:
-    schema = arrow_schema(name)
-    files = sorted((root / TABLES_FOLDER / name).glob("*/*.parquet"))
-    return pa.concat_tables([schema.empty_table(), *(_read_file(file).cast(schema) for file in files)])
+def _read_files(root: Path, name: str, subject_id: str | None) -> pa.Table:
+    folders = (root / TABLES_FOLDER / name).glob("*")
+    files = sorted(
+        file
+        for folder in folders
+        if subject_id is None or folder.name == subject_id
+        for file in folder.glob("*.parquet")
+    )
+    return pa.concat_tables([arrow_schema(name).empty_table(), *(_read_rows(name, file) for file in files)])
+
+
+def _read_rows(name: str, path: Path) -> pa.Table:
+    subject_id, visit_id = path.parent.name, path.stem
+    try:
+        table = _read_file(path)
+    except (pa.ArrowException, OSError) as error:
+        what = os_reason(error) if isinstance(error, OSError) else "no Parquet, or damaged"
+        message = (
+            f"table {name}, subject {subject_id}, visit {visit_id}: cannot be read ({what}); "
+            f"see `cmrtrials audit verify ROOT`"
+        )
+        raise StorageError(message) from error
+    return conform(name, table, subject_id, visit_id)
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -148,11 +195,18 @@ def _check_keys(visit_row: Mapping[str, Any], rows: Mapping[str, Sequence[Mappin
 
 
 def _write_empty_tables(root: Path) -> None:
-    """Give each table a file without rows, so that its folder can be read before a visit has a row in it."""
+    """Give each table its file without rows, as the schema is today."""
     for name in TABLES:
-        path = root / TABLES_FOLDER / name / EMPTY_FILE
-        if not path.exists():
-            write_durably(path, _parquet_bytes(arrow_schema(name).empty_table()))
+        folder = root / TABLES_FOLDER / name
+        path, columns = folder / EMPTY_FILE, _empty_table_bytes(name)
+        if not path.exists() or path.read_bytes() != columns:
+            write_durably(path, columns)
+        (folder / FORMER_EMPTY_FILE).unlink(missing_ok=True)
+
+
+@cache
+def _empty_table_bytes(name: str) -> bytes:
+    return _parquet_bytes(arrow_schema(name).empty_table())
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:
@@ -167,8 +221,10 @@ def _is_unchanged(root: Path, new: pa.Table) -> bool:
     current = table_file(root, "visits", row["subject_id"], row["visit_id"])
     if not current.exists():
         return False
-    former = _read_file(current).to_pylist()[0]
-    return _result_part(former) == _result_part(row)
+    former = _read_file(current)
+    if schema_version(former) != SCHEMA_VERSION:
+        return False  # so that a visit that runs again gets the columns of today
+    return _result_part(former.to_pylist()[0]) == _result_part(row)
 
 
 def _result_part(visit_row: Mapping[str, Any]) -> dict[str, Any]:

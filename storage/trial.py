@@ -28,12 +28,28 @@ class Trial:
         """Read the planned visits, as subjects.csv says now."""
         return read_plan(self.root)
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Read a published table; with all columns and no rows where nothing is published."""
+    def table(self, name: str, subject_id: str | None = None) -> pd.DataFrame:
+        """Read a published table; with all columns and no rows where nothing is published.
+
+        Columns with stated values are ordered categories, counts and truth values that may be missing are
+        ``Int64`` and ``boolean``; rows of former versions have no value in columns that came later.
+
+        Parameters
+        ----------
+        name
+            Name of the table.
+        subject_id
+            The only subject whose files are read; None for all.
+
+        Raises
+        ------
+        StorageError
+            If there is no such table, or a file cannot be read.
+        """
+        from storage.rows import to_frame
         from storage.tables import read_table
 
-        frame: pd.DataFrame = read_table(self.root, name).to_pandas()
-        return frame
+        return to_frame(name, read_table(self.root, name, subject_id))
 
     def arrays(self, subject_id: str, visit_id: str) -> zarr.Group:
         """Open the arrays of a visit's published result for reading.
@@ -46,8 +62,8 @@ class Trial:
         from storage.arrays import open_store
         from storage.tables import read_table
 
-        for row in read_table(self.root, "visits").to_pylist():
-            if (row["subject_id"], row["visit_id"]) == (subject_id, visit_id) and row["result_digest"]:
+        for row in read_table(self.root, "visits", subject_id).to_pylist():
+            if row["visit_id"] == visit_id and row["result_digest"]:
                 return open_store(self.root, subject_id, visit_id, row["result_digest"])
         message = (
             f"subject {subject_id}, visit {visit_id}: no published result; see table 'visits' for its state"

@@ -17,6 +17,9 @@ from storage.upload import INCOMING, Upload, UploadListing
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
 
+RetestPair = tuple[tuple[str, str, str], tuple[str, str, str]]
+"""Subject, visit and result digest of a visit and of its retest."""
+
 USABLE_STATES = frozenset({"done", "flagged"})
 """States of a visit that has a result."""
 
@@ -109,6 +112,8 @@ class NightPlan:
     """Visits without an upload whose row does not say so yet."""
     outdated_subjects: frozenset[str]
     """Subjects whose published rows no longer follow from their results, the plan and the configuration."""
+    retests: tuple[RetestPair, ...]
+    """Published results that the trial's repeatability is computed from."""
     stray: tuple[StrayUpload, ...]
     """Uploads that no planned visit takes."""
     taken: Mapping[VisitKey, tuple[FoundUpload, ...]]
@@ -132,7 +137,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     Raises
     ------
     PlanError
-        When subjects.csv cannot be trusted, or the selection names what is not in it.
+        When subjects.csv cannot be trusted, or the selection or trial.toml names what is not in it.
     ConfigError
         When the rules need a key and the environment has none.
     NotStoredError
@@ -144,6 +149,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         message = f"{INCOMING}/ is missing: make it, or mount what the sites upload to"
         raise NotStoredError(message)
     rules = trial.config
+    _check_retests(rules, planned)
     key = needed_key(rules.privacy)
     key_name = None if key is None else key_id(key)
     recorded = {
@@ -198,6 +204,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
                 outdated.append(visit.label)
     withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
     published = {place: row for place, row in rows.items() if place not in withdrawn}
+    retests = retest_pairs(rules, usable_results(recorded.values(), published))
     return NightPlan(
         tuple(recorded.values()),
         key_name,
@@ -205,7 +212,8 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         published,
         tuple(jobs),
         tuple(waiting),
-        _outdated_subjects(rules, recorded, published, matching),
+        _outdated_subjects(rules, recorded, published, matching, retests),
+        retests,
         uploads.stray,
         taken,
         tuple(arriving),
@@ -213,6 +221,15 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         tuple(outdated),
         tuple(corrected),
     )
+
+
+def _check_retests(config: TrialConfig, planned: Iterable[PlannedVisit]) -> None:
+    """Refuse retests of visits that nobody has: a typing error would leave the trial without any."""
+    named = {visit_id for pair in config.summarise.retest_visits for visit_id in pair}
+    unknown = sorted(named - {line.visit_id for line in planned})
+    if unknown:
+        message = f"summarise.retest_visits in trial.toml: not planned in subjects.csv: {', '.join(unknown)}"
+        raise PlanError(message)
 
 
 def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) -> tuple[FoundUpload, ...]:
@@ -275,21 +292,56 @@ def stage_digests(
     return {"intake": intake, "segment": segment, "quantify": quantify}
 
 
-def summary_digests(config: TrialConfig, result_digests: Mapping[str, str]) -> dict[str, str]:
-    """Digest of what a subject's summary says of each visit, from the results in order of their dates."""
-    baseline = next(iter(result_digests.values()), None)
+def summary_digests(
+    config: TrialConfig, result_digests: Mapping[str, str], retests: Sequence[RetestPair] = ()
+) -> dict[str, str]:
+    """Digest of what a subject's summary says of each visit.
+
+    Parameters
+    ----------
+    config
+        Rules of the trial.
+    result_digests
+        Results by visit, in order of their dates: each is compared with the first, the last with all.
+    retests
+        Results that the trial's repeatability is computed from, see `retest_pairs`.
+    """
+    visits = list(result_digests)
+
+    def earlier(index: int) -> list[str]:
+        return visits[:index] if index == len(visits) - 1 else visits[: min(index, 1)]
+
     return {
         visit_id: canonical_digest(
             {
                 "stage": "summarise",
                 "version": RESULT_VERSIONS["summarise"],
-                "baseline": baseline,
-                "visit": digest,
+                "earlier": [[other, result_digests[other]] for other in earlier(index)],
+                "visit": result_digests[visit_id],
+                "retests": [[first[2], second[2]] for first, second in retests] if index else [],
                 "config": config.summarise.model_dump(mode="json"),
             }
         )
-        for visit_id, digest in result_digests.items()
+        for index, visit_id in enumerate(visits)
     }
+
+
+def retest_pairs(config: TrialConfig, results: Mapping[str, Mapping[str, str]]) -> tuple[RetestPair, ...]:
+    """Results of visits between which nothing changes, of every subject that has both.
+
+    Parameters
+    ----------
+    config
+        Rules of the trial, which name the visits.
+    results
+        Result digests by subject, then visit.
+    """
+    return tuple(
+        ((subject_id, first, of_subject[first]), (subject_id, second, of_subject[second]))
+        for subject_id, of_subject in sorted(results.items())
+        for first, second in config.summarise.retest_visits
+        if first in of_subject and second in of_subject
+    )
 
 
 def published_visits(root: Path) -> dict[VisitKey, dict[str, Any]]:
@@ -342,11 +394,12 @@ def _outdated_subjects(
     lines: Mapping[VisitKey, PlannedVisit],
     published: Mapping[VisitKey, Mapping[str, Any]],
     matching: Mapping[str, str],
+    retests: Sequence[RetestPair],
 ) -> frozenset[str]:
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()
-        for visit_id, digest in summary_digests(config, results).items()
+        for visit_id, digest in summary_digests(config, results, retests).items()
         if published[subject_id, visit_id]["summary_digest"] != digest
         or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
         or published[subject_id, visit_id]["matching_digest"] != matching[subject_id]

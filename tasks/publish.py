@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify import Flag, check_scanner, verdict
+from cmrcore.quantify import Flag, verdict, visit_flags
 from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
@@ -127,10 +127,10 @@ class Publisher:
             table: [ids | row for row in table_rows]
             for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
         }
-        scanner_flags = [flag for row in longitudinal for flag in _scanner_flags(row)]
-        if scanner_flags:
-            rows["flags"] += [ids | asdict(flag) for flag in scanner_flags]
-            worst = verdict([*(Flag(**flag) for flag in stored["flags"]), *scanner_flags])
+        flags = visit_flags(longitudinal)
+        if flags:
+            rows["flags"] += [ids | asdict(flag) for flag in flags]
+            worst = verdict([*(Flag(**flag) for flag in stored["flags"]), *flags])
             rows["scans"] = [scan | {"qc_verdict": worst} for scan in rows["scans"]]
         for scan in rows["scans"]:
             # JSON, in which a store keeps its rows, has no type for times.
@@ -198,15 +198,6 @@ class Publisher:
             row["reason"],
         )
         return outcome
-
-
-def _scanner_flags(row: Mapping[str, Any]) -> list[Flag]:
-    """Flag another scanner than at the baseline, from a row of the table ``longitudinal``."""
-    return check_scanner(
-        (row["field_strength_t"], row["baseline_field_strength_t"]),
-        (row["scanner"], row["baseline_scanner"]),
-        ("this visit", f"baseline {row['baseline_visit_id']}"),
-    )
 
 
 def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:

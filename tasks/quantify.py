@@ -1,5 +1,6 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -16,6 +17,7 @@ from cmrcore.quantify import (
     QuantifySettings,
     ScanResult,
     Series,
+    SyntheticHematocrit,
     check_scanner,
     quantify_scan,
     verdict,
@@ -97,13 +99,19 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         anterior=stack.anterior,
         levels=stack.levels,
         scheme=stack.scheme,
+        field_strength_t=stack.field_strength_t,
         reference_echo=masks["reference_echo"],
         guide_notes=tuple(
-            None
-            if note is None
-            else GuideNote(note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]))
+            None if note is None else _guide_note(note)
             for note in read_notes(store, f"{role}/guide").get("guides", ())
         ),
+    )
+
+
+def _guide_note(note: Mapping[str, Any]) -> GuideNote:
+    """Read what the stage segment noted of a guide."""
+    return GuideNote(
+        note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]), note["overlap"]
     )
 
 
@@ -143,6 +151,10 @@ def settings_of(config: QuantifyConfig, align: AlignConfig) -> QuantifySettings:
     return QuantifySettings(
         t1_model=config.t1_model,
         blood_erosion_mm=config.blood_erosion_mm,
+        blood_slice=config.blood_slice,
+        myocardium_erosion_mm=config.myocardium_erosion_mm,
+        hematocrit_sd_fraction=config.hematocrit_sd_fraction,
+        synthetic=SyntheticHematocrit(**config.synthetic_hematocrit.model_dump()),
         hematocrit=HematocritLimits(**config.hematocrit.model_dump()),
         qc=QcLimits(**config.qc.model_dump()),
         align=AlignSettings(**align.model_dump()),

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import zarr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch import Tensor
@@ -21,8 +22,7 @@ from cmrcore.segmentation import (
     Segmenter,
     base_probability,
     carry_guide,
-    find_guide,
-    reader_guide,
+    choose_guide,
 )
 from cmrcore.threads import one_thread
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
@@ -31,8 +31,11 @@ from storage.dicom_series import EchoStack
 from tasks.stage import StageResult, VisitRef, run_stage
 from tasks.weights import load_network
 
-GuideFinder = Callable[[Float[Tensor, "ti row col"], tuple[float, float], int], Guide | None]
-"""Finds a guide on the echoes of a slice: magnitudes, pixel spacing [mm], first-acquired echo."""
+GuideFinder = Callable[
+    [Float[Tensor, "ti row col"], tuple[float, float], int, Bool[Tensor, "label row col"] | None],
+    Guide | None,
+]
+"""Finds the guide of a slice: magnitudes, pixel spacing [mm], first-acquired echo, masks of a reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +88,16 @@ def segmenter_of(root: Path, config: SegmentConfig, device: torch.device) -> Seg
     return GuidedSegmenter(load_network(root, "guided", config.guided, device))
 
 
-def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder | None:
-    """Choose what finds a guide where the upload has none; None where trial.toml names no base network."""
+def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder:
+    """Choose what finds a guide; without a base network in trial.toml there are readers' guides only."""
     if not config.base:
-        return None
-    network = load_network(root, "base", config.base, device)
-
-    def find(
-        echoes: Float[Tensor, "ti row col"], spacing_mm: tuple[float, float], first_acquired: int
-    ) -> Guide | None:
-        def probability_of(images: Float[Tensor, "n row col"]) -> Float[Tensor, "n label row col"]:
-            return base_probability(network, images, spacing_mm)
-
-        return find_guide(probability_of, echoes, spacing_mm, first_acquired)
-
-    return find
+        return partial(choose_guide, None)
+    return partial(choose_guide, partial(base_probability, load_network(root, "base", config.base, device)))
 
 
 def segment_series(
     segmenter: Segmenter,
-    finder: GuideFinder | None,
+    finder: GuideFinder,
     stack: EchoStack,
     uploaded: np.ndarray[Any, Any] | None,
     alpha: float,
@@ -116,12 +109,11 @@ def segment_series(
     segmenter
         Finds the labels on the echoes of one slice.
     finder
-        Finds a guide where the upload has none; None to leave such a slice.
+        Finds the guide, or takes the reader's.
     stack
         The series.
     uploaded
-        Guides of a reader, axes ``label slice row col``, all False in a slice without one; a reader's guide
-        wins over what would be found.
+        Guides of a reader, axes ``label slice row col``, all False in a slice without one.
     alpha
         Weight of the guide, 0-1.
     """
@@ -129,12 +121,10 @@ def segment_series(
     for index, magnitudes in enumerate(stack.echoes):
         echoes = torch.from_numpy(magnitudes)
         first_acquired = int(stack.acquisition_index[index].argmin())
-        guide = None
+        drawn = None
         if uploaded is not None and uploaded[0, index].any():
             drawn = torch.from_numpy(uploaded[:, index].astype(bool))
-            guide = reader_guide(drawn, echoes, stack.pixel_spacing_mm, first_acquired)
-        elif finder is not None:
-            guide = finder(echoes, stack.pixel_spacing_mm, first_acquired)
+        guide = finder(echoes, stack.pixel_spacing_mm, first_acquired, drawn)
         if guide is None:
             slices.append(None)
         else:
@@ -175,6 +165,7 @@ def note_of(guide: Guide) -> Mapping[str, Any]:
         "score": guide.score,
         "findings": list(guide.findings),
         "rejected": list(guide.rejected),
+        "overlap": guide.overlap,
     }
 
 

@@ -1,22 +1,35 @@
 """Summary of a subject: what changed from visit to visit."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+import zarr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify.longitudinal import change_from_baseline
-from storage.arrays import open_store
+from cmrcore.quantify.longitudinal import ChangeSettings, VisitFindings, change_rows, same_conditions
+from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
+from cmrcore.quantify.shape import HeartMasks
+from storage.arrays import open_store, read_stack
 from storage.config import SummariseConfig
+from storage.guide import LABELS
+from tasks.quantify import read_series
 from tasks.stage import VisitRef
+
+VisitResult = tuple[VisitRef, str]
+"""A visit and the digest of its result."""
 
 
 @task(name="summarise", task_run_name="summarise {subject_id}", cache_policy=NO_CACHE, persist_result=False)
 def summarise(
-    subject_id: str, results: tuple[tuple[VisitRef, str], ...], config: SummariseConfig
+    subject_id: str,
+    results: tuple[VisitResult, ...],
+    config: SummariseConfig,
+    coefficients: Coefficients,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Compare each visit of a subject with its baseline, the first visit that has a result.
+    """Compare each visit of a subject with the first one that has a result, and the last with each.
 
     Parameters
     ----------
@@ -26,18 +39,73 @@ def summarise(
         The subject's visits that have a result, in order of the plan, with their result digests.
     config
         What counts as a change.
+    coefficients
+        Repeatability of each quantity, see `repeatability`.
 
     Returns
     -------
-        Rows of the table ``longitudinal`` by visit; none for the baseline.
+        Rows of the table ``longitudinal`` by visit; none for the first.
     """
-    scans = []
-    for visit, digest in results:
-        store = open_store(visit.path, visit.subject_id, visit.visit_id, digest)
-        rows: Any = store.attrs["rows"]
-        scans.append({"visit_id": visit.visit_id, **rows["scans"][0]})
-    changes = change_from_baseline(scans, config.ecv_change_relative)
-    get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(scans), len(changes))
-    return {
-        scan["visit_id"]: [row for row in changes if row["visit_id"] == scan["visit_id"]] for scan in scans
-    }
+    findings = [read_findings(*result) for result in results]
+    settings = ChangeSettings(config.ecv_change_relative, config.false_discovery_rate, coefficients)
+    changes = change_rows(findings, settings)
+    get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(findings), len(changes))
+    return {one.visit_id: [row for row in changes if row["visit_id"] == one.visit_id] for one in findings}
+
+
+@task(name="repeatability", task_run_name="repeatability", cache_policy=NO_CACHE, persist_result=False)
+def repeatability(
+    config: SummariseConfig, retests: tuple[tuple[VisitResult, VisitResult], ...]
+) -> Coefficients:
+    """Compute a trial's repeatability from visits between which nothing changes.
+
+    Pairs on two scanners or with two protocols are left out. Where there are too few, what the trial states
+    holds.
+    """
+    findings = [tuple(read_findings(*one, masks=False) for one in pair) for pair in retests]
+    alike = [
+        (first.values(), second.values()) for first, second in findings if same_conditions(first, second)
+    ]
+    computed = computed_coefficients(alike, config.retest_pairs_min)
+    get_run_logger().info("repeatability pairs=%d of=%d computed=%d", len(alike), len(retests), len(computed))
+    return stated_repeatability(config) | computed
+
+
+def stated_repeatability(config: SummariseConfig) -> Coefficients:
+    """Give the repeatability that a trial states in trial.toml."""
+    return StatedRepeatability(**config.repeatability.model_dump()).coefficients()
+
+
+def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitFindings:
+    """Read what visits are compared by from a result's store."""
+    store = open_store(visit.path, visit.subject_id, visit.visit_id, digest)
+    rows: Any = store.attrs["rows"]
+    spacing: Any = store["native"].attrs["pixel_spacing_mm"]
+    return VisitFindings(
+        visit_id=visit.visit_id,
+        scan=rows["scans"][0],
+        slices=rows["slices"],
+        segments=rows["segments"],
+        pixel_spacing_mm=(spacing[0], spacing[1]),
+        heart=_read_heart(store, rows["slices"]) if masks else None,
+    )
+
+
+def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> HeartMasks | None:
+    """Read the masks on the native reference echoes; without those of slices that nothing was measured in."""
+    series = read_series(store, read_stack(store, "native"))
+    if series.masks is None:
+        return None
+    echoes = series.reference()
+    on_reference = torch.stack(
+        [series.masks[:, index, echo] for index, echo in enumerate(echoes.tolist())], 1
+    )
+    used = [row["n_pixels_myocardium"] is not None for row in slices[: len(echoes)]]
+    myocardium, rv = (on_reference[LABELS.index(label)] for label in ("myocardium", "rv"))
+    return HeartMasks(
+        myocardium=myocardium & torch.tensor(used)[:, None, None],
+        rv=rv,
+        levels=series.levels,
+        pixel_spacing_mm=series.pixel_spacing_mm,
+        anterior=series.anterior,
+    )

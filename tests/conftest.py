@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests, and the rule that CI skips nothing."""
+"""Fixtures shared by all tests, their order, and the rule that CI skips nothing."""
 
 import os
 import shutil
@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 
 REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
+
+# Before anything imports torch, and for every command that a test runs: on small images threads mostly wait
+# for each other, and two test processes already use both cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that hold slow tests, so that two processes end at nearly the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(wrapper=True)

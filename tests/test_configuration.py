@@ -8,14 +8,32 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from cmrcore.quantify import HematocritLimits, QcLimits
+from cmrcore.phantom.truth import BLOOD_EROSION_MM, MYOCARDIUM_EROSION_MM
+from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
+from cmrcore.quantify.repeatability import StatedRepeatability
 from cmrcore.registration.align import AlignSettings
-from storage.config import AlignConfig, HematocritConfig, NiftiLabels, QcConfig, TrialConfig, load_config
+from storage.config import (
+    AlignConfig,
+    HematocritConfig,
+    NiftiLabels,
+    QcConfig,
+    RepeatabilityConfig,
+    SyntheticHematocritConfig,
+    TrialConfig,
+    load_config,
+)
 from storage.guide import LABELS
 
 ROOT = Path(__file__).parents[1]
 
-HANDED_OVER_WHOLE = {"align", "quantify.qc", "quantify.hematocrit", "intake.guide.nifti_labels"}
+HANDED_OVER_WHOLE = {
+    "align",
+    "quantify.qc",
+    "quantify.hematocrit",
+    "intake.guide.nifti_labels",
+    "quantify.synthetic_hematocrit",
+    "summarise.repeatability",
+}
 """Sections whose values are read by name at run time; the last test holds them to their readers."""
 
 
@@ -31,6 +49,13 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]
 def test_the_demo_configuration_loads() -> None:
     """The file that users copy is valid."""
     assert load_config(ROOT / "deploy" / "trials" / "demo.toml").trial_id == "demo"
+
+
+def test_the_demo_reads_where_its_truth_is_told() -> None:
+    """Ideal values are those of a perfect pipeline under the demo's rules."""
+    rules = load_config(ROOT / "deploy" / "trials" / "demo.toml").quantify
+    assert rules.blood_erosion_mm == BLOOD_EROSION_MM
+    assert rules.myocardium_erosion_mm == MYOCARDIUM_EROSION_MM
 
 
 @pytest.mark.parametrize(("section", "name"), list(leaves(TrialConfig)))
@@ -63,3 +88,6 @@ def test_sections_that_are_handed_over_whole_fit_their_readers() -> None:
     assert set(QcConfig.model_fields) == {field.name for field in fields(QcLimits)}
     assert set(AlignConfig.model_fields) == {field.name for field in fields(AlignSettings)}
     assert set(HematocritConfig.model_fields) == {field.name for field in fields(HematocritLimits)}
+    assert set(RepeatabilityConfig.model_fields) == {field.name for field in fields(StatedRepeatability)}
+    synthetic = {field.name for field in fields(SyntheticHematocrit)}
+    assert set(SyntheticHematocritConfig.model_fields) == synthetic

@@ -75,17 +75,41 @@ def ideal_blood_t1_ms(
     times_ms: Float[Tensor, " ti"],
     pool: Bool[Tensor, "row col"],
     *,
+    without: Bool[Tensor, "row col"],
     model: IdealModel,
     erosion_mm: float,
     pixel_spacing_mm: tuple[float, float],
 ) -> float:
-    """T1 [ms] of the mean blood signal away from the pool's edge; NaN if no pixel is that far from it."""
+    """T1 [ms] of the mean blood signal away from the pool's edge, left-out pixels aside; NaN without any."""
     depth_mm = ndimage.distance_transform_edt(np.pad(pool.numpy(), 1), sampling=pixel_spacing_mm)[1:-1, 1:-1]
     # The edge lies half a pixel outside the outermost centers.
-    core = torch.from_numpy(depth_mm >= erosion_mm + min(pixel_spacing_mm) / 2)
+    core = torch.from_numpy(depth_mm >= erosion_mm + min(pixel_spacing_mm) / 2) & ~without
     if not core.any():
         return math.nan
     return ideal_t1_ms(signed[:, core].to(torch.float64).mean(1), times_ms, model).item()
+
+
+def ideal_wall(
+    myocardium: Bool[Tensor, "row col"],
+    blood_pool: Bool[Tensor, "row col"],
+    *,
+    erosion_mm: float,
+    pixel_spacing_mm: tuple[float, float],
+) -> Bool[Tensor, "row col"]:
+    """Myocardium in which ideal values are read: without edge pixels, which it shares with what lies beyond.
+
+    As far from both borders as asked, or a quarter of the wall's thickness, whichever is less.
+    """
+    wall, pool = myocardium.numpy(), blood_pool.numpy()
+    if not (wall.any() and pool.any()):
+        return myocardium
+    # The edges lie half a pixel before the centers of what is beyond.
+    depths_mm = [
+        ndimage.distance_transform_edt(~beyond, sampling=pixel_spacing_mm) - min(pixel_spacing_mm) / 2
+        for beyond in (pool, ~(wall | pool))
+    ]
+    least_mm = np.minimum(erosion_mm, (depths_mm[0] + depths_mm[1]) / 4)
+    return torch.from_numpy(wall & (np.minimum(*depths_mm) > least_mm - 1e-6))
 
 
 def ideal_ecv_fraction(

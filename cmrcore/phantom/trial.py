@@ -31,6 +31,8 @@ from cmrcore.phantom.truth import IdealEchoes, Truth, majority_map, measure_trut
 Level = Literal["basal", "mid", "apical"]
 LEVELS: tuple[Level, ...] = ("basal", "mid", "apical")
 _ALONG: dict[Level, float] = {"basal": 0.2, "mid": 0.5, "apical": 0.8}
+_PAPILLARY_SHARE = 0.02
+"""Share of a pixel that papillary muscle may fill where the ideal blood is measured."""
 _RECEIVER_GAIN = 4000.0
 _ECV_BY_LEVEL: dict[Level, float] = {"basal": 1.04, "mid": 1.0, "apical": 0.96}
 """Amyloid spares the apex (Phelan et al. 2012, doi:10.1136/heartjnl-2012-302353); the size is ours."""
@@ -217,6 +219,7 @@ def simulate_scan(
             _ideal(scheme_native, native, native_tissues, fractions),
             _ideal(scheme_post, post, post_tissues, fractions),
             first,
+            fractions[:, STRUCTURES.index("papillary")] > _PAPILLARY_SHARE,
             majority_map(_table(native_tissues, "extracellular_fraction"), fractions),
             hematocrit,
             geometry.pixel_spacing_mm,

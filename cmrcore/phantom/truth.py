@@ -1,8 +1,9 @@
 """What a simulated scan truly holds, and what its sequence would read without noise.
 
 ``*_true`` values are those of the tissue. ``*_ideal`` values come from the fit of the noise-free, signed
-images of the same sequence within the true labels: they carry the bias of the sequence, which no pipeline can
-see, but not the errors of noise, lost polarity, motion or segmentation, by which a pipeline is judged.
+images of the same sequence within the true labels, away from their borders: they carry the bias of the
+sequence, which no pipeline can see, but not the errors of noise, lost polarity, motion or segmentation, by
+which a pipeline is judged.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cmrcore.phantom.ideal import ideal_blood_t1_ms, ideal_ecv_fraction, ideal_model, ideal_t1_ms
+from cmrcore.phantom.ideal import (
+    ideal_blood_t1_ms,
+    ideal_ecv_fraction,
+    ideal_model,
+    ideal_t1_ms,
+    ideal_wall,
+)
 
 BLOOD_EROSION_MM = 3.0
 """How far the ideal blood signal stays away from the cavity's edge [mm]."""
+
+MYOCARDIUM_EROSION_MM = 1.5
+"""How far true and ideal means stay away from both borders of the wall [mm], but for a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class Truth:
     """True and ideal values; columns are those of the result tables with ``_true`` or ``_ideal`` behind."""
 
     scan: dict[str, float]
-    """Means over all myocardial pixels; blood T1 as the mean over slices."""
+    """Means over the myocardium away from its borders; blood T1 as the mean over slices."""
     slices: tuple[dict[str, float | int | str], ...]
     """The same for each slice, with ``slice_index`` and ``level``."""
     maps: dict[str, Float[Tensor, "slice row col"]]
@@ -58,6 +68,7 @@ def measure_truth(
     native: IdealEchoes,
     post: IdealEchoes,
     labels: Bool[Tensor, "label slice row col"],
+    papillary: Bool[Tensor, "slice row col"],
     ecv_fraction: Float[Tensor, "slice row col"],
     hematocrit_fraction: float,
     pixel_spacing_mm: tuple[float, float],
@@ -71,6 +82,8 @@ def measure_truth(
         Images of both roles.
     labels
         True labels.
+    papillary
+        Pixels of the blood pool that papillary muscles or trabeculae reach into: no blood is measured there.
     ecv_fraction
         True ECV of the tissue that fills most of each pixel, 0-1; used within the myocardium.
     hematocrit_fraction
@@ -88,11 +101,14 @@ def measure_truth(
                 signed,
                 ti_ms,
                 pool,
+                without=muscle,
                 model=ideal_model(echoes.scheme),
                 erosion_mm=BLOOD_EROSION_MM,
                 pixel_spacing_mm=pixel_spacing_mm,
             )
-            for signed, ti_ms, pool in zip(echoes.signed, echoes.ti_ms, blood_pool, strict=True)
+            for signed, ti_ms, pool, muscle in zip(
+                echoes.signed, echoes.ti_ms, blood_pool, papillary, strict=True
+            )
         ]
         for role, echoes in roles.items()
     }
@@ -113,15 +129,21 @@ def measure_truth(
     ]
     maps["ecv_fraction_ideal"] = torch.where(myocardium, torch.stack(ideal_ecv), torch.nan)
 
+    inner = torch.stack(
+        [
+            ideal_wall(wall, pool, erosion_mm=MYOCARDIUM_EROSION_MM, pixel_spacing_mm=pixel_spacing_mm)
+            for wall, pool in zip(myocardium, blood_pool, strict=True)
+        ]
+    )
     slices: list[dict[str, float | int | str]] = []
     for index, level in enumerate(levels):
         row: dict[str, float | int | str] = {"slice_index": index, "level": level}
-        row |= _map_means(maps, myocardium, index)
+        row |= _map_means(maps, inner, index)
         for role, echoes in roles.items():
             row[f"blood_t1_{role}_ms_true"] = echoes.blood_t1_ms[index]
             row[f"blood_t1_{role}_ms_ideal"] = ideal_blood[role][index]
         slices.append(row)
-    scan = _map_means(maps, myocardium, slice(None))
+    scan = _map_means(maps, inner, slice(None))
     for role, echoes in roles.items():
         scan[f"blood_t1_{role}_ms_true"] = sum(echoes.blood_t1_ms) / len(levels)
         scan[f"blood_t1_{role}_ms_ideal"] = sum(ideal_blood[role]) / len(levels)

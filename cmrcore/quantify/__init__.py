@@ -1,16 +1,32 @@
 """Quantities of a scan: blood T1, ECV, AHA segments, statistics, quality flags, change over visits."""
 
 from cmrcore.quantify.aha import AHA_NAMES, aha_segments, rv_insertions
-from cmrcore.quantify.blood import blood_t1, erode_mask
+from cmrcore.quantify.blood import blood_pixels, blood_t1, erode_mask
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.longitudinal import change_from_baseline, check_scanner
+from cmrcore.quantify.longitudinal import (
+    ChangeSettings,
+    VisitFindings,
+    change_rows,
+    check_scanner,
+    visit_flags,
+)
 from cmrcore.quantify.qc import CHECKS, Flag, HematocritLimits, QcLimits, Verdict, verdict
-from cmrcore.quantify.records import GuideNote, Hematocrit, QuantifySettings, Row, ScanResult, Series
+from cmrcore.quantify.records import (
+    GuideNote,
+    Hematocrit,
+    QuantifySettings,
+    Row,
+    ScanResult,
+    Series,
+    SyntheticHematocrit,
+)
 from cmrcore.quantify.scan import quantify_scan
+from cmrcore.quantify.wall import erode_wall, erode_walls
 
 __all__ = [
     "AHA_NAMES",
     "CHECKS",
+    "ChangeSettings",
     "Flag",
     "GuideNote",
     "Hematocrit",
@@ -20,15 +36,21 @@ __all__ = [
     "Row",
     "ScanResult",
     "Series",
+    "SyntheticHematocrit",
     "Verdict",
+    "VisitFindings",
     "aha_segments",
+    "blood_pixels",
     "blood_t1",
-    "change_from_baseline",
+    "change_rows",
     "check_scanner",
     "ecv_map",
     "erode_mask",
+    "erode_wall",
+    "erode_walls",
     "partition_coefficient",
     "quantify_scan",
     "rv_insertions",
     "verdict",
+    "visit_flags",
 ]

@@ -2,7 +2,8 @@
 
 Basal and mid slices have six segments of 60 degrees that start at the anterior RV insertion and run through
 the septum; apical slices have four of 90 degrees, the septal one centered on the border of the septal
-segments above. Only the insertion and the side of the RV enter, so a mirrored or turned image gives the same.
+segments above. Where a reader drew myocardium and RV, the insertion is read there. Only the insertion and
+the side of the RV enter, so a mirrored or turned image gives the same.
 
 References
 ----------

@@ -6,13 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cmrcore.quantify.blood import BloodT1
 from cmrcore.quantify.ecv import ecv_map, partition_coefficient
-from cmrcore.quantify.qc import MASKS_APART_PX, Flag, Place, raise_flag
-from cmrcore.quantify.records import QuantifySettings, Role, Series
+from cmrcore.quantify.longitudinal import FIELD_TOLERANCE_T
+from cmrcore.quantify.qc import Flag, Place, raise_flag
+from cmrcore.quantify.records import BloodSlice, QuantifySettings, Role, Series
 from cmrcore.quantify.regional import EcvMaps
 from cmrcore.quantify.role import RoleMeasurement
-from cmrcore.registration.align import UNALIGNED, SliceAlignment
-from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
+from cmrcore.quantify.uncertainty import blood_error, ecv_noise
+from cmrcore.quantify.wall import erode_walls
+from cmrcore.registration.align import SliceAlignment
+from cmrcore.registration.post import PostAlignment, align_post, fit_post
 
 _SPACING_TOLERANCE_MM = 1e-3
 _COSINE_TOLERANCE = 1e-3
@@ -83,36 +87,6 @@ def _recovered(alignment: SliceAlignment) -> Float[Tensor, "row col"]:
     return alignment.echoes[alignment.recovered]
 
 
-def check_post(
-    roles: dict[Role, RoleMeasurement | None], onto: dict[int, PostAlignment], settings: QuantifySettings
-) -> list[Flag]:
-    """Flag slices whose post-contrast myocardium does not come to lie on the native one, or may not."""
-    flags = []
-    for index, one in onto.items():
-        if not all(role is not None and bool(role.maps.myocardium[index].any()) for role in roles.values()):
-            continue
-        place = Place(slice_index=index, level=level_of(roles, index))
-        if one.dice is not None and one.dice < settings.align.post_dice_min:
-            threshold = settings.align.post_dice_min
-            message = (
-                f"native and aligned post-contrast myocardium have a Dice coefficient of {one.dice:.2f}, "
-                f"expected at least {threshold:g}: no ECV here"
-            )
-            flags.append(raise_flag("post_misaligned", message, place, value=one.dice, threshold=threshold))
-        elif one.refused_px > MASKS_APART_PX:
-            message = (
-                f"post-contrast masks lie {one.refused_px:.1f} pixels off the native ones, which the images "
-                f"contradict, expected at most {MASKS_APART_PX:g}: look at both masks"
-            )
-            flags.append(
-                raise_flag("post_unaligned", message, place, value=one.refused_px, threshold=MASKS_APART_PX)
-            )
-        elif one.state in UNALIGNED:
-            message = f"post-contrast masks could not be aligned to the native ones: {one.state}"
-            flags.append(raise_flag("post_unaligned", message.replace("_", " "), place))
-    return flags
-
-
 def ecv_maps(
     native: RoleMeasurement | None,
     post: RoleMeasurement | None,
@@ -126,34 +100,96 @@ def ecv_maps(
     """
     if native is None or post is None:
         return None
+    sources = blood_slices(native.series.levels, settings.blood_slice)
     blood = {
         index: (before, after)
         for index in onto
-        if (before := native.blood[index]) is not None and (after := post.blood[index]) is not None
+        if (before := _blood_of(native, sources[index])) is not None
+        and (after := _blood_of(post, sources[index])) is not None
     }
     if not blood:
         return None
+    noise = torch.full_like(native.maps.t1_ms, torch.nan)
+    blood_errors = torch.full((len(noise),), torch.nan, dtype=torch.float64)
     coefficient = torch.full_like(native.maps.t1_ms, torch.nan)
     ecv = None if hematocrit_fraction is None else torch.full_like(coefficient, torch.nan)
     shared = torch.zeros_like(native.maps.myocardium)
     for index, (before, after) in blood.items():
-        t1_post_ms = post.maps.t1_ms[index]
+        t1_post_ms, post_sd_ms = post.maps.t1_ms[index], post.maps.t1_sd_ms[index]
         if onto[index].moves:
-            t1_post_ms = post_t1_ms(
+            fit = fit_post(
                 post.series.echoes[index],
                 post.series.ti_ms[index],
                 post.alignment[index],
                 onto[index],
                 settings.t1_model,
             )
+            t1_post_ms, post_sd_ms = fit.t1_ms, fit.t1_sd_ms
         t1_ms = native.maps.t1_ms[index], t1_post_ms
-        coefficient[index] = partition_coefficient(*t1_ms, before.t1_ms, after.t1_ms)
+        blood_ms = before.t1_ms, after.t1_ms
+        noise[index] = ecv_noise(t1_ms, (native.maps.t1_sd_ms[index], post_sd_ms), blood_ms)
+        blood_errors[index] = blood_error(blood_ms, (before.t1_sd_ms, after.t1_sd_ms))
+        coefficient[index] = partition_coefficient(*t1_ms, *blood_ms)
         if ecv is not None and hematocrit_fraction is not None:
-            ecv[index] = ecv_map(*t1_ms, before.t1_ms, after.t1_ms, hematocrit_fraction)
-        shared[index] = native.maps.myocardium[index] & onto[index].myocardium
+            ecv[index] = ecv_map(*t1_ms, *blood_ms, hematocrit_fraction)
+        shared[index] = native.reference_masks[0, index] & onto[index].myocardium
+    spacing_mm = native.series.pixel_spacing_mm
     return EcvMaps(
-        partition_coefficient=coefficient, ecv_fraction=ecv, myocardium=shared, segments=native.maps.segments
+        partition_coefficient=coefficient,
+        ecv_fraction=ecv,
+        myocardium=erode_walls(shared, native.reference_masks[1], settings.myocardium_erosion_mm, spacing_mm),
+        segments=native.segments,
+        noise=noise,
+        blood_error=blood_errors,
+        blood_slice=sources,
+        hematocrit_fraction=hematocrit_fraction,
+        hematocrit_sd_fraction=settings.hematocrit_sd_fraction,
+        synthetic_fraction=synthetic_hematocrit(native, settings),
     )
+
+
+def blood_slices(levels: Sequence[str], rule: BloodSlice) -> tuple[int, ...]:
+    """Slice whose blood serves the ECV of each slice.
+
+    ``same``: its own; ``mid``: that of the mid-ventricular slice nearest to the middle of the stack, or of
+    the slice nearest to it where none is.
+    """
+    if rule == "same":
+        return tuple(range(len(levels)))
+    middle = (len(levels) - 1) / 2
+    mid = [index for index, level in enumerate(levels) if level == "mid"] or list(range(len(levels)))
+    return (min(mid, key=lambda index: abs(index - middle)),) * len(levels)
+
+
+def serving_blood(one: RoleMeasurement, rule: BloodSlice) -> list[BloodT1]:
+    """Blood T1 of the slices whose blood serves an ECV."""
+    sources = sorted(set(blood_slices(one.series.levels, rule)))
+    return [blood for index in sources if (blood := one.blood[index]) is not None]
+
+
+def synthetic_hematocrit(native: RoleMeasurement, settings: QuantifySettings) -> float | None:
+    """Hematocrit from the mean native blood T1 of the scan, 0-1.
+
+    None without blood T1, where field strength or scheme are not those that the regression was found with,
+    and where it gives no fraction.
+    """
+    rule, series = settings.synthetic, native.series
+    blood = serving_blood(native, settings.blood_slice)
+    if (
+        not blood
+        or series.scheme not in rule.schemes
+        or series.field_strength_t is None
+        or abs(series.field_strength_t - rule.field_strength_t) > FIELD_TOLERANCE_T
+    ):
+        return None
+    t1_ms = sum(one.t1_ms for one in blood) / len(blood)
+    fraction = rule.slope_ms / t1_ms + rule.intercept_fraction
+    return fraction if 0 < fraction < 1 else None
+
+
+def _blood_of(one: RoleMeasurement, index: int) -> BloodT1 | None:
+    """Blood T1 of a slice; None where the role has no such slice."""
+    return one.blood[index] if index < len(one.blood) else None
 
 
 def level_of(roles: dict[Role, RoleMeasurement | None], index: int) -> str:

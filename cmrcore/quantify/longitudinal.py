@@ -1,49 +1,162 @@
-"""Change of a subject's results, and of the scanner they come from, from one visit to the next."""
+"""Change of a subject's heart, and of the scanner it was seen with, from visit to visit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
 
 from cmrcore.quantify.qc import WHOLE_SCAN, Flag, Place, raise_flag
 from cmrcore.quantify.records import Row, Value
+from cmrcore.quantify.regions import (
+    GLOBAL,
+    LEVELS,
+    SEPTAL,
+    Region,
+    RegionalValues,
+    regional_values,
+    segments_of,
+)
+from cmrcore.quantify.repeatability import Coefficient, Coefficients
+from cmrcore.quantify.shape import HeartMasks, SliceShape, dice_aligned, slice_shapes
 
 FIELD_TOLERANCE_T = 0.2
 """Field strengths that differ by less are one: scanners round theirs [T]."""
 
+PIXEL_TOLERANCE = 0.1
+"""Pixel sizes that differ by a smaller share are of one protocol: the field of view follows the patient."""
 
-def change_from_baseline(rows: Sequence[Mapping[str, Value]], ecv_change_relative_limit: float) -> list[Row]:
-    """Change of native T1 and ECV of the whole myocardium from the first visit to each later one.
+FLAGGED_REGIONS = (GLOBAL, SEPTAL)
+"""Regions whose change of ECV flags a visit; any of 16 segments would flag most unchanged hearts."""
+
+_CHANGES = (("t1_native_ms", "t1_native", "ms"), ("ecv_fraction", "ecv", "fraction"))
+"""Quantity, and the stem and unit of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisitFindings:
+    """What a visit's published result says, as far as visits are compared."""
+
+    visit_id: str
+    """The visit."""
+    scan: Mapping[str, Value]
+    """Row of ``scans``."""
+    slices: Sequence[Mapping[str, Value]]
+    """Rows of ``slices``."""
+    segments: Sequence[Mapping[str, Value]]
+    """Rows of ``segments``."""
+    pixel_spacing_mm: tuple[float, float]
+    """Distance of rows and columns of the native series [mm]."""
+    heart: HeartMasks | None
+    """Masks; None without segmentation."""
+
+    def values(self) -> dict[Region, dict[str, float | None]]:
+        """Native T1 and ECV of each region."""
+        return regional_values(self.scan, self.slices, self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """What counts as a change between visits."""
+
+    ecv_change_relative: float
+    """Relative change of ECV, up or down, that is marked, 0-1; S1 uses 0.1."""
+    false_discovery_rate: float
+    """Share of segments said to have changed that may be false, 0-1."""
+    coefficients: Coefficients
+    """Repeatability of each quantity in each region."""
+
+
+def visit_pairs(n_visits: int) -> list[tuple[int, int]]:
+    """Visits that are compared, as indices: the first with each later one, then each with the last."""
+    from_first = [(0, later) for later in range(1, n_visits)]
+    return from_first + [(earlier, n_visits - 1) for earlier in range(1, n_visits - 1)]
+
+
+def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> list[Row]:
+    """Change of native T1, ECV, area and thickness between visits, whole, septal, by level and by segment.
+
+    A change counts as beyond measurement error where it exceeds the repeatability coefficient of the very
+    quantity in the very region. That coefficient says nothing where scanner or protocol differ, so there the
+    verdict is None. Verdicts on segments are controlled for the false discovery rate (Benjamini & Hochberg)
+    over the segments of one pair of visits and one quantity.
+
+    Parameters
+    ----------
+    visits
+        Results of one subject in the order of the visits.
+    settings
+        Limits and repeatability coefficients.
+
+    Returns
+    -------
+        Rows of the table ``longitudinal``, for `visit_pairs` and the regions that both visits show; None
+        where either visit lacks the value.
+
+    References
+    ----------
+    Benjamini & Hochberg 1995, J R Stat Soc B 57:289, doi:10.1111/j.2517-6161.1995.tb02031.x
+    """
+    values = [visit.values() for visit in visits]
+    shapes = [None if visit.heart is None else _by_level(visit.heart) for visit in visits]
+    rows: list[Row] = []
+    for first, second in visit_pairs(len(visits)):
+        pair = (visits[first], visits[second])
+        shared = [region for region in values[first] if region in values[second]]
+        about_pair = _pair_columns(*pair)
+        columns = _value_columns(
+            (values[first], values[second]), shared, settings, comparable=same_conditions(*pair)
+        )
+        rows += [
+            {
+                "visit_id": pair[1].visit_id,
+                "baseline_visit_id": pair[0].visit_id,
+                "level": region[0],
+                "aha_segment": region[1],
+                **columns[region],
+                **_shape_columns(shapes[first], shapes[second], region),
+                **about_pair,
+            }
+            for region in shared
+        ]
+    return rows
+
+
+def visit_flags(rows: Sequence[Mapping[str, Value]]) -> list[Flag]:
+    """Flag another scanner, or another ECV, than at the first visit, from a visit's rows of ``longitudinal``.
 
     Parameters
     ----------
     rows
-        Scan rows of one subject in the order of the visits, with ``visit_id``, ``t1_native_ms``,
-        ``ecv_fraction``, ``field_strength_t``, ``manufacturer`` and ``scanner_model``.
-    ecv_change_relative_limit
-        Relative change of ECV, up or down, from which it counts as beyond the limit, 0-1.
-
-    Returns
-    -------
-        One row per later visit; None where either visit lacks the value.
+        Rows of one visit, those of its pair with the first visit foremost.
     """
-    return [_change(rows[0], later, ecv_change_relative_limit) for later in rows[1:]]
-
-
-def _change(baseline: Mapping[str, Value], later: Mapping[str, Value], limit: float) -> Row:
-    """Row of one pair of visits."""
-    ecv_before, ecv_change = _number(baseline, "ecv_fraction"), _difference(baseline, later, "ecv_fraction")
-    relative = ecv_change / ecv_before if ecv_change is not None and ecv_before else None
-    return {
-        "visit_id": later["visit_id"],
-        "baseline_visit_id": baseline["visit_id"],
-        "level": "global",
-        "t1_native_change_ms": _difference(baseline, later, "t1_native_ms"),
-        "ecv_change_fraction": ecv_change,
-        "ecv_change_relative": relative,
-        "ecv_change_beyond_limit": None if relative is None else abs(relative) >= limit,
-        "field_strength_t": later["field_strength_t"],
-        "baseline_field_strength_t": baseline["field_strength_t"],
-        "scanner": _scanner(later),
-        "baseline_scanner": _scanner(baseline),
+    if not rows:
+        return []
+    baseline = rows[0]["baseline_visit_id"]
+    by_region = {
+        (row["level"], row["aha_segment"]): row for row in rows if row["baseline_visit_id"] == baseline
     }
+    whole = by_region[GLOBAL]
+    flags = check_scanner(
+        (_number(whole, "field_strength_t"), _number(whole, "baseline_field_strength_t")),
+        (str(whole["scanner"]), str(whole["baseline_scanner"])),
+        ("this visit", f"baseline {baseline}"),
+    )
+    changed = [by_region[region] for region in FLAGGED_REGIONS if by_region[region]["ecv_changed"]]
+    if changed:
+        found = "; ".join(
+            f"{row['level']} {row['ecv_change_fraction']:+.3f}, repeatability "
+            f"{row['ecv_repeatability_fraction']:.3f}"
+            for row in changed
+        )
+        flags.append(
+            raise_flag(
+                "ecv_changed",
+                f"ECV changed since {baseline} beyond measurement error: {found}",
+                value=_number(changed[0], "ecv_change_fraction"),
+                threshold=_number(changed[0], "ecv_repeatability_fraction"),
+            )
+        )
+    return flags
 
 
 def check_scanner(
@@ -77,15 +190,157 @@ def check_scanner(
     return flags
 
 
-def _difference(baseline: Mapping[str, Value], later: Mapping[str, Value], column: str) -> float | None:
-    """Later value minus baseline value."""
-    before, after = _number(baseline, column), _number(later, column)
-    return None if before is None or after is None else after - before
+def _value_columns(
+    values: tuple[RegionalValues, RegionalValues],
+    regions: Sequence[Region],
+    settings: ChangeSettings,
+    *,
+    comparable: bool,
+) -> dict[Region, Row]:
+    """Columns about T1 and ECV of one pair of visits, by region."""
+    before, after = values
+    columns: dict[Region, Row] = {region: {} for region in regions}
+    for name, stem, unit in _CHANGES:
+        for region in regions:
+            change = _difference(before[region][name], after[region][name])
+            coefficient = settings.coefficients.get((name, region))
+            beyond, p_value = _judge(change, coefficient if comparable else None)
+            columns[region] |= {
+                f"{stem}_change_{unit}": change,
+                f"{stem}_repeatability_{unit}": None if coefficient is None else coefficient.value,
+                f"{stem}_retest_pairs": None if coefficient is None else coefficient.n_pairs,
+                f"{stem}_beyond_repeatability": beyond,
+                f"{stem}_p_value": p_value,
+            }
+        _control_segments(columns, stem, settings.false_discovery_rate)
+    for region in regions:
+        ecv_before, change = before[region]["ecv_fraction"], _number(columns[region], "ecv_change_fraction")
+        relative = change / ecv_before if change is not None and ecv_before else None
+        columns[region] |= {
+            "ecv_change_relative": relative,
+            "ecv_change_beyond_limit": None
+            if relative is None
+            else abs(relative) >= settings.ecv_change_relative,
+        }
+    return columns
+
+
+def _judge(change: float | None, coefficient: Coefficient | None) -> tuple[bool | None, float | None]:
+    """Whether a change exceeds what repeated measurements differ by, and its p-value."""
+    if change is None or coefficient is None:
+        return None, None
+    return abs(change) > coefficient.value, coefficient.p_value(change)
+
+
+def _control_segments(columns: dict[Region, Row], stem: str, false_discovery_rate: float) -> None:
+    """Add q-value and verdict: of a segment after control, else what the repeatability says."""
+    segments = [
+        region
+        for region, row in columns.items()
+        if region[1] is not None and row[f"{stem}_p_value"] is not None
+    ]
+    q_values: dict[Region, float] = {}
+    if segments:
+        p_values = [float(columns[region][f"{stem}_p_value"] or 0.0) for region in segments]
+        q_values = dict(
+            zip(segments, stats.false_discovery_control(p_values, method="bh").tolist(), strict=True)
+        )
+    for region, row in columns.items():
+        q_value, beyond = q_values.get(region), row[f"{stem}_beyond_repeatability"]
+        row[f"{stem}_q_value"] = q_value
+        row[f"{stem}_changed"] = (
+            beyond if q_value is None else bool(beyond) and q_value <= false_discovery_rate
+        )
+
+
+def _by_level(heart: HeartMasks) -> dict[str, list[SliceShape]]:
+    """Shapes of the slices of each level, from base to apex."""
+    shapes = slice_shapes(heart)
+    return {
+        level: [
+            shape for shape, at in zip(shapes, heart.levels, strict=True) if at == level and shape is not None
+        ]
+        for level in LEVELS
+    }
+
+
+def _shape_columns(
+    before: dict[str, list[SliceShape]] | None, after: dict[str, list[SliceShape]] | None, region: Region
+) -> Row:
+    """Change of area and thickness, and overlap, of one region; of levels that both visits show."""
+    row: Row = dict.fromkeys(("area_change_mm2", "thickness_change_mm", "overlap_dice"))
+    if before is None or after is None:
+        return row
+    levels = LEVELS if region in (GLOBAL, SEPTAL) else (region[0],)
+    segments = segments_of(region)
+    shared = [level for level in levels if before[level] and after[level]]
+    areas, walls = [], []
+    for visit in (before, after):
+        by_level = [visit[level] for level in shared]
+        areas.append(_mean(_mean(shape.area_mm2(segments) for shape in shapes) for shapes in by_level))
+        walls.append(_mean(_mean(shape.thickness_mm(segments) for shape in shapes) for shapes in by_level))
+    # Slices of a level are paired from the base on; one that is there more often stays alone.
+    pairs = [pair for level in shared for pair in zip(before[level], after[level], strict=False)]
+    return {
+        "area_change_mm2": _difference(*areas),
+        "thickness_change_mm": _difference(*walls),
+        "overlap_dice": dice_aligned(pairs, segments) if pairs else None,
+    }
+
+
+def _pair_columns(before: VisitFindings, after: VisitFindings) -> Row:
+    """Columns about the scanner and protocol of two visits."""
+    fields_t = [_number(visit.scan, "field_strength_t") for visit in (before, after)]
+    scanners = [_scanner(visit.scan) for visit in (before, after)]
+    return {
+        "same_scanner": _same_scanner(fields_t, scanners),
+        "same_protocol": _same_protocol(before, after),
+        "field_strength_t": fields_t[1],
+        "baseline_field_strength_t": fields_t[0],
+        "scanner": scanners[1],
+        "baseline_scanner": scanners[0],
+    }
+
+
+def same_conditions(before: VisitFindings, after: VisitFindings) -> bool:
+    """Whether nothing known says that scanner or protocol differ, so that repeatability can be judged."""
+    about = _pair_columns(before, after)
+    return about["same_scanner"] is not False and about["same_protocol"] is not False
+
+
+def _same_scanner(fields_t: Sequence[float | None], scanners: Sequence[str]) -> bool | None:
+    """Whether field strength, manufacturer and model agree; None where they are not known."""
+    if fields_t[0] is None or fields_t[1] is None or not all(scanners):
+        return None
+    return abs(fields_t[0] - fields_t[1]) <= FIELD_TOLERANCE_T and scanners[0] == scanners[1]
+
+
+def _same_protocol(before: VisitFindings, after: VisitFindings) -> bool | None:
+    """Whether schemes and pixel size agree; None where a native scheme is not known."""
+    schemes = [(visit.scan["scheme_native"], visit.scan["scheme_post"]) for visit in (before, after)]
+    if schemes[0][0] is None or schemes[1][0] is None:
+        return None
+    alike = all(None in both or both[0] == both[1] for both in zip(*schemes, strict=True))
+    return alike and all(
+        abs(one / other - 1) <= PIXEL_TOLERANCE
+        for one, other in zip(before.pixel_spacing_mm, after.pixel_spacing_mm, strict=True)
+    )
 
 
 def _scanner(row: Mapping[str, Value]) -> str:
     """Manufacturer and model."""
     return f"{row['manufacturer']} {row['scanner_model']}".strip()
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    """Later value minus earlier value."""
+    return None if before is None or after is None else after - before
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _number(row: Mapping[str, Value], column: str) -> float | None:

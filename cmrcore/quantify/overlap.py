@@ -8,11 +8,13 @@ from jaxtyping import Bool
 from scipy import ndimage
 from torch import Tensor
 
+from cmrcore.dice import dice_coefficients
+
 
 def dice(first: Bool[Tensor, "row col"], second: Bool[Tensor, "row col"]) -> float | None:
     """Dice coefficient, 0-1; None if both masks are empty."""
-    total = int(first.sum()) + int(second.sum())
-    return None if total == 0 else 2 * int((first & second).sum()) / total
+    found = float(dice_coefficients(first, second))
+    return None if math.isnan(found) else found
 
 
 def centroid(mask: Bool[Tensor, "row col"]) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["review", "fail"]
+Severity = Literal["note", "review", "fail"]
 Verdict = Literal["pass", "review", "fail"]
 
 
@@ -18,7 +18,7 @@ class Check:
     unit: str | None
     """Unit of the flag's value and threshold; None where it has none."""
     severity: Severity
-    """``review``: look at it; ``fail``: do not use the numbers."""
+    """``note``: nothing against the numbers; ``review``: look at it; ``fail``: do not use the numbers."""
 
 
 CHECKS = {
@@ -71,6 +71,8 @@ CHECKS = {
     ),
     "scanner_differs": Check("another scanner than at baseline, or after contrast", None, "review"),
     "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
+    # A change is what a trial looks for: a verdict that rested on it would sort out those who changed.
+    "ecv_changed": Check("global or septal ECV changed beyond its repeatability", "fraction", "note"),
 }
 """Every code that a flag can have."""
 
@@ -185,11 +187,11 @@ def raise_flag(
 
 
 def verdict(flags: Iterable[Flag]) -> Verdict:
-    """Worst severity among flags, ``pass`` if there are none."""
+    """Worst severity among flags, ``pass`` if there are none but notes."""
     severities = {flag.severity for flag in flags}
     if "fail" in severities:
         return "fail"
-    return "review" if severities else "pass"
+    return "review" if "review" in severities else "pass"
 
 
 def hematocrit_hours(

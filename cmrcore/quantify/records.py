@@ -12,6 +12,9 @@ from cmrcore.registration.align import AlignSettings
 
 Role = Literal["native", "post"]
 
+BloodSlice = Literal["same", "mid"]
+"""Which slice's blood serves a slice's ECV."""
+
 Value = float | int | str | bool | None
 Row = dict[str, Value]
 """One row of a result table; None where there is no value."""
@@ -28,7 +31,10 @@ class GuideNote:
     findings: tuple[str, ...]
     """Checks that it failed, in words."""
     rejected: tuple[str, ...]
-    """Guides that were tried before it: on which echo, and why they failed."""
+    """Guides that were tried before it: on which echo or a reader's, and why they failed."""
+    overlap: float | None = None
+    """Dice coefficient of a reader's left ventricle with what a network takes for it, 0-1; None where no
+    network was asked or none was seen, and for a guide that a network found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class Series:
     reference_echo: Int[Tensor, " slice"] | None = None
     """Echo of each slice that its guide was drawn on, in whose mask statistics are read; None: the
     first-acquired one."""
+    field_strength_t: float | None = None
+    """Field strength [T]; None if unknown."""
     guide_notes: tuple[GuideNote | None, ...] = ()
     """What is known about the guide of each slice; empty where nothing is."""
 
@@ -85,6 +93,22 @@ class Hematocrit:
 
 
 @dataclass(frozen=True, slots=True)
+class SyntheticHematocrit:
+    """Regression of hematocrit on the relaxation rate of native blood: slope / T1 + intercept."""
+
+    slope_ms: float
+    """Hematocrit for each 1/ms [ms]."""
+    intercept_fraction: float
+    """Hematocrit at a rate of zero."""
+    field_strength_t: float
+    """Field strength that it was found at [T]."""
+    schemes: tuple[str, ...]
+    """Native schemes that it holds for."""
+    source: str
+    """Where it was found."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuantifySettings:
     """What decides about the numbers of a scan."""
 
@@ -92,6 +116,14 @@ class QuantifySettings:
     """Model of `cmrcore.relaxation.fit_t1`."""
     blood_erosion_mm: float
     """How far blood pixels stay away from the pool's edge [mm]."""
+    blood_slice: BloodSlice
+    """Whose blood the ECV of a slice uses: its own or that of the middle mid-ventricular slice."""
+    myocardium_erosion_mm: float
+    """Width of the rims at both borders of the myocardium in which nothing is read [mm]; see `erode_wall`."""
+    hematocrit_sd_fraction: float
+    """Standard uncertainty of a hematocrit."""
+    synthetic: SyntheticHematocrit
+    """Hematocrit from native blood T1."""
     hematocrit: HematocritLimits
     """When a hematocrit is believed."""
     qc: QcLimits
@@ -107,7 +139,7 @@ class ScanResult:
     maps: dict[str, Tensor]
     """Arrays ``[slice, row, col]``. Of each scanned role ``<role>/t1_ms``, ``t1_star_ms``, ``t1_sd_ms``,
     ``r_squared`` (float32, NaN where the fit failed) and ``status`` (int8); ``aha_segment`` (uint8, 0 where
-    none); ``ecv_fraction`` (float32) where there is one."""
+    none) of the whole myocardium; ``ecv_fraction`` (float32) where there is one."""
     displacements: dict[str, Tensor]
     """Of each scanned role ``<role>/displacement_px``, ``[slice, ti, axis, row, col]`` (float16): where in
     the acquired echo a pixel of the aligned one lies, minus the pixel; exact to 0.008 pixels under 16. With

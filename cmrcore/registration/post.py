@@ -17,7 +17,7 @@ from cmrcore.registration.align import (
 )
 from cmrcore.registration.decide import CONFIRM_BLUR_PX
 from cmrcore.registration.warp import blur, chain, warp
-from cmrcore.relaxation import fit_t1
+from cmrcore.relaxation import T1Fit, fit_t1
 
 _N_LEVELS = 16
 """Levels of gray that images are compared in."""
@@ -142,15 +142,15 @@ def _levels(values: Float[Tensor, " pixel"]) -> Int[Tensor, " pixel"]:
     return (share * _N_LEVELS).long().clamp(max=_N_LEVELS - 1)
 
 
-def post_t1_ms(
+def fit_post(
     echoes: Float[Tensor, "ti row col"],
     ti_ms: Float[Tensor, " ti"],
     aligned: SliceAlignment,
     onto: PostAlignment,
     model: str,
-) -> Float[Tensor, "row col"]:
-    """Post-contrast T1 on native pixels [ms]: echoes as acquired, resampled once."""
+) -> T1Fit:
+    """Fit post-contrast T1 on native pixels: echoes as acquired, resampled once."""
     both = chain(
         aligned.displacement_px, onto.displacement_px.to(echoes.dtype).expand(len(echoes), -1, -1, -1)
     )
-    return fit_t1(resample(echoes, both), ti_ms, model=model).t1_ms
+    return fit_t1(resample(echoes, both), ti_ms, model=model)

@@ -2,7 +2,7 @@
 
 from cmrcore.segmentation.check import GuideLimits, check_guide, complete_guide, inspect_guide
 from cmrcore.segmentation.contours import ContourSettings, masks_from
-from cmrcore.segmentation.guide import Guide, find_guide, reader_guide
+from cmrcore.segmentation.guide import Guide, choose_guide, find_guide, reader_guide
 from cmrcore.segmentation.networks import network_from
 from cmrcore.segmentation.predict import (
     LABELS,
@@ -26,6 +26,7 @@ __all__ = [
     "base_probability",
     "carry_guide",
     "check_guide",
+    "choose_guide",
     "complete_guide",
     "find_guide",
     "inspect_guide",

@@ -42,7 +42,13 @@ class GuideLimits:
     score_min: float = 0.05
     """Score under which what a network found is no guide at all; on pure noise it stays below 0.01."""
     consensus_min: float = 0.5
-    """Least median Dice coefficient with the masks of the other echoes; hearts move little between echoes."""
+    """Least median Dice coefficient with the masks of other echoes; hearts move little between echoes."""
+    overlap_min: float = 0.5
+    """Least Dice coefficient of a reader's left ventricle with what a network takes for it."""
+    n_first: int = 3
+    """Echoes that the heart is looked for on."""
+    n_candidates: int = 5
+    """Echoes that are tried for the guide."""
     n_tries: int = 4
     """Echoes that are tried with turned inputs."""
 

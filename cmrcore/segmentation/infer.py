@@ -1,11 +1,16 @@
 """What a network says of images of any size: through frames, and back onto the image's pixels."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.segmentation.frame import SIZE, Frame, heart_frame, look, look_mask, show, whole_frame
 from cmrcore.segmentation.unet import UNet
+
+View = Literal["upright", "left_right", "up_down", "quarter"]
+"""How a network sees what a frame shows: as it is, flipped, or turned by a quarter."""
 
 _BATCH = 16
 """Images that go through a network at once; more are slower on a CPU, as they leave its cache."""
@@ -50,6 +55,8 @@ def look_in_frame(
     spacing_mm: tuple[float, float],
     frame: Frame,
     scaled_guide: Float[Tensor, "row col"] | Bool[Tensor, "row col"] | None = None,
+    *,
+    view: View = "upright",
 ) -> Float[Tensor, "n label row col"]:
     """Probability of every label on the echoes of one slice, all seen through one frame.
 
@@ -65,12 +72,26 @@ def look_in_frame(
         Where to look.
     scaled_guide
         The guide's myocardium times alpha, on the image's pixels.
+    view
+        How the network sees the frame; what it says is turned back.
     """
     seen = None
     if scaled_guide is not None:
-        seen = look_mask(scaled_guide[None], frame, spacing_mm).expand(len(images), SIZE, SIZE)
-    said = _probability(network, look(images, frame, spacing_mm), seen)
+        seen = _turned(look_mask(scaled_guide[None], frame, spacing_mm), view).expand(len(images), SIZE, SIZE)
+    said = _probability(network, _turned(look(images, frame, spacing_mm), view), seen)
+    said = _turned(said, view, back=True)
     return show(said, frame, spacing_mm, (images.shape[1], images.shape[2]))
+
+
+def _turned(values: Float[Tensor, "*n row col"], view: View, *, back: bool = False) -> Tensor:
+    """Flip or turn what a frame shows, or turn it back; a flip undoes itself."""
+    if view == "left_right":
+        return values.flip(-1)
+    if view == "up_down":
+        return values.flip(-2)
+    if view == "quarter":
+        return values.rot90(-1 if back else 1, (-2, -1))
+    return values
 
 
 def _probability(network: UNet, views: Tensor, scaled_guides: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cmrcore.dice import dice_coefficients
 from cmrcore.errors import InvalidInputError
 from cmrcore.phantom.anatomy import Grid
 from cmrcore.phantom.augment import (
@@ -111,9 +112,8 @@ def mean_dice(network: UNet, slices: Sequence[LabelledSlice]) -> float:
             probability = look_in_frame(network, images, one.spacing_mm, frame, guide)
         else:
             probability = look_twice(network, images, one.spacing_mm)
-        found = probability > 0.5
-        shared, both = (found & masks).sum((2, 3)), found.sum((2, 3)) + masks.sum((2, 3))
-        scores += (2 * shared / both.clamp_min(1))[:, _drawn(one).to(device)].flatten().tolist()
+        overlap = dice_coefficients(probability > 0.5, masks).nan_to_num()
+        scores += overlap[:, _drawn(one).to(device)].flatten().tolist()
     return float(np.mean(scores))
 
 

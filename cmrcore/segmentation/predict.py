@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cmrcore.dice import dice_coefficients
 from cmrcore.errors import InvalidInputError
 from cmrcore.segmentation.check import separation
 from cmrcore.segmentation.contours import masks_from
-from cmrcore.segmentation.frame import heart_frame
+from cmrcore.segmentation.frame import Frame, heart_frame
 from cmrcore.segmentation.guide import Guide
-from cmrcore.segmentation.infer import look_in_frame, look_twice
+from cmrcore.segmentation.infer import View, look_in_frame
 from cmrcore.segmentation.unet import UNet
 
 LABELS = ("myocardium", "blood_pool", "rv")
@@ -77,7 +78,7 @@ def carry_guide(
     told_apart = [separation(echo[myocardium], echo[blood_pool]) for echo in echoes]
     confidence = torch.tensor(told_apart, device=echoes.device)
     masks = guide.masks[:, None].expand(-1, len(echoes), -1, -1).clone()
-    return EchoMasks(masks, confidence, _agreement(masks[0], myocardium))
+    return EchoMasks(masks, confidence, _agreement(masks[0], guide))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,13 @@ class GuidedSegmenter:
 
 
 def base_probability(
-    network: UNet, images: Float[Tensor, "n row col"], spacing_mm: tuple[float, float]
+    network: UNet,
+    images: Float[Tensor, "n row col"],
+    spacing_mm: tuple[float, float],
+    frame: Frame,
+    view: View,
 ) -> Float[Tensor, "n label row col"]:
-    """Probability of every label on images that know nothing of each other, computed where the network is.
+    """Probability of every label on images through one frame, computed where the network is.
 
     Parameters
     ----------
@@ -126,10 +131,14 @@ def base_probability(
         Magnitudes [a.u.].
     spacing_mm
         Distance between rows and between columns [mm].
+    frame
+        Where to look.
+    view
+        How the network sees the frame.
     """
     device = _device(network)
     with _half_on_gpu(device):
-        return look_twice(network, images.to(device), spacing_mm).to(images.device)
+        return look_in_frame(network, images.to(device), spacing_mm, frame, view=view).to(images.device)
 
 
 def _echo_masks(
@@ -137,7 +146,7 @@ def _echo_masks(
 ) -> EchoMasks:
     """Draw the masks of every echo from its probabilities."""
     masks = torch.stack([masks_from(one, spacing_mm) for one in probability], dim=1)
-    return EchoMasks(masks, _certainty(probability[:, 0], masks[0]), _agreement(masks[0], guide.masks[0]))
+    return EchoMasks(masks, _certainty(probability[:, 0], masks[0]), _agreement(masks[0], guide))
 
 
 def _half_on_gpu(device: torch.device) -> torch.autocast:
@@ -166,7 +175,6 @@ def _certainty(
     return 2 * shared / (probability.sum((1, 2)) + mask.sum((1, 2))).clamp_min(1.0)
 
 
-def _agreement(masks: Bool[Tensor, "ti row col"], guide: Bool[Tensor, "row col"]) -> Float[Tensor, " ti"]:
-    """Dice coefficient of each mask with the guide; 0 where either is empty."""
-    shared = (masks & guide).sum((1, 2))
-    return 2.0 * shared / (masks.sum((1, 2)) + guide.sum()).clamp_min(1)
+def _agreement(walls: Bool[Tensor, "ti row col"], guide: Guide) -> Float[Tensor, " ti"]:
+    """Dice coefficient of each wall with the guide's; 0 where both are empty."""
+    return dice_coefficients(walls, guide.masks[0]).nan_to_num().float()

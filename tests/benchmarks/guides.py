@@ -7,14 +7,13 @@ their checks and of those that did not; and how well the score tells good ones f
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from cmrcore.phantom.training import training_batch
 from cmrcore.quantify.overlap import dice
@@ -22,6 +21,7 @@ from cmrcore.segmentation.contours import masks_from
 from cmrcore.segmentation.guide import find_guide
 from cmrcore.segmentation.infer import look_twice
 from cmrcore.segmentation.networks import network_from
+from cmrcore.segmentation.predict import base_probability
 from tests.benchmarks.contours import GRID, SPACING_MM
 from tests.benchmarks.figure import Figure, print_figures
 
@@ -33,16 +33,13 @@ def guide_figures(weights: Path, n_slices: int) -> list[Figure]:
     """All figures."""
     network = network_from(load_file(weights))
 
-    def probability_of(images: Float[Tensor, "n row col"]) -> Float[Tensor, "n label row col"]:
-        return look_twice(network, images, SPACING_MM)
-
     rng = np.random.default_rng(SEED)
     batch = training_batch(rng, n_slices, GRID, contrast="physics", n_echoes=N_ECHOES)
     first, made, scores, passed, elsewhere = [], [], [], [], []
     for echoes, truth in zip(batch.images, batch.masks, strict=True):
-        alone = masks_from(probability_of(echoes[:1])[0], SPACING_MM)
+        alone = masks_from(look_twice(network, echoes[:1], SPACING_MM)[0], SPACING_MM)
         first.append(dice(alone[0], truth[0, 0]) or 0.0)
-        guide = find_guide(probability_of, echoes, SPACING_MM, 0)
+        guide = find_guide(partial(base_probability, network), echoes, SPACING_MM, 0)
         if guide is None:
             continue
         made.append(dice(guide.masks[0], truth[guide.echo, 0]) or 0.0)

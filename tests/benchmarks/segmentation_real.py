@@ -1,12 +1,14 @@
 """Masks of the base network on images of people that no network has learned from.
 
 `python -m tests.benchmarks.segmentation_real` scores the development patients; ``--test`` the others, which
-is done once for each release and never for a choice.
+is done once for each release and never for a choice. ``--export FOLDER`` writes the development patients as
+labelled images, by which `cmrtrials train base --development FOLDER` chooses weights.
 """
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from cmrcore.segmentation.contours import masks_from
 from cmrcore.segmentation.infer import look_twice
 from cmrcore.segmentation.networks import network_from
 from cmrcore.segmentation.unet import UNet
+from storage.labelled import IMAGE_SUFFIX, LABEL_VALUES, MASK_SUFFIX
 
 SPACING_MM = (1.3, 1.3)
 """Of the Sunnybrook images, which come without headers: 256 pixels of a field of view of about 330 mm."""
@@ -93,12 +96,32 @@ def short_axis_dice(base: UNet) -> dict[str, float]:
     }
 
 
+def export(folder: Path, drawn: Iterable[Drawn]) -> int:
+    """Write images and cavities as `storage.labelled` reads them; give their number."""
+    written: Counter[str] = Counter()
+    affine = np.diag([*SPACING_MM[::-1], 1.0, 1.0])
+    for one in drawn:
+        written[one.patient] += 1
+        own = folder / one.patient
+        own.mkdir(parents=True, exist_ok=True)
+        cavity = LABEL_VALUES.blood_pool * one.blood_pool.numpy().astype(np.uint8)
+        for values, suffix in ((one.image.numpy(), IMAGE_SUFFIX), (cavity, MASK_SUFFIX)):
+            image = nibabel.Nifti1Image(values.T[:, :, None], affine)  # type: ignore[no-untyped-call]
+            image.to_filename(own / f"{written[one.patient]:03d}{suffix}")
+    return written.total()
+
+
 def main() -> None:
-    """Print the scores."""
+    """Print the scores, or write the development patients."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("cmrcore/weights/base.safetensors"))
     parser.add_argument("--test", action="store_true", help="score the test patients")
+    parser.add_argument("--export", type=Path, help="folder for the development patients as labelled images")
     chosen = parser.parse_args()
+    if chosen.export is not None:
+        n_images = export(chosen.export, read_sunnybrook(test=False))
+        Console().print(f"{n_images} images of the development patients written")
+        return
     base = network_from(load_file(chosen.weights))
     drawn = list(read_sunnybrook(test=chosen.test))
     scores = np.array(sunnybrook_dice(base, drawn))

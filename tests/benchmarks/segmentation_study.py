@@ -32,6 +32,7 @@ from cmrcore.segmentation.frame import heart_frame
 from cmrcore.segmentation.guide import find_guide
 from cmrcore.segmentation.infer import look_in_frame, look_twice
 from cmrcore.segmentation.networks import network_from
+from cmrcore.segmentation.predict import base_probability
 from cmrcore.segmentation.unet import UNet
 from flows.simulate import SCHEME_NATIVE, SCHEME_NATIVE_11, SCHEME_POST
 
@@ -145,8 +146,8 @@ class _Remembered:
 
     def __call__(self, one: StudySlice) -> Tensor | None:
         if self._last is None or self._last[0] is not one:
-            probability_of = partial(look_twice, self._base, spacing_mm=one.spacing_mm)
-            found = find_guide(probability_of, one.echoes, one.spacing_mm, first_acquired=0)
+            look = partial(base_probability, self._base)
+            found = find_guide(look, one.echoes, one.spacing_mm, first_acquired=0)
             self._last = (one, None if found is None else found.masks)
         return self._last[1]
 

@@ -17,33 +17,47 @@ COMMAND = Path(sys.executable).with_name("cmrtrials")
 
 SERVE = """
 import sys
+from contextlib import nullcontext
+from flows.cli import main
+main()  # sets the environment as the command does
+from distributed import LocalCluster
 from flows.server import prefect_server
+from flows.site import SiteSettings, dask_task_runner
+n_workers = int(sys.argv[1])
 with prefect_server() as url:
-    print(url, flush=True)
-    sys.stdin.read()
+    kwargs = dask_task_runner(SiteSettings(workers=n_workers or 1)).cluster_kwargs
+    with LocalCluster(**kwargs) if n_workers else nullcontext() as cluster:
+        print(url, cluster.scheduler_address if cluster else "", flush=True)
+        sys.stdin.read()
 """
 
 
 @contextmanager
-def running_server(environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Run one Prefect server for several commands, each of which would start its own; gives what names it."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVE],
+def running_site(environment: dict[str, str], n_workers: int = 0) -> Iterator[dict[str, str]]:
+    """Run what several commands share, each of which would start its own: a Prefect server, a Dask cluster.
+
+    Yields
+    ------
+        Environment that names them; without workers, each command starts a cluster.
+    """
+    site = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(n_workers)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    with server:
-        if server.stdin is None or server.stdout is None:
-            message = "the server was started without pipes"
+    with site:
+        if site.stdin is None or site.stdout is None:
+            message = "the site was started without pipes"
             raise RuntimeError(message)
         try:
-            yield {"PREFECT_API_URL": server.stdout.readline().strip()}
+            names = ("PREFECT_API_URL", "CMR_DASK_SCHEDULER")[: 2 if n_workers else 1]
+            yield dict(zip(names, site.stdout.readline().split(), strict=True))
         finally:
-            server.stdin.close()
-            server.wait(timeout=60)
+            site.stdin.close()
+            site.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +89,13 @@ def cmrtrials(environment: dict[str, str]) -> Cmrtrials:
 
 
 @pytest.fixture(scope="session")
+def site(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Environment of a site with a Prefect server and a Dask cluster of its own: a night starts neither."""
+    with running_site(environment, n_workers=2) as names:
+        yield names
+
+
+@pytest.fixture(scope="session")
 def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> DemoNight:
     """Demo trial after one night; tests that change a trial take a copy."""
     root = tmp_path_factory.mktemp("demo") / "trial"
@@ -86,8 +107,8 @@ def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -
 
 @pytest.fixture
 def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
-    """Copy of the demo trial after its first night; file times are kept, so that nothing looks new."""
-    return Path(shutil.copytree(demo_night.root, tmp_path / "trial", copy_function=shutil.copy2))
+    """Copy of the demo trial after its first night."""
+    return _copy(demo_night.root, tmp_path / "trial")
 
 
 @pytest.fixture(scope="session")
@@ -103,4 +124,26 @@ def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) 
 @pytest.fixture
 def small_copy(small_trial: Path, tmp_path: Path) -> Path:
     """Copy of the small trial before its first night."""
-    return Path(shutil.copytree(small_trial, tmp_path / "trial", copy_function=shutil.copy2))
+    return _copy(small_trial, tmp_path / "trial")
+
+
+@pytest.fixture(scope="session")
+def small_night(
+    small_trial: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials, site: dict[str, str]
+) -> Path:
+    """Small trial after its first night; tests that change it take a copy."""
+    root = _copy(small_trial, tmp_path_factory.mktemp("night") / "trial")
+    night = cmrtrials("run", root, **site)
+    assert night.returncode == 0, night.stdout + night.stderr
+    return root
+
+
+@pytest.fixture
+def small_night_copy(small_night: Path, tmp_path: Path) -> Path:
+    """Copy of the small trial after its first night."""
+    return _copy(small_night, tmp_path / "trial")
+
+
+def _copy(root: Path, copy: Path) -> Path:
+    """Copy a trial with the times of its files, so that nothing looks new."""
+    return Path(shutil.copytree(root, copy, copy_function=shutil.copy2))

@@ -1,15 +1,17 @@
 """Two nights at once."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from storage.audit import read_events
+from storage.errors import StorageError
+from storage.lock import lock_record
 from storage.record import verify_record
-from tests.flows.conftest import COMMAND, running_server
-from tests.flows.trials import Cmrtrials
+from tests.flows.conftest import COMMAND
 
 pytestmark = pytest.mark.slow
 
@@ -24,31 +26,39 @@ EXECUTION_COLUMNS = [
 
 
 def test_two_nights_at_once_neither_double_nor_tear_a_row(
-    small_trial: Path, small_copy: Path, tmp_path: Path, environment: dict[str, str], cmrtrials: Cmrtrials
+    small_night: Path, small_copy: Path, environment: dict[str, str], site: dict[str, str]
 ) -> None:
     """A scheduled night and one started by hand meet; the tables are those of a single night."""
-    undisturbed = tmp_path / "undisturbed"
-    subprocess.run(["cp", "-a", small_trial, undisturbed], check=True)
-    with running_server(environment) as server:
-        own = {**server, "CMR_WORKERS": "1"}
-        assert cmrtrials("run", undisturbed, **own).returncode == 0
-        nights = [
-            subprocess.Popen(
-                [COMMAND, "run", small_copy],
-                env=environment | own,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for _ in range(2)
-        ]
+    # Workers of its own each: on a shared cluster one night would wait for the other's task runs.
+    own = {"PREFECT_API_URL": site["PREFECT_API_URL"], "CMR_WORKERS": "1"}
+    nights = [
+        subprocess.Popen(
+            [COMMAND, "run", small_copy],
+            env=environment | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    refusal = ""
+    try:
+        while "under way" not in refusal and any(night.poll() is None for night in nights):
+            with pytest.raises(StorageError) as refused:
+                lock_record(small_copy, "meanwhile", "J. Doe", "too early", "1.0")
+            refusal = str(refused.value)  # before the nights begin, that nothing is published
+            time.sleep(0.2)
         outputs = [night.communicate(timeout=300)[0] for night in nights]
+    finally:
+        for night in nights:
+            night.kill()
     assert [night.returncode for night in nights] == [0, 0], outputs
+    assert refusal == "a night, or another lock, is under way in this trial; lock it when that has ended"
 
     for table in ("visits", "scans", "slices", "segments", "echoes", "longitudinal"):
         left, right = (
             pd.read_parquet(root / "tables" / table) if (root / "tables" / table).exists() else pd.DataFrame()
-            for root in (undisturbed, small_copy)
+            for root in (small_night, small_copy)
         )
         columns = [column for column in left.columns if column not in EXECUTION_COLUMNS]
         pd.testing.assert_frame_equal(left[columns], right[columns])

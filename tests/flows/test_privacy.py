@@ -17,7 +17,7 @@ from pydicom.valuerep import DA
 from storage import open_trial
 from storage.deidentify import KEY_VARIABLE
 from storage.source_headers import stored_source_header
-from tests.flows.conftest import running_server
+from tests.flows.conftest import running_site
 from tests.flows.leaks import (
     BIRTH_DATES,
     MARK,
@@ -78,7 +78,7 @@ def planted(
         "CMR_WORKERS": "1",
     }
     plan = (root / "subjects.csv").read_text()
-    with running_server(environment | own) as server:
+    with running_site(environment | own) as server:
         outputs = {"night": cmrtrials("run", root, **own, **server)}
         wrong = f"{MARK}^Jane,{MARK}^V1,{BIRTH_DATES[1]}x,{MARK},{MARK},{BIRTH_DATES[0]},{MARK},{MARK}^site\n"
         (root / "subjects.csv").write_text(plan + wrong)

@@ -27,7 +27,9 @@ PHANTOM_RULES = {
 
 
 @pytest.fixture(scope="module")
-def phantom_night(real_data: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> Path:
+def phantom_night(
+    real_data: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials, site: dict[str, str]
+) -> Path:
     """Trial of one visit, the measured phantom, after one night."""
     root = tmp_path_factory.mktemp("phantom") / "trial"
     shutil.copytree(real_data / "shmolli-phantom", root / "incoming" / "phantom_2018")
@@ -38,7 +40,7 @@ def phantom_night(real_data: Path, tmp_path_factory: pytest.TempPathFactory, cmr
     (root / "trial.toml").write_text(rules)
     set_segmentation(root)  # a bottle has no heart to find
     (root / "subjects.csv").write_text(PHANTOM_PLAN)
-    night = cmrtrials("run", root)
+    night = cmrtrials("run", root, **site)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
 

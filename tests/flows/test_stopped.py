@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from storage.running import running_nights
-from tests.flows.conftest import COMMAND, running_server
+from tests.flows.conftest import COMMAND, running_site
 from tests.flows.trials import Cmrtrials, states
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_killed_night_leaves_no_process_and_the_next_one_says_that_it_died(
     small_copy: Path, environment: dict[str, str], cmrtrials: Cmrtrials
 ) -> None:
     """SIGKILL lets nobody say anything: the next night sets the dead run to Crashed."""
-    with running_server(environment) as server:
+    with running_site(environment) as server:
         night = start(small_copy, environment | server | {"CMRTRIALS_TEST_MARK": "killed-night"})
         wait_for_work(small_copy)
         (run_id,) = running_nights(small_copy)

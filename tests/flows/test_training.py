@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 
 from cmrcore.segmentation import UNet, network_from
@@ -14,7 +16,10 @@ from cmrcore.segmentation.own_images import LabelledSlice, draw_slices
 from cmrcore.segmentation.train import Recipe, Samples, draw_samples
 from flows import training as module
 from flows.checkpoint import Progress, read_checkpoint, write_checkpoint
-from flows.training import Training, TrainingError, train_network
+from flows.cli import train as train_command
+from flows.train import training_of
+from flows.training import Kind, Training, TrainingError, check_training, train_network
+from storage.errors import RefusedError
 from tests.flows.trials import Cmrtrials
 
 CPU = torch.device("cpu")
@@ -163,10 +168,65 @@ def test_one_can_train_on_ones_own_images(tmp_path: Path, slices: list[LabelledS
         train_network(training(tmp_path / "own", data=tmp_path / "data"), CPU, quiet)
 
 
-def write_labelled(folder: Path, one: LabelledSlice) -> None:
+def test_blood_pools_alone_choose_a_base_network(tmp_path: Path, slices: list[LabelledSlice]) -> None:
+    """Sunnybrook's readers drew nothing else; a guided network's score needs a myocardium for its guide."""
+    for patient, one in zip(("a", "b"), slices, strict=False):
+        write_labelled(tmp_path / "pools" / patient, one, drawn=(1,))
+    chosen = training(tmp_path / "base", development=tmp_path / "pools")
+    weights = train_network(chosen, CPU, quiet)
+    (_, _, score), *_ = read_checkpoint(chosen.checkpoint)[1].curve
+    assert 0 < score < 1
+    assert "labelled images of patients that were not learned from" in weights.with_suffix(".md").read_text()
+    with pytest.raises(TrainingError, match="no myocardium is drawn on any slice of 2 labelled images"):
+        check_training(replace(chosen, kind="guided"))
+
+
+def test_what_cannot_begin_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Also by the command, before it starts a server."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").write_bytes(b"no weights")
+    for wrong in ({"development": tmp_path / "empty"}, {"start": tmp_path / "broken"}):
+        with pytest.raises((TrainingError, RefusedError)):
+            check_training(training(tmp_path / "out", **wrong))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("development", "no labelled images"), ("start", "to start from cannot be used")],
+)
+def test_the_command_refuses_before_it_starts_a_server(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    said: str,
+) -> None:
+    """A typing error costs a second, not the start of a server."""
+    monkeypatch.setattr("flows.server.prefect_server", lambda: pytest.fail("a server was started"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").write_bytes(b"no weights")
+    given: dict[str, Any] = {option: tmp_path / ("empty" if option == "development" else "broken")}
+    with pytest.raises(typer.Exit) as ended:
+        train_command("base", tmp_path / "out", **given)
+    assert ended.value.exit_code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "n_steps", "rate"), [("base", 6000, 2e-3), ("guided", 2000, 1e-3)])
+def test_without_options_the_recipe_is_that_of_the_packaged_weights(
+    kind: Kind, n_steps: int, rate: float
+) -> None:
+    """As their cards say."""
+    recipe = training_of(kind, "out").recipe
+    assert (recipe.n_steps, recipe.learning_rate) == (n_steps, rate)
+
+
+def write_labelled(folder: Path, one: LabelledSlice, drawn: tuple[int, ...] = (0, 1, 2)) -> None:
     """Write a slice as an image and a mask with axes col, row, slice, echo."""
     folder.mkdir(parents=True)
-    labels = sum(VALUES[index] * one.masks[:, index].numpy().astype(np.uint8) for index in range(3))
+    labels = sum(VALUES[index] * one.masks[:, index].numpy().astype(np.uint8) for index in drawn)
     for name, values in {"image": one.images.numpy(), "mask": np.asarray(labels)}.items():
         volume = np.ascontiguousarray(values.transpose(2, 1, 0)[:, :, None])
         affine = np.diag([*one.spacing_mm[::-1], 8.0, 1.0])
@@ -192,9 +252,11 @@ def test_a_checkpoint_gives_back_what_was_put_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_trains_and_prints_the_digest(tmp_path: Path, cmrtrials: Cmrtrials) -> None:
+def test_the_command_trains_and_prints_the_digest(
+    tmp_path: Path, cmrtrials: Cmrtrials, site: dict[str, str]
+) -> None:
     """One step of the real network, in a Prefect flow; what it prints is a line for trial.toml."""
-    trained = cmrtrials("train", "base", tmp_path / "net", "--steps", "1", "--device", "cpu")
+    trained = cmrtrials("train", "base", tmp_path / "net", "--steps", "1", "--device", "cpu", **site)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.startswith('base = "sha256:')
     assert (tmp_path / "net" / "base.safetensors").stat().st_size < 10e6

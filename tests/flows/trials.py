@@ -67,9 +67,16 @@ def set_segmentation(root: Path, *, method: str = "carry", base: str = "", guide
     file.write_text(text)
 
 
-def mend(root: Path) -> None:
-    """Complete the demo trial's cut-off image, as a site does that sends it again."""
-    (upload,) = (root / "incoming").glob("S06_202608*")
-    cut_off = min(upload.glob("IM*.dcm"), key=lambda file: file.stat().st_size)
-    with cut_off.open("ab") as file:
+def cut_off(root: Path, upload: str) -> None:
+    """Cut off an image of the upload whose folder matches, as the demo trial's fault does."""
+    (folder,) = (root / "incoming").glob(upload)
+    image = sorted(folder.glob("IM*.dcm"))[2]
+    image.write_bytes(image.read_bytes()[:-CUT_OFF_BYTES])
+
+
+def mend(root: Path, upload: str = "S06_202608*") -> None:
+    """Complete the cut-off image of an upload, as a site does that sends it again."""
+    (folder,) = (root / "incoming").glob(upload)
+    image = min(folder.glob("IM*.dcm"), key=lambda file: file.stat().st_size)
+    with image.open("ab") as file:
         file.write(bytes(CUT_OFF_BYTES))

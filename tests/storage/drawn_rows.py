@@ -20,7 +20,8 @@ _KEYS = {"subject_id": "S01", "visit_id": "V1", "site_id": "01", "result_digest"
 
 def row(table: str, **values: Any) -> dict[str, Any]:
     """Give a row that fits a table, with some values of its own."""
-    return {column.name: _VALUES[column.type] for column in TABLES[table]} | _KEYS | values
+    drawn = {column.name: (*column.values, _VALUES[column.type])[0] for column in TABLES[table]}
+    return drawn | _KEYS | values
 
 
 def visit_row(**values: Any) -> dict[str, Any]:

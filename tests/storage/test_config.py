@@ -154,6 +154,18 @@ def test_the_demo_trial_explains_every_key() -> None:
             'timezone = "UTC"', 'timezone = "Europe"', "timezone: found 'Europe', .*no IANA", id="timezone"
         ),
         pytest.param('"UTC"', '"Mars/Olympus"', "timezone: found 'Mars/Olympus', .*no IANA", id="no-zone"),
+        pytest.param(
+            "retest_visits = []",
+            'retest_visits = [["V1", "V1"]]',
+            "summarise: retest_visits names the visit 'V1' as its own retest",
+            id="retest",
+        ),
+        pytest.param(
+            "    72.0, 59.0, 71.0, 88.0,",
+            "    72.0, 59.0, 71.0,",
+            "t1_native_segments_ms: found .*at least 16 items",
+            id="segments",
+        ),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],
 )

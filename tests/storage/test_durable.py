@@ -60,6 +60,14 @@ def test_writers_take_turns(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "600"
 
 
+def test_whoever_does_not_wait_is_turned_away(tmp_path: Path) -> None:
+    """While others hold the folder, and only then."""
+    with shared_lock(tmp_path), pytest.raises(BlockingIOError), exclusive_lock(tmp_path, wait=False):
+        pass
+    with exclusive_lock(tmp_path, wait=False):
+        pass
+
+
 def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
     """A lock file left by a kill would have to be cleaned up by hand."""
     with exclusive_lock(tmp_path / "tables"):

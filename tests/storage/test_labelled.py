@@ -29,7 +29,7 @@ def write_pair(
 
 
 def test_slices_come_with_echoes_first_and_rows_down(tmp_path: Path) -> None:
-    """NIfTI counts columns first; a slice on which nobody drew a myocardium is left out."""
+    """NIfTI counts columns first; a slice on which nobody drew a left ventricle is left out."""
     write_pair(tmp_path / "p1", "native")
     (file,) = list_labelled(tmp_path)
     first, second = read_labelled(file)
@@ -40,6 +40,14 @@ def test_slices_come_with_echoes_first_and_rows_down(tmp_path: Path) -> None:
     drawn = np.resize([0, 1, 2, 3], SHAPE)[:, :, 0].transpose(2, 1, 0)
     for index, label in enumerate(LABELS):
         assert np.array_equal(first.masks[:, index], drawn == LABEL_VALUES.model_dump()[label])
+
+
+@pytest.mark.parametrize(("values", "n_slices"), [((0, 3), 2), ((0, 2), 2), ((0, 1), 0)], ids=str)
+def test_a_slice_needs_a_left_ventricle(tmp_path: Path, values: tuple[int, ...], n_slices: int) -> None:
+    """Many public sets have the blood pool alone; an RV alone is of no use."""
+    write_pair(tmp_path / "p1", "cine", values=values)
+    (file,) = list_labelled(tmp_path)
+    assert len(list(read_labelled(file))) == n_slices
 
 
 def test_a_mask_without_echoes_is_that_of_every_echo(tmp_path: Path) -> None:

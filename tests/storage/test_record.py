@@ -48,7 +48,7 @@ def test_each_changed_file_is_named(root: Path, change: str) -> None:
         path
         for folder in ("tables", "history")
         for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.name != "columns.parquet"
+        if path.is_file() and path.name != "+columns.parquet"
     ]
     assert len(files) == 2 + 1 + 2 * 2 + 3 + 2
     for path in files:
@@ -100,11 +100,11 @@ def test_a_file_under_a_new_name_is_named(root: Path, copied: str, added: str) -
 
 def test_rows_in_the_file_without_rows_are_named(root: Path) -> None:
     """It is part of the table, and no publication names it."""
-    shutil.copy(root / "tables/scans/S01/V1.parquet", root / "tables/scans/columns.parquet")
-    with pytest.raises(TamperedError, match=r"tables/scans/columns\.parquet holds rows"):
+    shutil.copy(root / "tables/scans/S01/V1.parquet", root / "tables/scans/+columns.parquet")
+    with pytest.raises(TamperedError, match=r"tables/scans/\+columns\.parquet holds rows"):
         verify_record(root)
-    (root / "tables/scans/columns.parquet").write_text("no Parquet")
-    with pytest.raises(TamperedError, match=r"tables/scans/columns\.parquet holds rows"):
+    (root / "tables/scans/+columns.parquet").write_text("no Parquet")
+    with pytest.raises(TamperedError, match=r"tables/scans/\+columns\.parquet holds rows"):
         verify_record(root)
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from storage.errors import StorageError
-from storage.schema import TABLES, arrow_schema, arrow_table
+from storage.rows import arrow_schema, arrow_table
+from storage.schema import TABLES
 from tests.storage.drawn_rows import row
 
 SLICE_COLUMNS_NOT_OF_A_SCAN = {
@@ -19,6 +20,8 @@ SLICE_COLUMNS_NOT_OF_A_SCAN = {
     "blood_t1_post_sd_ms",
     "n_pixels_blood_native",
     "n_pixels_blood_post",
+    "n_echoes_left_out_blood_native",
+    "n_echoes_left_out_blood_post",
     "alignment_native",
     "post_aligned_mm",
     "post_alignment",

@@ -3,10 +3,6 @@
 import itertools
 import json
 import multiprocessing
-import os
-import signal
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from storage.record import verify_record
 from storage.schema import TABLES
 from storage.tables import Recovery, publish, read_table, recover
 from tests.storage.drawn_rows import row, visit_row
+from tests.storage.kills import killed
 
 FIRST = visit_row()
 FIRST_ROWS = {"scans": [row("scans")], "flags": [row("flags"), row("flags", code="other")]}
@@ -28,9 +25,6 @@ SECOND_ROWS = {
     "scans": [row("scans", result_digest="digest-2", ecv_fraction=0.3)],
     "slices": [row("slices", result_digest="digest-2")],
 }
-
-FILE_SYSTEM_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir"}
-KILLED = -signal.SIGKILL
 
 
 def _names(folder: Path) -> list[str]:
@@ -62,30 +56,6 @@ def _contents(root: Path) -> dict[str, Any]:
 
 def _inodes(root: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in root.rglob("*")}
-
-
-def _run_until(root: Path, action: Callable[[Path], object], kill_at: int) -> None:
-    """Run in this process and kill it before its n-th change of, or look at, a file under the root."""
-    n_events = 0
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal n_events
-        if event in FILE_SYSTEM_EVENTS and any(str(argument).startswith(str(root)) for argument in arguments):
-            n_events += 1
-            if n_events == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    action(root)
-
-
-def _killed(root: Path, action: Callable[[Path], object], kill_at: int) -> bool:
-    """Run an action in a child that is killed at one point; whether the point was reached."""
-    child = multiprocessing.get_context("fork").Process(target=_run_until, args=(root, action, kill_at))
-    child.start()
-    child.join()
-    assert child.exitcode in {0, KILLED}
-    return child.exitcode == KILLED
 
 
 def test_a_publication_can_be_read(tmp_path: Path) -> None:
@@ -289,11 +259,11 @@ def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
     for kill_at in itertools.count(1):
         root = tmp_path / str(kill_at)
         _publish_first(root)
-        if not _killed(root, _publish_second, kill_at):
+        if not killed(root, _publish_second, kill_at):
             break
         digests = set(read_table(root, "visits")["result_digest"].to_pylist())
         assert set(read_table(root, "scans")["result_digest"].to_pylist()) <= digests
-        _killed(root, recover, 1 + kill_at % 7)
+        killed(root, recover, 1 + kill_at % 7)
         recover(root)
         assert verify_record(root).n_visits == 1
         assert _contents(root) in (before, after)
@@ -313,7 +283,7 @@ def test_recovery_says_what_it_did(tmp_path: Path) -> None:
     actions: set[Recovery] = set()
     for kill_at in itertools.count(1):
         root = tmp_path / str(kill_at)
-        if not _killed(root, _publish_first, kill_at):
+        if not killed(root, _publish_first, kill_at):
             break
         actions |= set(recover(root))
     assert actions == {Recovery("S01", "V1", "removed"), Recovery("S01", "V1", "rolled forward")}

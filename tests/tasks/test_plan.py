@@ -15,7 +15,7 @@ from storage.errors import PlanError
 from storage.quarantine import quarantine_upload
 from storage.tables import publish
 from tasks.matching import matching_digests
-from tasks.plan import Selection, plan_night, stage_digests, summary_digests
+from tasks.plan import Selection, plan_night, retest_pairs, stage_digests, summary_digests
 from tasks.publish import Publisher
 from tests.storage.drawn_rows import visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, POST, write_series, write_visit
@@ -246,13 +246,43 @@ def test_a_stage_depends_on_its_slice_of_the_configuration(
     assert {stage for stage in before if before[stage] != after[stage]} == changed
 
 
-def test_a_summary_depends_on_baseline_and_visit(trial: Trial) -> None:
-    """A new baseline renews every later visit; a new last visit only itself."""
-    before = summary_digests(trial.config, {"V1": "a", "V2": "b", "V3": "c"})
-    new_last = summary_digests(trial.config, {"V1": "a", "V2": "b", "V3": "d"})
-    new_first = summary_digests(trial.config, {"V1": "e", "V2": "b", "V3": "c"})
-    assert {visit for visit in before if before[visit] != new_last[visit]} == {"V3"}
-    assert {visit for visit in before if before[visit] != new_first[visit]} == {"V1", "V2", "V3"}
+def changed_summaries(trial: Trial, before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Visits whose summary another set of results renews."""
+    digests = [summary_digests(trial.config, results) for results in (before, after)]
+    return {visit for visit in digests[1] if digests[0].get(visit) != digests[1][visit]}
+
+
+def test_a_summary_depends_on_the_visits_it_compares(trial: Trial) -> None:
+    """A new baseline renews all; another visit itself and the last, which is compared with each."""
+    three = {"V1": "a", "V2": "b", "V3": "c"}
+    assert changed_summaries(trial, three, three | {"V1": "e"}) == {"V1", "V2", "V3"}
+    assert changed_summaries(trial, three, three | {"V2": "e"}) == {"V2", "V3"}
+    assert changed_summaries(trial, three, three | {"V3": "e"}) == {"V3"}
+    # V3 is the last no more, so it loses its rows with V2; V2 is compared with V1 alone as before.
+    assert changed_summaries(trial, three, three | {"V4": "d"}) == {"V3", "V4"}
+
+
+def test_a_summary_depends_on_the_retests_of_all_subjects(trial: Trial) -> None:
+    """Their results make the repeatability that each change is held against."""
+    part = trial.config.summarise.model_copy(update={"retest_visits": (("V1", "V1R"),)})
+    config = trial.config.model_copy(update={"summarise": part})
+    results = {"S02": {"V1": "a", "V1R": "b", "V2": "c"}, "S01": {"V1": "d", "V2": "e"}}
+    retests = retest_pairs(config, results)
+    assert retests == ((("S02", "V1", "a"), ("S02", "V1R", "b")),)
+    assert retest_pairs(trial.config, results) == ()
+    without, with_retests = (summary_digests(config, results["S01"], pairs) for pairs in ((), retests))
+    assert without["V1"] == with_retests["V1"]  # a first visit has no rows
+    assert without["V2"] != with_retests["V2"]
+
+
+def test_retests_of_visits_that_nobody_has_are_refused(trial: Trial) -> None:
+    """A typing error would leave the trial without its own repeatability, in silence."""
+    text = DEMO_CONFIG.read_text()
+    (trial.root / "trial.toml").write_text(
+        text.replace("retest_visits = []", 'retest_visits = [["V1", "V1r"]]')
+    )
+    with pytest.raises(PlanError, match=r"retest_visits in trial.toml: not planned in subjects.csv: V1r$"):
+        plan_night(open_trial(trial.root), NEW)
 
 
 def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> None:

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import zarr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from prefect.logging import disable_run_logger
 from torch import Tensor
 
-from cmrcore.segmentation import Guide, carry_guide
+from cmrcore.segmentation import Guide, carry_guide, choose_guide, reader_guide
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_array, read_notes, read_stack
@@ -68,10 +69,14 @@ def stack(trial: Trial, job: VisitJob) -> EchoStack:
 
 
 def found_on_echo_2(
-    echoes: Float[Tensor, "ti row col"], spacing_mm: tuple[float, float], first_acquired: int
+    echoes: Float[Tensor, "ti row col"],
+    spacing_mm: tuple[float, float],
+    first_acquired: int,
+    drawn: Bool[Tensor, "label row col"] | None,
 ) -> Guide | None:
-    """Find a heart on the third echo, wherever the heart is."""
-    del spacing_mm, first_acquired
+    """Take a reader's guide, else find a heart on the third echo, wherever the heart is."""
+    if drawn is not None:
+        return reader_guide(drawn, echoes, spacing_mm, first_acquired)
     masks = torch.zeros(3, *echoes.shape[1:], dtype=torch.bool)
     masks[:, : drawn_heart().shape[1], : drawn_heart().shape[2]] = drawn_heart()
     return Guide(masks, 2, "model", 0.7, ("the wall is thin",), ("echo 0: the ring is open",))
@@ -95,7 +100,7 @@ def test_a_readers_guide_wins_and_others_are_found(stack: EchoStack) -> None:
 
 def test_a_slice_without_any_guide_stays_without_masks(stack: EchoStack) -> None:
     """No network is named and no reader drew: nothing is made up."""
-    assert segment_series(carry_guide, None, stack, None, 0.25) == [None, None, None]
+    assert segment_series(carry_guide, partial(choose_guide, None), stack, None, 0.25) == [None, None, None]
 
 
 def test_guides_are_stored_with_what_is_known_of_them(
@@ -112,6 +117,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
         "score": 0.7,
         "findings": ["the wall is thin"],
         "rejected": ["echo 0: the ring is open"],
+        "overlap": None,
     }
     for name in ("reference_echo", "confidence", "agreement", "masks"):
         assert f"native/{name}" in store

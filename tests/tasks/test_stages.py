@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from prefect.logging import disable_run_logger
 
-from cmrcore.quantify import Row, ScanResult, change_from_baseline
+from cmrcore.quantify import ScanResult
 from cmrcore.quantify.qc import raise_flag
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
@@ -25,11 +25,9 @@ from tasks.publish import Publisher
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
-from tasks.summarise import summarise
+from tasks.summarise import repeatability, stated_repeatability, summarise
 from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
-
-SCAN: Row = {"t1_native_ms": 1000.0, "ecv_fraction": 0.4, "manufacturer": "x"}
 
 
 @pytest.fixture(scope="module")
@@ -232,40 +230,74 @@ def test_another_key_plans_everything_anew(
         intake.fn(job.visit, job.planned, job.uploads, trial.config.intake, privacy, "other", "x", False)
 
 
-def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
-    """The change of ECV is that of the two published scans."""
+def summary_of(trial: Trial, jobs: tuple[VisitJob, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Run all stages of both visits and summarise the subject."""
     for job in jobs:
         run_stages(trial, job)
     results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
-    rows = summarise.fn("S01", results, trial.config.summarise)
+    config = trial.config.summarise
+    return summarise.fn("S01", results, config, stated_repeatability(config))
+
+
+def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """The change of ECV is that of the two published scans; masks of both visits lie upon each other."""
+    rows = summary_of(trial, jobs)
     assert rows["V1"] == []
-    (change,) = rows["V2"]
-    before, after = (stored_ecv(visit, digest) for visit, digest in results)
-    assert change["baseline_visit_id"] == "V1"
+    change = rows["V2"][0]
+    assert (change["level"], change["baseline_visit_id"]) == ("global", "V1")
+    before, after = (stored_ecv(job.visit, job.digests["quantify"]) for job in jobs)
     assert change["ecv_change_fraction"] == pytest.approx(after - before)
+    assert change["ecv_repeatability_fraction"] == trial.config.summarise.repeatability.ecv_global_fraction
+    assert {row["aha_segment"] for row in rows["V2"]} == {None, *range(1, 17)}
+    # A reader drew the same heart in another position: it overlaps itself, and its wall is as thick.
+    assert change["overlap_dice"] > 0.85
+    assert abs(change["thickness_change_mm"]) < 1.0
+
+
+def test_repeatability_comes_from_retests_where_there_are_enough(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """The pair of visits, thrice: each has the SD |d| / sqrt(2), so the coefficient is 1.96 |d|."""
+    change = summary_of(trial, jobs)["V2"][0]["t1_native_change_ms"]
+    first, second = ((job.visit, job.digests["quantify"]) for job in jobs)
+    config = trial.config.summarise.model_copy(update={"retest_pairs_min": 3})
+    found = repeatability.fn(config, ((first, second),) * 3)["t1_native_ms", ("global", None)]
+    assert found.value == pytest.approx(1.96 * abs(change))
+    assert found.n_pairs == 3
+    too_few = repeatability.fn(config, ((first, second),) * 2)
+    assert too_few == stated_repeatability(config)
 
 
 def test_another_scanner_than_at_the_baseline_flags_the_visit(
     trial: Trial, jobs: tuple[VisitJob, ...]
 ) -> None:
     """The change of T1 between scanners is the scanner's."""
-    job = jobs[1]
-    run_stages(trial, job)
-    (row,) = change_from_baseline(
-        [
-            {**SCAN, "visit_id": "V1", "field_strength_t": 1.5, "scanner_model": "A"},
-            {**SCAN, "visit_id": "V2", "field_strength_t": 3.0, "scanner_model": "B"},
-        ],
-        0.1,
-    )
+    other = {"field_strength_t": 3.0, "baseline_field_strength_t": 1.5, "scanner": "x B"}
+    rows = [row | other | {"baseline_scanner": "x A"} for row in summary_of(trial, jobs)["V2"]]
     publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
-    publisher.result(job, {}, [row], "summary")
+    publisher.result(jobs[1], {}, rows, "summary")
     (visit,) = read_table(trial.root, "visits").to_pylist()
     assert visit["state"] == "flagged"
     assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
     assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
     (scan,) = read_table(trial.root, "scans").to_pylist()
     assert scan["qc_verdict"] == "review"
+
+
+def test_a_changed_ecv_is_noted_and_leaves_the_verdict_alone(
+    trial: Trial, jobs: tuple[VisitJob, ...]
+) -> None:
+    """A verdict that rested on the change would sort out those whom a treatment changed."""
+    rows = [row | {"ecv_changed": row["level"] == "global"} for row in summary_of(trial, jobs)["V2"]]
+    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    for longitudinal in ([row | {"ecv_changed": False} for row in rows], rows):
+        publisher.result(jobs[1], {}, longitudinal, "summary")
+        (scan,) = read_table(trial.root, "scans").to_pylist()
+        assert scan["qc_verdict"] == "pass"
+    (flag,) = read_table(trial.root, "flags").to_pylist()
+    assert (flag["code"], flag["severity"]) == ("ecv_changed", "note")
+    (visit,) = read_table(trial.root, "visits").to_pylist()
+    assert visit["state"] == "flagged"
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(

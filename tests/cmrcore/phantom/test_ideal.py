@@ -19,8 +19,11 @@ from cmrcore.phantom.ideal import (
     ideal_ecv_fraction,
     ideal_model,
     ideal_t1_ms,
+    ideal_wall,
     phase_restored,
 )
+from cmrcore.quantify import erode_wall
+from tests.cmrcore.hearts import drawn_heart
 
 TI_MS = torch.tensor([120.0, 1020, 1920, 2820, 3720, 200, 1100, 2000], dtype=torch.float64)
 T1_MS = torch.logspace(1.8, 3.5, 60, dtype=torch.float64)
@@ -131,12 +134,28 @@ def test_blood_is_averaged_away_from_the_edge() -> None:
     pool[10:30, 10:30] = True
     signed = (0.9 - 1.7 * torch.exp(-TI_MS / 1000))[:, None, None].expand(8, 40, 40).clone()
     signed[:, 10:12] = 5.0
-    measure = partial(ideal_blood_t1_ms, model="molli", erosion_mm=3.0, pixel_spacing_mm=(1.5, 1.5))
+    papillary = torch.zeros_like(pool)
+    papillary[18:22, 14:18] = True
+    signed[:, papillary] = -3.0
+    measure = partial(
+        ideal_blood_t1_ms, without=papillary, model="molli", erosion_mm=3.0, pixel_spacing_mm=(1.5, 1.5)
+    )
     t1_ms = measure(signed, TI_MS, pool)
     assert t1_ms == pytest.approx(1000 * (1.7 / 0.9 - 1), rel=1e-6)
     small = torch.zeros_like(pool)
     small[20:23, 20:23] = True
     assert np.isnan(measure(signed, TI_MS, small))
+
+
+@pytest.mark.parametrize("outer", [15.0, 17.0, 22.0])
+@pytest.mark.parametrize("erosion_mm", [0.0, 1.5, 5.0])
+def test_the_ideal_wall_is_that_of_the_pipeline(outer: float, erosion_mm: float) -> None:
+    """Two codes for one rule, so that both read the same pixels of a true mask."""
+    wall, pool, _ = drawn_heart(outer=outer)
+    found = ideal_wall(wall, pool, erosion_mm=erosion_mm, pixel_spacing_mm=(1.5, 1.3))
+    assert torch.equal(found, erode_wall(wall, pool, erosion_mm, (1.5, 1.3)))
+    none = torch.zeros_like(wall)
+    assert torch.equal(ideal_wall(wall, none, erosion_mm=1.5, pixel_spacing_mm=(1.5, 1.3)), wall)
 
 
 def test_ecv_formula() -> None:

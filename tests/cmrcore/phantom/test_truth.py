@@ -54,7 +54,14 @@ def measure(scheme_native: str, scheme_post: str) -> Truth:
     labels = torch.stack([wall > 0.5, fractions[:, 2] > 0.5, torch.zeros_like(wall, dtype=torch.bool)])
     ecv = majority_map(torch.tensor([[ECV, LESION_ECV, math.nan]], dtype=torch.float64), fractions)
     return measure_truth(
-        echoes(scheme_native, 0.0), echoes(scheme_post, 0.6), labels, ecv, HEMATOCRIT, (1.5, 1.5), ["mid"]
+        echoes(scheme_native, 0.0),
+        echoes(scheme_post, 0.6),
+        labels,
+        torch.zeros_like(labels[0]),
+        ecv,
+        HEMATOCRIT,
+        (1.5, 1.5),
+        ["mid"],
     )
 
 
@@ -97,6 +104,15 @@ def test_border_pixels_read_the_mixture(truth: Truth) -> None:
     assert border.any()
     assert (ideal[border] > ideal[23, 6]).all()
     assert (truth.maps["native/t1_ms_true"][0][border] == truth.maps["native/t1_ms_true"][0, 23, 6]).all()
+
+
+def test_means_are_read_away_from_the_borders(truth: Truth) -> None:
+    """No pixel of the means is shared with blood or with what lies outside: half of each tissue, exactly."""
+    ideal, row = truth.maps["native/t1_ms_ideal"][0], truth.slices[0]
+    halves = (ideal[23, 6].item() + ideal[23, 41].item()) / 2
+    assert float(row["t1_native_ms_ideal"]) == pytest.approx(halves, rel=1e-6)
+    assert float(row["ecv_fraction_true"]) == pytest.approx((ECV + LESION_ECV) / 2)
+    assert truth.scan["t1_native_ms_ideal"] == row["t1_native_ms_ideal"]
 
 
 def test_molli_reads_low_and_sasha_true() -> None:

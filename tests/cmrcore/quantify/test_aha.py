@@ -141,3 +141,29 @@ def test_every_segment_has_a_name() -> None:
     """16 segments; the apex itself is not on short-axis slices."""
     assert sorted(AHA_NAMES) == list(range(1, 17))
     assert len(set(AHA_NAMES.values())) == 16
+
+
+@pytest.mark.parametrize("turn_deg", range(0, 360, 40))
+def test_borders_stand_where_aha_puts_them_however_the_patient_lies(turn_deg: int) -> None:
+    """From the anterior insertion 60 degrees each into the septum; 14 is centered on the border 8 | 9."""
+    heart = drawn_heart(septum_deg=180.0 + turn_deg)
+    turn = math.radians(turn_deg)
+    anterior = (-math.cos(turn), math.sin(turn))
+    orientation = slice_orientation(heart[0], heart[2], anterior, SPACING_MM)
+    assert orientation is not None
+    assert orientation.turn == -1
+    assert (orientation.insertion_deg - (turn_deg - 120) + 180) % 360 - 180 == pytest.approx(0, abs=6)
+    basal, mid, apical = (segments_of(heart, level, anterior) for level in ("basal", "mid", "apical"))
+    for segments, number, start, width in (
+        (basal, 2, 0, 60),
+        (basal, 3, 60, 60),
+        (basal, 1, 300, 60),
+        (mid, 8, 0, 60),
+        (mid, 9, 60, 60),
+        (mid, 7, 300, 60),
+        (apical, 14, 15, 90),
+        (apical, 15, 105, 90),
+        (apical, 13, 285, 90),
+    ):
+        for past in (start + 5, start + width - 5):
+            assert at(segments, orientation.insertion_deg - past) == number

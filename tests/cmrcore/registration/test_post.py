@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmrcore.registration.align import align_slice
-from cmrcore.registration.post import PostAlignment, align_post, post_t1_ms
+from cmrcore.registration.post import PostAlignment, align_post, fit_post
 from cmrcore.registration.warp import inverse, pixel_positions, warp
 from cmrcore.relaxation import fit_t1
 from tests.cmrcore.hearts import PIXELS, drawn_heart
@@ -27,7 +27,7 @@ def test_a_heart_that_lies_elsewhere_is_brought_back() -> None:
     assert onto.dice is not None
     assert onto.dice > 0.97
     wall = drawn_heart()[0]
-    t1_ms = post_t1_ms(echoes, TI_MS, aligned, onto, "molli")
+    t1_ms = fit_post(echoes, TI_MS, aligned, onto, "molli").t1_ms
     assert t1_ms[wall].nanmedian().item() == pytest.approx(900, abs=5)
     assert bool(t1_ms.isfinite().all())
 
@@ -43,7 +43,7 @@ def test_both_displacements_are_chained_in_their_order() -> None:
     elsewhere = warp(echoes[:, None], -onto_px.expand(8, -1, -1, -1), "cubic")
     grown = warp(elsewhere, inverse(echo_px), "cubic")[:, 0].clamp_min(0)
     onto = PostAlignment(onto_px, "aligned", 0.0, None, None, drawn_heart()[0])
-    t1_ms = post_t1_ms(grown, TI_MS, replace(still, displacement_px=echo_px), onto, "molli")
+    t1_ms = fit_post(grown, TI_MS, replace(still, displacement_px=echo_px), onto, "molli").t1_ms
     wall = drawn_heart()[0]
     off_ms = (t1_ms - fit_t1(echoes, TI_MS).t1_ms)[wall].abs()
     assert (off_ms < 50).float().mean().item() > 0.95

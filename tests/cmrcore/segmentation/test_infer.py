@@ -5,7 +5,7 @@ import torch
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.segmentation.frame import Frame
-from cmrcore.segmentation.infer import look_in_frame, look_twice
+from cmrcore.segmentation.infer import View, look_in_frame, look_twice
 from cmrcore.segmentation.networks import network_from
 from cmrcore.segmentation.unet import UNet, guided_from
 
@@ -60,6 +60,49 @@ def test_the_guide_is_seen_through_the_frame_of_the_echoes() -> None:
     assert seen.shape == (2, 128, 128)
     assert seen.max().item() == pytest.approx(0.25, abs=1e-5)
     assert seen[0, 63, 63].item() == pytest.approx(0.25, abs=1e-5)
+
+
+class Upper(UNet):
+    """Takes the upper left quarter of whatever it is shown for an LV."""
+
+    def __init__(self) -> None:
+        super().__init__(guided=False, widths=(2, 2))
+
+    def forward(self, image: torch.Tensor, scaled_guide: torch.Tensor | None = None) -> torch.Tensor:
+        """Sure of the quarter."""
+        assert scaled_guide is None
+        said = torch.full((len(image), 3, 128, 128), -9.0)
+        said[..., :64, :64] = 9.0
+        return said
+
+
+@pytest.mark.parametrize(
+    ("view", "rows", "cols"),
+    [
+        ("upright", slice(64), slice(64)),
+        ("left_right", slice(64), slice(64, 128)),
+        ("up_down", slice(64, 128), slice(64)),
+        ("quarter", slice(64), slice(64, 128)),
+    ],
+)
+def test_what_a_network_says_of_a_turned_frame_is_turned_back(view: View, rows: slice, cols: slice) -> None:
+    """Quarter turns go against the clock there, and with it back."""
+    said = look_in_frame(Upper(), torch.rand(1, 128, 128), (1.0, 1.0), Frame((63.5, 63.5), 1.0), view=view)
+    expected = torch.zeros(128, 128, dtype=torch.bool)
+    expected[rows, cols] = True
+    assert torch.equal(said[0, 0] > 0.5, expected)
+
+
+@pytest.mark.parametrize("view", ["left_right", "up_down", "quarter"])
+def test_the_network_sees_the_frame_turned_and_answers_for_the_image(view: View) -> None:
+    """A network that follows the image says the same of every view."""
+    shown = spots()[:1]
+    frame = Frame((66.0, 80.0), 1.5)
+    network = Bright()
+    upright = look_in_frame(network, shown, (1.5, 1.2), frame)
+    turned = look_in_frame(network, shown, (1.5, 1.2), frame, view=view)
+    assert torch.allclose(upright, turned, atol=1e-5)
+    assert not torch.allclose(network.seen[0], network.seen[1], atol=0.1)
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["base", "guided"])

@@ -14,6 +14,7 @@ from cmrcore.segmentation import (
     base_probability,
     carry_guide,
 )
+from cmrcore.segmentation.frame import Frame
 from tests.cmrcore.hearts import drawn_heart, guide_of
 
 SPACING_MM = (1.5, 1.5)
@@ -147,7 +148,8 @@ def test_the_base_network_follows_the_image_alone() -> None:
     heart = drawn_heart()
     muscle = heart[0].float()
     echoes = torch.stack([muscle, muscle.roll(6, 1)])
-    found = base_probability(Brightness(), echoes, SPACING_MM)[:, 0] > 0.5
+    frame = Frame((47.5, 47.5), 1.1)
+    found = base_probability(Brightness(), echoes, SPACING_MM, frame, "upright")[:, 0] > 0.5
     moved = found[1] & heart[0].roll(6, 1)
     assert moved.sum() > 0.9 * heart[0].sum()
     assert (found[0] & moved).sum() < 0.8 * moved.sum()

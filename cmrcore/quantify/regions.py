@@ -1,0 +1,74 @@
+"""Regions of the heart that statistics are given for, and a visit's values in each."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cmrcore.quantify.aha import SEPTAL_SEGMENTS
+from cmrcore.quantify.records import Value
+
+Region = tuple[str, int | None]
+"""Level (``global``, ``septal``, ``basal``, ``mid``, ``apical``) and AHA segment; None: the whole level."""
+
+GLOBAL: Region = ("global", None)
+SEPTAL: Region = ("septal", None)
+LEVELS = ("basal", "mid", "apical")
+
+QUANTITIES = ("t1_native_ms", "t1_post_ms", "ecv_fraction")
+"""What is averaged over regions, by the names of the columns."""
+
+RegionalValues = Mapping[Region, Mapping[str, float | None]]
+"""Each of `QUANTITIES` in each region that a visit shows; None where there is no value."""
+
+
+def segment_region(number: int) -> Region:
+    """Region of an AHA segment, 1 to 16."""
+    level = "basal" if number <= 6 else "mid" if number <= 12 else "apical"
+    return level, number
+
+
+def segments_of(region: Region) -> Sequence[int] | None:
+    """AHA segments that make up a region; None where it is the whole ring of its slices."""
+    if region == SEPTAL:
+        return SEPTAL_SEGMENTS
+    return None if region[1] is None else (region[1],)
+
+
+def regional_values(
+    scan: Mapping[str, Value], slices: Sequence[Mapping[str, Value]], segments: Sequence[Mapping[str, Value]]
+) -> dict[Region, dict[str, float | None]]:
+    """Native T1, post-contrast T1 and ECV of each region from a visit's rows of the result tables.
+
+    A level or segment in several slices has their mean, weighted by the pixels of the myocardium.
+    """
+    septal = {name: _septal_column(name) for name in QUANTITIES}
+    values: dict[Region, dict[str, float | None]] = {
+        GLOBAL: {name: _number(scan[name]) for name in QUANTITIES},
+        SEPTAL: {name: _number(scan[column]) for name, column in septal.items()},
+    }
+    for level in LEVELS:
+        here = [row for row in slices if row["level"] == level]
+        if here:
+            values[level, None] = {name: _mean(here, name, "n_pixels_myocardium") for name in QUANTITIES}
+    for number in sorted({int(row["aha_segment"]) for row in segments if row["aha_segment"] is not None}):
+        here = [row for row in segments if row["aha_segment"] == number]
+        values[segment_region(number)] = {name: _mean(here, name, "n_pixels") for name in QUANTITIES}
+    return values
+
+
+def _septal_column(name: str) -> str:
+    """Column of ``scans`` with a quantity's septal mean."""
+    stem, _, unit = name.rpartition("_")
+    return f"{stem}_septal_{unit}"
+
+
+def _mean(rows: Iterable[Mapping[str, Value]], name: str, n_pixels: str) -> float | None:
+    """Mean over rows weighted by their pixels; None where no row has a value."""
+    weighted = [
+        (value, _number(row[n_pixels]) or 1.0) for row in rows if (value := _number(row[name])) is not None
+    ]
+    total = sum(weight for _, weight in weighted)
+    return sum(value * weight for value, weight in weighted) / total if weighted else None
+
+
+def _number(value: Value) -> float | None:
+    """Value of a numeric column."""
+    return None if value is None else float(value)

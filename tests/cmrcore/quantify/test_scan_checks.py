@@ -1,0 +1,151 @@
+"""Flags of a scan."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cmrcore.quantify import (
+    CHECKS,
+    GuideNote,
+    quantify_scan,
+)
+from tests.cmrcore.hearts import drawn_heart
+from tests.cmrcore.quantify.drawn_scans import (
+    HEMATOCRIT,
+    NATIVE,
+    POST,
+    SCAN_TIME,
+    SETTINGS,
+    masks_of,
+    number,
+    quantify,
+    raised,
+    series,
+    stack,
+)
+
+
+def test_implausible_guide_costs_its_slice_only() -> None:
+    """An open ring is not used; the other slices are measured."""
+    guide = stack()
+    guide[0, 1, 40:56, 48:] = False
+    result = quantify(series(1100.0, [1600.0] * 3, guide))
+    assert ("guide_implausible", "native", 1) in raised(result)
+    assert result.slices[1]["t1_native_ms"] is None
+    assert result.slices[1]["ecv_fraction"] is None
+    assert result.slices[1]["t1_post_ms"] is not None
+    assert result.scan["t1_native_ms"] == pytest.approx(1100, abs=0.1)
+
+
+def test_guide_without_masks_is_named() -> None:
+    """A segmentation that lost the heart is not the same as a reader who drew none."""
+    result = quantify(replace(NATIVE, masks=torch.zeros_like(masks_of(NATIVE))))
+    assert {("mask_missing", "native", index) for index in range(3)} <= raised(result)
+
+
+def test_a_wrong_mask_on_the_reference_echo_is_flagged() -> None:
+    """All statistics are read in it, and the other masks are the only ones that know."""
+    masks, reference = masks_of(NATIVE).clone(), int(NATIVE.reference()[0])
+    masks[:, 0, reference] = masks[:, 0, reference].roll(6, -1)
+    result = quantify(replace(NATIVE, masks=masks))
+    (flag,) = [flag for flag in result.flags if flag.code == "masks_disagree"]
+    assert (flag.role, flag.slice_index, flag.threshold) == ("native", 0, 1)
+    assert flag.value == pytest.approx(6, abs=0.2)
+
+
+def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
+    """A guide that fell back to another echo, and one that failed a check and is used all the same."""
+    note = GuideNote("model", 0.6, ("the wall is 3 mm thick",), ("echo 0: the ring is open",))
+    sound = GuideNote("reader", 1.0, (), ())
+    result = quantify(replace(NATIVE, guide_notes=(note, sound, sound)))
+    assert raised(result) == {("guide_fell_back", "native", 0), ("guide_doubtful", "native", 0)}
+    messages = {flag.code: flag.message for flag in result.flags}
+    assert "echo 0: the ring is open" in messages["guide_fell_back"]
+    assert "score 0.60" in messages["guide_doubtful"]
+    assert "3 mm thick" in messages["guide_doubtful"]
+    assert {
+        (row["guide_origin"], row["guide_score"]) for row in result.echoes if row["role"] == "native"
+    } == {
+        ("model", 0.6),
+        ("reader", 1.0),
+    }
+
+
+def test_missing_hematocrit_leaves_the_partition_coefficient() -> None:
+    """Everything but ECV can be measured without blood sample."""
+    result = quantify(hematocrit=None)
+    assert raised(result) == {("hematocrit_missing", None, None)}
+    assert result.scan["partition_coefficient"] is not None
+    assert result.scan["ecv_fraction"] is result.scan["n_pixels_ecv_invalid"] is None
+    assert "ecv_fraction" not in result.maps
+    assert result.verdict == "review"
+
+
+def test_a_scan_with_a_date_only_has_a_hematocrit_of_the_day() -> None:
+    """Its age in hours is unknown, in days it is none."""
+    result = quantify_scan(NATIVE, POST, HEMATOCRIT, None, SCAN_TIME.date(), SETTINGS)
+    assert result.flags == []
+    assert result.scan["hematocrit_hours"] is None
+
+
+def test_bad_fits_lower_r_squared() -> None:
+    """Echoes that do not follow a recovery raise both R2 checks."""
+    echoes = NATIVE.echoes.clone()
+    echoes[1] = 100 * torch.rand(echoes[1].shape, generator=torch.Generator().manual_seed(6))
+    result = quantify(replace(NATIVE, echoes=echoes))
+    assert {("r_squared_mean", "native", 1), ("r_squared_pixels", "native", 1)} <= raised(result)
+    assert number(result.slices[1]["r_squared_native_mean"]) < 0.9
+
+
+IMPLAUSIBLE = {
+    "native T1": (1900.0, 1950.0, 450.0, 380.0, ("t1_native_implausible", "native", 0)),
+    "post T1": (1100.0, 1650.0, 950.0, 380.0, ("t1_post_implausible", "post", 0)),
+    "native blood": (1100.0, 1150.0, 450.0, 380.0, ("blood_t1_implausible", "native", 0)),
+    "post blood": (1100.0, 1650.0, 450.0, 950.0, ("blood_t1_implausible", "post", 0)),
+    "ECV": (1100.0, 1650.0, 850.0, 300.0, ("ecv_implausible", None, 0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("native_ms", "native_blood_ms", "post_ms", "post_blood_ms", "expected"),
+    IMPLAUSIBLE.values(),
+    ids=IMPLAUSIBLE.keys(),
+)
+def test_implausible_values_are_flagged(
+    native_ms: float,
+    native_blood_ms: float,
+    post_ms: float,
+    post_blood_ms: float,
+    expected: tuple[str, str | None, int],
+) -> None:
+    """Each quantity has limits of its own."""
+    result = quantify(
+        series(native_ms, [native_blood_ms], stack(1)), series(post_ms, [post_blood_ms], stack(1))
+    )
+    assert expected in raised(result)
+
+
+def test_no_blood_pool_means_no_ecv() -> None:
+    """A cavity that erosion swallows gives no blood T1, and says so."""
+    guide = drawn_heart(inner=1.5, outer=8.0)[:, None]
+    result = quantify(series(1100.0, [1600.0], guide), series(450.0, [400.0], guide))
+    assert {("blood_missing", "native", 0), ("blood_missing", "post", 0)} <= raised(result)
+    assert result.scan["ecv_fraction"] is result.scan["blood_t1_native_ms"] is None
+    assert result.scan["t1_native_ms"] is not None
+
+
+def test_no_rv_means_no_segments() -> None:
+    """T1 is measured, but no segment is guessed."""
+    guide = drawn_heart(with_rv=False)[:, None]
+    result = quantify(series(1100.0, [1600.0], guide), series(450.0, [400.0], guide))
+    assert raised(result) == {("no_orientation", "native", None), ("no_orientation", "post", None)}
+    assert result.segments == []
+    assert result.scan["t1_native_ms"] == pytest.approx(1100, abs=0.1)
+    assert result.scan["t1_native_septal_ms"] is None
+
+
+def test_every_code_is_known() -> None:
+    """Flags carry the severity of the table of checks."""
+    result = quantify(native=None, hematocrit=None)
+    assert all(CHECKS[flag.code].severity == flag.severity for flag in result.flags)
