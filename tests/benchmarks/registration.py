@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +54,7 @@ def predicted_masks(series: MovingSeries, sources: set[Source]) -> tuple[dict[So
     """
     base, guided = networks()
     guide = find_guide(
-        lambda images: base_probability(base, images, series.pixel_spacing_mm),
+        partial(base_probability, base),
         series.echoes,
         series.pixel_spacing_mm,
         series.reference,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.cmrcore.quantify.test_scan import NATIVE, quantify, raised
+from tests.cmrcore.quantify.drawn_scans import NATIVE, quantify, raised
 
 
 @pytest.mark.parametrize("why", ["empty", "at_border"])
