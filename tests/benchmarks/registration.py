@@ -168,7 +168,7 @@ def main() -> None:
     chosen = parser.parse_args()
     n_scans = {name: getattr(chosen, name) for name in N_SCANS}
     found = measure(chosen.folder, n_scans, chosen.workers)
-    Console(width=250, soft_wrap=True, highlight=False).print(tables(found))
+    Console(width=250, soft_wrap=True, highlight=False).print(tables(found), markup=False)
     if chosen.figure:
         draw(found, chosen.figure)
 
