@@ -26,7 +26,7 @@ setup: .venv/complete
 	@touch $@
 
 demo: setup
-	@$(BIN)/cmrtrials simulate demo --difficulty clean
+	@$(BIN)/cmrtrials simulate demo
 	@echo "One upload of this trial is broken on purpose: its first night ends as Failed and says so."
 	@$(BIN)/cmrtrials run demo || test $$? -eq 1
 

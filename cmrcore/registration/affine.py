@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cmrcore.errors import InvalidInputError
 from cmrcore.registration.polar import angular_profile, mask_center, radial_profile, turn_between
-from cmrcore.registration.warp import blur, pixel_positions, sample
+from cmrcore.registration.warp import blur, pixel_positions, sample, span
 
 TurnSource = Literal["rv", "none"]
 """What told the turn: the RV, or nothing as the RV was not seen, and then there is none."""
@@ -86,6 +86,8 @@ _CORRELATED_MM = 10.0
 """Length of contour along which a mask's errors are alike [mm]."""
 _RV_WEIGHT = 0.25
 _N_STEPS = 6
+_TRACE = 0.01
+"""Value up to which a pixel of the reference is none of its masks'."""
 _SPREAD = (0.05, 0.03, 0.03, 0.03)
 """Standard deviation of scale, turn and both shears about the polar estimate."""
 _LEAST_RV_MM2 = 100.0
@@ -223,7 +225,8 @@ def _refine(
 ) -> tuple[Tensor, Tensor]:
     """Gauss-Newton steps on the blurred masks, near the matrix they start from."""
     spacing = moving.new_tensor(pixel_spacing_mm)[:, None, None]
-    box = _box(reference, pixel_spacing_mm)
+    margin_px = math.ceil(4 * _BLUR_MM / min(pixel_spacing_mm))
+    box = span((reference > _TRACE).any(0), margin_px)
     shape = (reference.shape[1], reference.shape[2])
     at_mm = _from_center_mm(center_px, shape, spacing)[:, box[0], box[1]]
     blur_px = _BLUR_MM / math.sqrt(pixel_spacing_mm[0] * pixel_spacing_mm[1])
@@ -233,8 +236,11 @@ def _refine(
         shapes = torch.stack([_ventricle(masks), masks[:, 1], masks[:, 2]], dim=1)
         return blur(shapes.flatten(0, 1), blur_px).view(shapes.shape)
 
-    fixed = edges(reference[None])[:, :, box[0], box[1]]
-    images = edges(moving)
+    fixed = edges(reference[None, :, box[0], box[1]])
+    # Beyond it all are 0, as what is sampled there is.
+    rows, cols = span((moving > 0).any(1).any(0), margin_px)
+    images = edges(moving[:, :, rows, cols])
+    corner_px = center_px - center_px.new_tensor([rows.start, cols.start])
     slopes = torch.stack(torch.gradient(images, dim=(2, 3)), dim=2) / spacing  # n label 2 row col, per mm
     stacked = torch.cat([images, slopes.flatten(1, 2)], dim=1)
     # Squared slopes across a blurred edge sum to 1 / (2 sqrt(pi) blur) per length of contour.
@@ -247,7 +253,7 @@ def _refine(
     for _ in range(_N_STEPS):
         now, shift = found[:, :4].view(-1, 2, 2), found[:, 4:]
         place_mm = torch.einsum("nij,jrc->nirc", now, at_mm) + shift[:, :, None, None]
-        sampled = sample(stacked, place_mm / spacing + center_px[:, None, None])
+        sampled = sample(stacked, place_mm / spacing + corner_px[:, None, None])
         value, slope = sampled[:, :3], sampled[:, 3:].view(len(moving), 3, 2, *sampled.shape[2:])
         basis = torch.cat([slope[:, :, :1] * at_mm, slope[:, :, 1:] * at_mm, slope], dim=2)
         design = (basis * weights[:, :, None, None, None].sqrt()).permute(0, 2, 1, 3, 4).flatten(2)
@@ -268,20 +274,6 @@ def _prior(like: Tensor) -> Float[Tensor, "6 6"]:
     prior[:4, :4] = parts.T @ parts
     prior[4, 4] = prior[5, 5] = 1 / 2.0**2
     return prior
-
-
-def _box(
-    reference: Float[Tensor, "label row col"], pixel_spacing_mm: tuple[float, float]
-) -> tuple[slice, slice]:
-    """Rows and columns of the reference's masks with a margin of four blurs."""
-    any_label = (reference > 0.01).any(0)
-    spans = []
-    for axis, spacing in zip((1, 0), pixel_spacing_mm, strict=True):
-        inside = torch.nonzero(any_label.any(axis))[:, 0]
-        margin = math.ceil(4 * _BLUR_MM / spacing)
-        low, high = int(inside[0]) - margin, int(inside[-1]) + margin + 1
-        spans.append(slice(max(0, low), min(any_label.shape[1 - axis], high)))
-    return spans[0], spans[1]
 
 
 def _within_limits(fit: AffineFit, limits: AffineLimits) -> AffineFit:

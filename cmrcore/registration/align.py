@@ -161,34 +161,33 @@ def align_slice(
     )
     contradicted = torch.zeros(len(echoes), dtype=torch.bool, device=echoes.device)
     is_confirmable = len(echoes) >= LEAST_ECHOES
-    moved_px = told_px if is_confirmable else nothing
-    if bool(moved_px.any()):
+    moved_px, moved = (told_px, resample(echoes, told_px)) if is_confirmable else (nothing, echoes)
+    moves = moved_px.flatten(1).any(1)
+    if bool(moves.any()):
         around = surroundings(masks[:2, reference].amax(0) > 0.5, pixel_spacing_mm)
-        moves = moved_px.flatten(1).any(1)
-        contradicted = moves & ~confirm(echoes, resample(echoes, moved_px), ti_ms, around, model)
+        contradicted = moves & ~confirm(echoes, moved, ti_ms, around, model)
         moved_px = torch.where(contradicted[:, None, None, None], 0.0, moved_px)
-    fields: list[tuple[Method, Tensor]] = [("none", nothing)]
+        moved = torch.where(contradicted[:, None, None], echoes, moved)
+    fields: list[tuple[Method, Tensor, Tensor]] = [("none", nothing, echoes)]
     if bool(myocardium.any()):
         if bool(moved_px.any()):
-            fields.append(("affine", moved_px))
+            fields.append(("affine", moved_px, moved))
         if settings.method == "refined" and is_confirmable:
             found = refine(echoes, ti_ms, moved_px, heart, reference, pixel_spacing_mm, model)
-            fields.append(("refined", _settled(found, myocardium, reference, settings.still_px)))
-    candidates = []
-    images = []
-    for method, field in fields:
-        image = resample(echoes, field)
-        images.append(image)
-        least = _least_jacobian(field, heart)
-        candidates.append(weigh(method, image, ti_ms, myocardium, least, model, r_squared_low))
+            found = _settled(found, myocardium, reference, settings.still_px)
+            fields.append(("refined", found, resample(echoes, found)))
+    candidates = [
+        weigh(method, image, ti_ms, myocardium, _least_jacobian(field, heart), model, r_squared_low)
+        for method, field, image in fields
+    ]
     chosen = choose(candidates, settings.r_squared_fall_max)
-    method, field = fields[chosen]
+    method, field, image = fields[chosen]
     states = _states(fit, field, told_px, contradicted, reference, method)
     others = fit.status == AffineStatus.OK
     others[reference] = False
     return SliceAlignment(
         method=method,
-        echoes=images[chosen],
+        echoes=image,
         displacement_px=field,
         states=states,
         way_mm=tuple(_way(field, myocardium, pixel_spacing_mm).tolist()),
@@ -259,8 +258,8 @@ def _way(
     pixel_spacing_mm: tuple[float, float],
 ) -> Float[Tensor, " ti"]:
     """Mean way over the myocardium in the unit of the spacing; 0 without one."""
-    spacing = displacement_px.new_tensor(pixel_spacing_mm)[:, None, None]
-    way: Tensor = (displacement_px * spacing).norm(dim=1)[:, myocardium]
+    spacing = displacement_px.new_tensor(pixel_spacing_mm)[:, None]
+    way: Tensor = (displacement_px[:, :, myocardium] * spacing).norm(dim=1)
     return way.mean(1) if way.shape[1] else way.new_zeros(len(way))
 
 

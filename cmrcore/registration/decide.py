@@ -13,13 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.registration.groupwise import predict_each
-from cmrcore.registration.warp import blur
+from cmrcore.registration.warp import blur, span
 from cmrcore.relaxation import fit_t1
 
 Method = Literal["none", "affine", "refined"]
 
 CONFIRM_BLUR_PX = 0.7
 """Blur before echoes are compared, so that the blur of resampling wins nothing [pixel]."""
+CONFIRM_MARGIN_PX = 3
+"""Pixels around the region that its blur reads, and one more."""
 CONFIRM_ROUNDS = 2
 """Predictions from the echoes that a first round settled."""
 REFINED_GAIN = 0.02
@@ -63,13 +65,15 @@ def confirm(
     model
         Signal model of `fit_t1`.
     """
-    still, aligned = blur(echoes, CONFIRM_BLUR_PX), blur(moved, CONFIRM_BLUR_PX)
+    rows, cols = span(region, CONFIRM_MARGIN_PX)
+    still, aligned = (blur(images[:, rows, cols], CONFIRM_BLUR_PX) for images in (echoes, moved))
+    near = region[rows, cols]
     moves = (echoes != moved).flatten(1).any(1)
     is_better = moves.clone()
     for _ in range(CONFIRM_ROUNDS):
         now = torch.where(is_better[:, None, None], aligned, still)
-        predicted = predict_each(now, ti_ms, region, model)
-        misfit = [(images - predicted).abs()[:, region].nanmean(1) for images in (still, aligned)]
+        predicted = predict_each(now, ti_ms, near, model, moves)
+        misfit = [(images - predicted).abs()[:, near].nanmean(1) for images in (still, aligned)]
         before, is_better = is_better, moves & (misfit[1] < misfit[0])
         if torch.equal(before, is_better):
             break

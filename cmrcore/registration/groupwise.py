@@ -120,8 +120,9 @@ def predict_each(
     ti_ms: Float[Tensor, " ti"],
     inside: Bool[Tensor, "row col"],
     model: str,
+    wanted: Bool[Tensor, " ti"] | None = None,
 ) -> Float[Tensor, "ti row col"]:
-    """Magnitude of each echo by the fit of all others; NaN outside a mask and where nothing fits.
+    """Magnitude of each (wanted) echo by the fit of all others; NaN outside a mask and where nothing fits.
 
     There must be `LEAST_ECHOES`. Seven echoes of ``"shmolli"`` without one are no ShMOLLI; they follow the
     same curve, so ``"molli"`` predicts the one that is left out.
@@ -129,7 +130,7 @@ def predict_each(
     one_less = "molli" if model == "shmolli" else model
     predicted = torch.full_like(echoes, torch.nan)
     curves = echoes[:, inside].clamp_min(0)
-    for index in range(len(echoes)):
+    for index in range(len(echoes)) if wanted is None else wanted.nonzero()[:, 0].tolist():
         others = [one for one in range(len(echoes)) if one != index]
         fit = fit_t1(curves[others], ti_ms[others], model=one_less)
         predicted[index, inside] = synthesize(fit, ti_ms[index : index + 1])[0].to(echoes.dtype)

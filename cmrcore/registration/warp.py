@@ -8,7 +8,7 @@ its border goes on.
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -103,6 +103,16 @@ def blur(images: Float[Tensor, "n row col"], sigma_px: float) -> Float[Tensor, "
     padded = functional.pad(images[:, None], (reach,) * 4, mode="replicate")
     along_rows = functional.conv2d(padded, weights[None, None, :, None])
     return functional.conv2d(along_rows, weights[None, None, None, :])[:, 0]
+
+
+def span(region: Bool[Tensor, "row col"], margin_px: int) -> tuple[slice, slice]:
+    """Rows and columns of a region that is not empty, with a margin as far as the image reaches."""
+    spans = []
+    for axis in (0, 1):
+        inside = torch.nonzero(region.any(1 - axis))[:, 0]
+        low, high = int(inside[0]) - margin_px, int(inside[-1]) + margin_px + 1
+        spans.append(slice(max(0, low), min(region.shape[axis], high)))
+    return spans[0], spans[1]
 
 
 def _spline_coefficients(

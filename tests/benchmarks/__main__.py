@@ -8,6 +8,7 @@ from tests.benchmarks.figure import Figure, print_figures
 from tests.benchmarks.intake import intake_figures
 from tests.benchmarks.phantom import phantom_figures
 from tests.benchmarks.registration import registration_figures
+from tests.benchmarks.registration_speed import speed_figures
 from tests.benchmarks.relaxation import relaxation_figures
 from tests.benchmarks.segmentation_speed import segmentation_speed_figures
 
@@ -19,7 +20,11 @@ def main() -> None:
     _report(folder / "phantom.json", "digital trial", phantom_figures())
     _report(folder / "intake.json", "intake", intake_figures())
     _report(folder / "segmentation_speed.json", "speed of segmentation", segmentation_speed_figures())
-    _report(folder / "registration.json", "alignment", registration_figures())
+    _report(
+        folder / "registration.json",
+        "alignment",
+        [*registration_figures(folder / "registration"), *speed_figures()],
+    )
     _report(folder / "relaxation.json", "relaxometry", relaxation_figures(folder))
 
 

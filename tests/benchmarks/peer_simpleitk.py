@@ -14,16 +14,18 @@ _MARGIN_MM = 30.0
 
 
 def pairwise(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-    """Displacement of each echo onto the first [pixel]: rigid, then B-splines, by mutual information.
+    """Displacement of each echo onto the reference [pixel]: rigid, then B-splines, by mutual information.
 
     The metric is read within 30 mm of the true heart: without it chest and abdomen decide. Steps as in
     SimpleITK's own examples: Mattes metric, regular step descent for the rigid part, LBFGS for the splines.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(torch.get_num_threads())
     near = _near(series)
-    fixed = _image(series.echoes[0], series.pixel_spacing_mm)
+    fixed = _image(series.echoes[series.reference], series.pixel_spacing_mm)
     field = torch.zeros_like(series.moved_px)
-    for echo in range(1, len(series.echoes)):
+    for echo in range(len(series.echoes)):
+        if echo == series.reference:
+            continue
         moving = _image(series.echoes[echo], series.pixel_spacing_mm)
         found = _register(fixed, moving, near)
         to_field = sitk.TransformToDisplacementField(
@@ -44,7 +46,7 @@ def _image(pixels: Float[Tensor, "row col"], spacing_mm: tuple[float, float]) ->
 
 def _near(series: MovingSeries) -> sitk.Image:
     """Mask of the heart with a margin."""
-    heart = sitk.GetImageFromArray(series.labels[0].any(0).numpy().astype(np.uint8))
+    heart = sitk.GetImageFromArray(series.labels[series.reference].any(0).numpy().astype(np.uint8))
     radius = round(_MARGIN_MM / series.pixel_spacing_mm[0])
     near = sitk.BinaryDilate(heart, (radius, radius))
     near.SetSpacing((series.pixel_spacing_mm[1], series.pixel_spacing_mm[0]))

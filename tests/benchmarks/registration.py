@@ -1,168 +1,176 @@
-"""Alignment on known motion. ``python -m tests.benchmarks.registration [N_SCANS]``.
+"""Alignment on known motion: ``python -m tests.benchmarks.registration [--help]``.
 
-Series of the digital trial at ``typical`` and ``hard``, native and post-contrast, three slices a scan. Side
-by side: no correction, the true displacement (what no alignment can beat), affine from the true masks, affine
-from masks that err (contours displaced by a smooth random field, one mask in twelve at a wrong place), the
-model-driven refinement on top and alone, and SimpleITK pairwise. Networks come in through ``masks_of``.
-
-The mean T1 of a slice is moved at will by a pixel whose fit ran away, so errors of medians are told.
+Slices of the digital trial, native and post-contrast, with the masks that the shipped networks draw, told
+from the echo that their guide lies on, as a night has it. Side by side: no correction, the true displacement
+(what no alignment in the plane can beat), affine from the true masks, affine from the networks' masks (as the
+demo trial has it; with masks that know no guide; without asking the images), the model-driven refinement on
+top (as the rule chooses it; always), and SimpleITK pairwise on a part. Every scan leaves one file in the
+folder; a broken run goes on where it was.
 """
 
-import os
-import sys
+import argparse
+import multiprocessing
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Literal
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
 
+import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
+from rich.console import Console
+from safetensors.torch import load_file
 
-from cmrcore.registration.affine import affine_displacement, register_masks
-from cmrcore.registration.align import AlignSettings, align_slice
-from cmrcore.registration.groupwise import RefineSettings, refine
-from cmrcore.registration.warp import inverse, warp
-from tests.benchmarks.figure import Figure, print_figures
-from tests.benchmarks.moving import Align, MovingSeries, Summary, judge, moving_series, summarize
-from tests.benchmarks.peer_simpleitk import pairwise
+from cmrcore.phantom.difficulty import Difficulty
+from cmrcore.quantify.overlap import dice
+from cmrcore.segmentation import GuidedSegmenter, UNet, base_probability, find_guide, network_from
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.moving import MovingSeries, MovingSlice, ecv_errors, judge, moving_slices
 from tests.benchmarks.peers import say
+from tests.benchmarks.registration_methods import METHODS, Masks, Source
+from tests.benchmarks.registration_tables import Evidence, draw, figures_of, tables
 
-MasksOf = Callable[[MovingSeries], Float[Tensor, "ti label row col"]]
-"""Masks of every echo of a series, 0-1, such as a network's."""
-
-N_SCANS = 4
-N_PEER_SERIES = 4
-"""Series that SimpleITK aligns: it takes seconds for each."""
-SETTINGS = AlignSettings(
-    method="affine",
-    shift_max_mm=30.0,
-    turn_max_deg=20.0,
-    scale_max_fraction=0.25,
-    still_px=0.25,
-    r_squared_fall_max=0.0,
-    post_dice_min=0.6,
-)
+PRESETS: tuple[Difficulty, ...] = ("clean", "typical", "hard")
+N_SCANS = {"clean": 6, "typical": 34, "hard": 34, "few": 12, "fewest": 3}
+"""Scans of each preset, three slices each; ``few``: of these those that the methods beside the main ones
+align, ``fewest``: SimpleITK with its seconds a series."""
+WEIGHTS = Path("cmrcore/weights")
+ALPHA = 0.25
+"""Weight of the guide, that of the demo trial."""
 
 
-def registration_figures(n_scans: int = N_SCANS, masks_of: MasksOf | None = None) -> list[Figure]:
-    """All figures; ``masks_of`` gives predicted masks, erring ones stand in for them without it."""
-    predicted = masks_of or erring_masks
-    alignments: dict[str, Align] = {
-        "none": nothing,
-        "truth": true_displacement,
-        "affine, true masks": masked(true_masks),
-        "affine, predicted masks": masked(predicted),
-        "the same, unconfirmed": unconfirmed(predicted),
-        "refined, predicted masks": masked(predicted, "refined"),
-        "refined, no masks": image_only,
-    }
-    figures: list[Figure] = []
-    for difficulty in ("clean", "typical", "hard"):
-        drawn = list(moving_series(difficulty, max(1, n_scans // 4) if difficulty == "clean" else n_scans))
-        for role in ("native", "post"):
-            series = [one for one in drawn if one.role == role]
-            say(f"aligning {len(series)} series: {difficulty}, {role}")
-            figures += _compare(f"{difficulty} {role}", series, alignments)
-            if difficulty != "clean":
-                few = {"none": nothing, "affine, true masks": masked(true_masks), "SimpleITK": pairwise}
-                figures += _compare(f"{difficulty} {role}, few", series[:N_PEER_SERIES], few)
-    return [*figures, Figure("load average", os.getloadavg()[0], "", "", f"{os.cpu_count()} cores")]
+@cache
+def networks() -> tuple[UNet, UNet]:
+    """Read base and guided network of the package."""
+    base, guided = (
+        network_from(load_file(WEIGHTS / f"{kind}.safetensors")).eval() for kind in ("base", "guided")
+    )
+    return base, guided
 
 
-def nothing(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-    """Leave every echo where it is."""
-    return torch.zeros_like(series.moved_px)
+def predicted_masks(series: MovingSeries, sources: set[Source]) -> tuple[dict[Source, Masks], int]:
+    """Masks of the shipped networks on every echo, and the echo that the guide was found on.
+
+    Empty masks and the first-acquired echo where no guide is found.
+    """
+    base, guided = networks()
+    guide = find_guide(
+        partial(base_probability, base),
+        series.echoes,
+        series.pixel_spacing_mm,
+        series.reference,
+    )
+    if guide is None:
+        return dict.fromkeys(sources, torch.zeros_like(series.labels)), series.reference
+    masks = {}
+    for source in sources:
+        alpha = ALPHA if source == "predicted" else 0.0
+        found = GuidedSegmenter(guided)(series.echoes, series.pixel_spacing_mm, guide, alpha)
+        masks[source] = found.masks.transpose(0, 1)
+    return masks, guide.echo
 
 
-def true_displacement(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-    """Take back the displacement that was put in."""
-    return inverse(series.moved_px)
-
-
-def true_masks(series: MovingSeries) -> Float[Tensor, "ti label row col"]:
-    """Labels of the digital trial."""
-    return series.labels.float()
-
-
-def erring_masks(series: MovingSeries) -> Float[Tensor, "ti label row col"]:
-    """Masks whose contours err by half a pixel, and one echo in twelve with its heart at a wrong place."""
-    generator = torch.Generator().manual_seed(int(series.echoes.sum().item()) % 2**31)
-    n_echoes, shape = len(series.echoes), series.echoes.shape[1:]
-    coarse = 0.5 * torch.randn(n_echoes, 2, 12, 12, generator=generator)
-    field = functional.interpolate(coarse, shape, mode="bicubic", align_corners=True)
-    elsewhere = 6 * torch.randn(n_echoes, 2, 1, 1, generator=generator)
-    is_wrong = torch.rand(n_echoes, generator=generator) < 1 / 12
-    is_wrong[0] = False
-    return warp(series.labels.float(), field + elsewhere * is_wrong[:, None, None, None])
-
-
-def masked(masks_of: MasksOf, method: Literal["affine", "refined"] = "affine") -> Align:
-    """Alignment as the night does it, from the masks that a source gives."""
-
-    def align(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-        masks = masks_of(series).transpose(0, 1)
-        settings = replace(SETTINGS, method=method)
-        return align_slice(
-            series.echoes, series.ti_ms, masks, 0, series.pixel_spacing_mm, "molli", settings, 0.95
-        ).displacement_px
-
-    return align
-
-
-def unconfirmed(masks_of: MasksOf) -> Align:
-    """Affine alignment that believes every mask."""
-
-    def align(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-        masks = masks_of(series)
-        fit = register_masks(masks, masks[0], series.pixel_spacing_mm)
-        shape = (series.echoes.shape[1], series.echoes.shape[2])
-        return affine_displacement(fit, shape, series.pixel_spacing_mm)
-
-    return align
-
-
-def image_only(series: MovingSeries) -> Float[Tensor, "ti 2 row col"]:
-    """Model-driven refinement with one mask, that of the first echo."""
-    heart, start = series.labels[0].any(0), nothing(series)
-    far = RefineSettings(spread_mm=6.0, roughness_mm=1.0, blur_mm=(4.0, 3.0, 2.0, 1.5, 1.5))
-    return refine(series.echoes, series.ti_ms, start, heart, 0, series.pixel_spacing_mm, settings=far)
-
-
-def _compare(name: str, series: Sequence[MovingSeries], alignments: dict[str, Align]) -> list[Figure]:
-    """Figures of every alignment of the same series."""
-    before = [judge(one, nothing(one)) for one in series]
-    figures = []
-    for method, align in alignments.items():
-        started = time.perf_counter()
-        fields = [align(one) for one in series]
-        seconds = (time.perf_counter() - started) / len(series)
-        outcomes = [judge(one, field) for one, field in zip(series, fields, strict=True)]
-        figures += _figures(f"{name}: {method}", summarize(outcomes, before), seconds)
-    return figures
-
-
-def _figures(name: str, found: Summary, seconds: float) -> list[Figure]:
-    """Figures of one alignment."""
-    note = f"n = {found.n_series} series"
-    far = f"n = {found.n_far} echoes"
-    return [
-        Figure(f"{name}: error, median", found.error_px, "pixel", "< 1.0", note),
-        Figure(f"{name}: error, 95th percentile", found.error_95_px, "pixel", "", note),
-        Figure(f"{name}: halved where over 2 pixels", found.halved_fraction, "", "1", far),
-        Figure(f"{name}: mean R2", found.r_squared_mean, "", "", note),
-        Figure(f"{name}: series with mean R2 > 0.9", 100 * found.above_fraction, "%", ">= 98.7", note),
-        Figure(f"{name}: series with > 10 % low pixels", 100 * found.low_fraction, "%", "<= 26.4", note),
-        Figure(f"{name}: error of the median T1", found.t1_median_error_ms, "ms", "", note),
-        Figure(f"{name}: T1 error of a pixel", found.t1_pixel_error_ms, "ms", "", note),
-        Figure(f"{name}: time a slice", seconds, "s", "affine < 0.3, refined < 3", note),
+def measure_scan(difficulty: Difficulty, index: int, folder: Path, n_scans: dict[str, int]) -> None:
+    """Align both roles of every slice of a scan by every method; write one row per role and method."""
+    file = folder / f"{difficulty}-{index:03d}.parquet"
+    if file.exists():
+        return
+    names = [name for name, method in METHODS.items() if index < n_scans.get(method.share, index + 1)]
+    rows = [
+        {"difficulty": difficulty, "scan": index, "slice_index": number, **row}
+        for number, one in enumerate(moving_slices(difficulty, index))
+        for row in _measure_slice(one, names)
     ]
+    unfinished = file.with_suffix(".part")
+    pd.DataFrame(rows).to_parquet(unfinished)
+    unfinished.rename(file)
+
+
+def _measure_slice(drawn: MovingSlice, names: list[str]) -> list[dict[str, object]]:
+    """Rows of one slice."""
+    sources = {METHODS[name].masks for name in names} - {"true"}
+    native_masks, native_echo = predicted_masks(drawn.native, sources)
+    post_masks, post_echo = predicted_masks(drawn.post, sources)
+    one = drawn.onto(native_echo, post_echo)
+    both = (one.native, one.post)
+    masks = {name: (native_masks[name], post_masks[name]) for name in native_masks}
+    masks["true"] = (one.native.labels, one.post.labels)
+    still = [judge(series, torch.zeros_like(series.moved_px)) for series in both]
+    rows: list[dict[str, object]] = []
+    taken: dict[tuple[str, str], float] = {}
+    for name in names:
+        method = METHODS[name]
+        aligned = []
+        for series, shown, before in zip(both, masks[method.masks], still, strict=True):
+            started = time.process_time()
+            found = method.align(series, shown)
+            # The refinement of the row before is taken, not done again.
+            before_s = taken.get(("refined, always", series.role), 0.0) if name == "refined" else 0.0
+            taken[name, series.role] = seconds = time.process_time() - started + before_s
+            aligned.append(found)
+            outcome = judge(series, found.displacement_px)
+            rows.append(
+                {
+                    "role": series.role,
+                    "method": name,
+                    "reference": series.reference,
+                    "n_echoes": len(series.echoes),
+                    "error_px": outcome.error_px,
+                    "start_px": before.error_px,
+                    "r_squared_mean": outcome.r_squared_mean,
+                    "low_fraction": outcome.low_fraction,
+                    "t1_median_error_ms": outcome.t1_median_error_ms,
+                    "t1_pixel_error_ms": outcome.t1_pixel_error_ms,
+                    "t1_change_ms": (outcome.t1_ms - before.t1_ms).abs().nanmedian().item(),
+                    "mask_dice": _mask_dice(shown, series),
+                    "seconds": seconds,
+                }
+            )
+        onto = method.onto(one, masks[method.masks], (aligned[0], aligned[1]))
+        native_px, post_px = (found.displacement_px for found in aligned)
+        errors = (None, None) if onto is None else ecv_errors(one, native_px, post_px, onto)
+        rows[-2] |= {"ecv_error": errors[0], "ecv_pixel_error": errors[1]}
+    return rows
+
+
+def _mask_dice(masks: Masks, series: MovingSeries) -> float:
+    """Mean Dice coefficient of the myocardium with the true one over the echoes."""
+    scores = [dice(own, true) or 0.0 for own, true in zip(masks[:, 0], series.labels[:, 0], strict=True)]
+    return sum(scores) / len(scores)
+
+
+def measure(folder: Path, n_scans: dict[str, int], n_workers: int) -> Evidence:
+    """Measure what the folder lacks, in processes of one thread each, and read all of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [(preset, index) for preset in PRESETS for index in range(n_scans[preset])]
+    wanted.sort(key=lambda one: one[1])
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context, torch.set_num_threads, (1,)) as pool:
+        jobs = [pool.submit(measure_scan, *one, folder, n_scans) for one in wanted]
+        for number, job in enumerate(jobs):
+            job.result()
+            say(f"aligned {number + 1} of {len(jobs)} scans")
+    return pd.concat([pd.read_parquet(folder / f"{preset}-{index:03d}.parquet") for preset, index in wanted])
+
+
+def registration_figures(folder: Path) -> list[Figure]:
+    """Figures of a few scans, for ``make bench``; the tables of the README take more."""
+    return figures_of(measure(folder, {"clean": 1, "typical": 2, "hard": 2, "few": 1, "fewest": 1}, 2))
 
 
 def main() -> None:
-    """Measure and print."""
-    print_figures("alignment", registration_figures(int(sys.argv[1]) if len(sys.argv) > 1 else N_SCANS))
+    """Measure, print the tables of the README, draw its figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("bench/registration"), help="what is measured")
+    for name, n in N_SCANS.items():
+        parser.add_argument(f"--{name}", type=int, default=n, metavar="SCANS")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--figure", type=Path)
+    chosen = parser.parse_args()
+    n_scans = {name: getattr(chosen, name) for name in N_SCANS}
+    found = measure(chosen.folder, n_scans, chosen.workers)
+    Console(width=250, soft_wrap=True, highlight=False).print(tables(found), markup=False)
+    if chosen.figure:
+        draw(found, chosen.figure)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from cmrcore.registration.align import AlignSettings, SliceAlignment, align_slice
 from cmrcore.registration.decide import Candidate, choose
 from cmrcore.registration.warp import warp
-from cmrcore.relaxation import molli_signal
+from cmrcore.relaxation import fit_t1, molli_signal
 from tests.cmrcore.hearts import PIXELS, drawn_heart
 
 SETTINGS = AlignSettings(
@@ -174,6 +175,51 @@ def test_without_any_mask_nothing_happens() -> None:
     assert aligned.method == "none"
     assert aligned.states == ("reference_unusable",) * 8
     assert aligned.candidates[0].r_squared_mean is None
+
+
+def test_an_echo_cut_off_by_the_border_stays_and_the_rest_is_aligned() -> None:
+    """The center of an LV that leaves the image is not known."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 4] = masks[:, 4].roll(30, -1)
+    aligned = align(echoes, masks)
+    assert aligned.states[4] == "at_border"
+    assert torch.equal(aligned.echoes[4], echoes[4])
+    assert [aligned.states[index] for index in (1, 3, 6)] == ["aligned"] * 3
+
+
+def test_nothing_moves_onto_a_reference_cut_off_by_the_border() -> None:
+    """All echoes say why, and are as they were."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 0] = masks[:, 0].roll(30, -1)
+    aligned = align(echoes, masks)
+    assert aligned.states == ("reference_unusable",) * 8
+    assert torch.equal(aligned.echoes, echoes)
+
+
+@pytest.mark.parametrize("method", ["affine", "refined"])
+def test_one_usable_echo_aligns_nothing_by_masks(method: Literal["affine", "refined"]) -> None:
+    """The reference alone has masks: the others say so, and only the images may move them."""
+    echoes, masks = moved(SHIFTS)
+    masks[:, 1:] = 0
+    aligned = align(echoes, masks, replace(SETTINGS, method=method))
+    assert aligned.states[0] == "reference"
+    assert torch.equal(aligned.echoes[0], echoes[0])
+    left = [index for index, state in enumerate(aligned.states) if state == "empty"]
+    assert torch.equal(aligned.echoes[left], echoes[left])
+    assert set(aligned.states[1:]) <= ({"empty"} if method == "affine" else {"empty", "aligned"})
+
+
+def test_masks_that_err_by_half_a_pixel_leave_a_good_series_as_good() -> None:
+    """The median T1 of a still heart with noise changes by less than 2 ms."""
+    generator = torch.Generator().manual_seed(5)
+    still, masks = moved([(0.0, 0.0)] * 8)
+    echoes = (still + 1.5 * torch.randn(still.shape, generator=generator)).abs()
+    coarse = 0.5 * torch.randn(8, 2, 8, 8, generator=generator)
+    field = functional.interpolate(coarse, (PIXELS, PIXELS), mode="bicubic", align_corners=True)
+    erring = (warp(masks.transpose(0, 1), field) > 0.5).float().transpose(0, 1)
+    wall = drawn_heart()[0]
+    before, after = (fit_t1(one[:, wall], TI_MS).t1_ms for one in (echoes, align(echoes, erring).echoes))
+    assert abs((after.nanmedian() - before.nanmedian()).item()) < 2
 
 
 NONE = Candidate("none", 0.90, 0.2, is_plausible=True)

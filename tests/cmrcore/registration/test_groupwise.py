@@ -20,6 +20,15 @@ def test_an_echo_is_predicted_by_the_others() -> None:
     assert bool(predicted[:, ~wall].isnan().all())
 
 
+def test_only_wanted_echoes_are_predicted() -> None:
+    """The same as with all; nothing is said of the others."""
+    wall = drawn_heart()[0]
+    wanted = torch.tensor([False, True, False, False, True, False, False, False])
+    some, every = (predict_each(still_echoes(), TI_MS, wall, "molli", of) for of in (wanted, None))
+    assert torch.equal(some[wanted][:, wall], every[wanted][:, wall])
+    assert bool(some[~wanted].isnan().all())
+
+
 def test_small_motion_is_taken_back_by_the_images_alone() -> None:
     """Contrast turns over between echoes; the reference stays, nothing folds, still echoes wander little."""
     echoes, _ = moved(SHIFTS)

@@ -14,6 +14,7 @@ from cmrcore.registration.warp import (
     inverse,
     jacobian_determinant,
     pixel_positions,
+    span,
     warp,
 )
 
@@ -105,3 +106,11 @@ def test_blur_keeps_the_mean_inside() -> None:
     assert float(blurred.sum()) == pytest.approx(1.0)
     expected = ndimage.gaussian_filter(image[0].numpy(), 2.0, truncate=3.0)
     np.testing.assert_allclose(blurred[0].numpy(), expected, atol=1e-12)
+
+
+def test_a_span_holds_its_region_and_ends_with_the_image() -> None:
+    """Rows and columns each with their own margin's end."""
+    region = torch.zeros(SHAPE, dtype=torch.bool)
+    region[2, 7:9] = True
+    region[5, 28] = True
+    assert span(region, 3) == (slice(0, 9), slice(4, 31))
