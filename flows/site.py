@@ -3,6 +3,7 @@
 import os
 from typing import Any, cast
 
+import dask.config
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
@@ -54,6 +55,15 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
     if site.dask_scheduler:
         runner = DaskTaskRunner(address=site.dask_scheduler)
     else:
+        # On a machine that is short of processor time a worker falls silent though it lives, and Dask parts
+        # with it for good. Its nanny knows whether it lives, and `tasks.fanout` whether it takes too long.
+        dask.config.set(
+            {
+                "distributed.scheduler.worker-ttl": None,
+                "distributed.comm.timeouts.connect": "180s",
+                "distributed.comm.timeouts.tcp": "600s",
+            }
+        )
         runner = DaskTaskRunner(
             cluster_class="distributed.LocalCluster",
             cluster_kwargs={

@@ -27,6 +27,8 @@ LOOK_S = 2.0
 """How often the cluster is asked what it executes [s]."""
 SILENT_S = 15.0
 """A worker not heard of for so long executes what it was given: code may hold its interpreter [s]."""
+WORKERLESS_S = 180.0
+"""Longest time without any worker; one that died is back in seconds, on a busy machine in minutes [s]."""
 RESTART_S = 10.0
 """Longest wait for a worker's process to end; its nanny kills it before [s]."""
 
@@ -96,6 +98,7 @@ class Fanout:
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._offered: dict[str, int] = {}
         self._looked_s = time.monotonic()
+        self._worked_s = time.monotonic()
         self._has_begun = False
 
     def submit(
@@ -136,6 +139,13 @@ class Fanout:
             self._waiting.append(submission)
 
     def __iter__(self) -> Iterator[tuple[Any, Any | Failure]]:
+        """Give outcomes as they come.
+
+        Raises
+        ------
+        NoWorkerError
+            When the cluster has lost all its workers and no other comes.
+        """
         self._has_begun = True
         while self._waiting or self._pending or self._suspects:
             self._fill()
@@ -207,9 +217,13 @@ class Fanout:
                 return done
 
     def _stop_overdue(self) -> None:
-        """Stop task runs beyond their limit with the processes that execute them."""
+        """Stop task runs beyond their limit with the processes that execute them, and a night without any."""
         now_s = time.monotonic()
         on_workers = self._on_workers()
+        if on_workers or self._runner.client.scheduler_info(n_workers=0)["n_workers"]:
+            self._worked_s = now_s
+        elif now_s - self._worked_s > WORKERLESS_S:
+            raise NoWorkerError(f"the Dask cluster has had no worker for {WORKERLESS_S:.0f} s; run again")
         for future, run in self._pending.items():
             worker, is_executing = on_workers.get(future.key, ("", False))
             if not is_executing or run.is_overdue:

@@ -232,3 +232,19 @@ def test_an_abandoned_night_leaves_nothing_running() -> None:
         ]
     assert runs
     assert {run.state.name for run in runs if run.state} == {"Cancelled"}
+
+
+def test_a_night_whose_cluster_lost_its_workers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that Dask parts with for good is not started again, and the rest would wait for ever."""
+    monkeypatch.setattr("tasks.fanout.WORKERLESS_S", 4.0)
+
+    def body(fanout: Fanout) -> None:
+        client = fanout._runner.client
+        for value in range(3):
+            fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
+        client.retire_workers(list(client.scheduler_info()["workers"]))
+        with pytest.raises(NoWorkerError, match="no worker for 4 s"):
+            list(fanout)
+        fanout.abandon()
+
+    run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
