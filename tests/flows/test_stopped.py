@@ -12,7 +12,7 @@ import pytest
 
 from storage.running import running_nights
 from tests.flows.conftest import COMMAND, running_site
-from tests.flows.trials import Cmrtrials, states
+from tests.flows.trials import Cmrtrials, interruptible, states
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ def start(root: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=interruptible,
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.flows.conftest import COMMAND
-from tests.flows.trials import cut_off, mend, states
+from tests.flows.trials import cut_off, interruptible, mend, states
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +54,7 @@ def served(broken_trial: Path, environment: dict[str, str], tmp_path: Path) -> I
             env=environment | {"PREFECT_HOME": str(tmp_path / "prefect"), "CMR_WORKERS": "1"},
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=interruptible,
         )
         address = f"http://127.0.0.1:{port}"
         try:

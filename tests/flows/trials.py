@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ class DemoNight:
     """The trial."""
     first: subprocess.CompletedProcess[str]
     """What the first night printed, and its exit code."""
+
+
+def interruptible() -> None:
+    """Heed Ctrl-C, which a process does not whose parent was started in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def published_row(root: Path, table: str, subject_id: str, visit_id: str) -> dict[str, Any]:
