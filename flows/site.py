@@ -71,6 +71,7 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
                 # One thread a process: a visit that brings its worker down takes no other visit with it.
                 "threads_per_worker": 1,
                 "resources": {"CPU": 1},
+                "preload": ["flows.worker"],
                 # Who was on a worker that died is settled by `tasks.fanout`, not by more deaths.
                 "scheduler_kwargs": {"allowed_failures": 0},
                 "host": "127.0.0.1",
