@@ -109,7 +109,7 @@ def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitF
 
 
 def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> HeartMasks | None:
-    """Read the masks on the native reference echoes; without those of slices that nothing was measured in."""
+    """Read the masks on the native reference echoes; without those of slices that the means leave out."""
     series = read_series(store, read_stack(store, "native"))
     if series.masks is None:
         return None
@@ -117,7 +117,8 @@ def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> Heart
     on_reference = torch.stack(
         [series.masks[:, index, echo] for index, echo in enumerate(echoes.tolist())], 1
     )
-    used = [row["n_pixels_myocardium"] is not None for row in slices[: len(echoes)]]
+    # Stores of former versions do not say which slices were used.
+    used = [row.get("used_native", row["n_pixels_myocardium"] is not None) for row in slices[: len(echoes)]]
     myocardium, rv = (on_reference[LABELS.index(label)] for label in ("myocardium", "rv"))
     return HeartMasks(
         myocardium=myocardium & torch.tensor(used)[:, None, None],

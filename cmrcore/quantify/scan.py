@@ -122,6 +122,7 @@ def quantify_scan(
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
             "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
+            **{f"used_{name}": index in indices for name, indices in used.items()},
             "qc_verdict": slice_verdict(flags, index),
         }
         for index in range(n_slices)

@@ -33,7 +33,7 @@ def test_every_table_is_there(root: Path) -> None:
         assert run_query(root, f"FROM {name.upper()}")[0] == [column.name for column in columns]
     counts = {name: run_query(root, f"SELECT count(*) FROM {name}")[1][0][0] for name in TABLES}
     assert counts == {
-        **{"scans": 8, "slices": 0, "segments": 16, "echoes": 0, "flags": 2, "longitudinal": 0},
+        **{"scans": 8, "slices": 24, "segments": 24, "echoes": 0, "flags": 2, "longitudinal": 0},
         "visits": 10,
     }
 

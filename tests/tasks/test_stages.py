@@ -25,7 +25,14 @@ from tasks.publish import Publisher, state_of
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
-from tasks.summarise import deviations, read_findings, repeatability, stated_repeatability, summarise
+from tasks.summarise import (
+    _read_heart,
+    deviations,
+    read_findings,
+    repeatability,
+    stated_repeatability,
+    summarise,
+)
 from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
 
@@ -252,6 +259,20 @@ def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[
     # A reader drew the same heart in another position: it overlaps itself, and its wall is as thick.
     assert change["overlap_dice"] > 0.85
     assert abs(change["thickness_change_mm"]) < 1.0
+
+
+def test_a_slice_that_failed_has_no_shape(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """Its mask lies off the heart: neither area nor thickness nor overlap are read from it."""
+    run_stages(trial, jobs[0])
+    whole = read_findings(jobs[0].visit, jobs[0].digests["quantify"]).heart
+    assert whole is not None
+    assert whole.myocardium.any(dim=(1, 2)).tolist() == [True, True, True]
+    store = open_store(trial.root, "S01", jobs[0].visit.visit_id, jobs[0].digests["quantify"])
+    stored: Any = store.attrs["rows"]
+    failed = [row | {"used_native": row["slice_index"] != 2} for row in stored["slices"]]
+    heart = _read_heart(store, failed)
+    assert heart is not None
+    assert heart.myocardium.any(dim=(1, 2)).tolist() == [True, True, False]
 
 
 def test_repeatability_comes_from_retests_where_there_are_enough(

@@ -1,5 +1,6 @@
 """Change between visits: drawn numbers with known answers, and unchanged hearts that must stay unflagged."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ STATED = StatedRepeatability(
 SETTINGS = ChangeSettings(
     ecv_change_relative=0.10, false_discovery_rate=0.05, coefficients=STATED.coefficients()
 )
+
+PIXELS: Row = {"n_pixels_read_native": 400, "n_pixels_read_post": 400, "n_pixels_ecv": 400}
+USED: Row = {"used_native": True, "used_post": True, "used_ecv": True}
 
 
 def visit(
@@ -56,10 +60,13 @@ def visit(
     return VisitFindings(
         visit_id=name,
         scan={**values, **septal, **scanner, **scan},
-        slices=[{**values, "level": level, "n_pixels_myocardium": 500} for level in levels],
+        slices=[
+            {**values, **PIXELS, **USED, "level": level, "slice_index": index}
+            for index, level in enumerate(levels)
+        ],
         segments=[
             {**values, "ecv_fraction": (segment_ecv or {}).get(number, ecv_fraction)}
-            | {"aha_segment": number, "n_pixels": 80}
+            | {**PIXELS, "aha_segment": number, "slice_index": levels.index(segment_region(number)[0])}
             for number in numbers
         ],
         pixel_spacing_mm=(1.5, 1.5),
@@ -159,16 +166,29 @@ def test_visits_with_other_levels_share_what_both_show() -> None:
 
 
 def test_a_level_in_several_slices_has_their_weighted_mean() -> None:
-    """By the pixels of the myocardium, as the mean of the scan has it."""
+    """By the pixels that were read, as the mean of the scan has it."""
     before, after = visit("V1", levels=("mid",)), visit("V2", levels=("mid",))
     two = [
-        {**before.slices[0], "t1_native_ms": 1000.0, "n_pixels_myocardium": 300},
-        {**before.slices[0], "t1_native_ms": 1040.0, "n_pixels_myocardium": 100},
-        {**before.slices[0], "t1_native_ms": None, "n_pixels_myocardium": None},
+        {**before.slices[0], "t1_native_ms": 1000.0, "n_pixels_read_native": 300},
+        {**before.slices[0], "t1_native_ms": 1040.0, "n_pixels_read_native": 100},
+        {**before.slices[0], "t1_native_ms": None, "n_pixels_read_native": None},
     ]
     several = VisitFindings("V1", before.scan, two, before.segments, (1.5, 1.5), None)
     row = row_of(change_rows([several, after], SETTINGS), ("mid", None))
     assert row["t1_native_change_ms"] == pytest.approx(1000 - 1010)
+
+
+def test_a_slice_that_failed_is_no_value_of_its_level_or_segments() -> None:
+    """Nor does it weigh in where another slice of the level is there; what did not fail in it stays."""
+    of = visit("V1")
+    failed = {**of.slices[1], "t1_native_ms": 300.0, "used_native": False, "used_ecv": False}
+    values = replace(of, slices=[of.slices[0], failed, of.slices[2]]).values()
+    for region in (("mid", None), ("mid", 8)):
+        assert values[region] == {"t1_native_ms": None, "t1_post_ms": 450.0, "ecv_fraction": None}
+    assert values["basal", 3]["t1_native_ms"] == values["basal", None]["t1_native_ms"] == 1000.0
+    another = {**of.slices[1], "slice_index": 3, "t1_native_ms": 1010.0}
+    values = replace(of, slices=[*of.slices[:1], failed, of.slices[2], another]).values()
+    assert values["mid", None]["t1_native_ms"] == 1010.0
 
 
 def test_one_changed_segment_is_found_among_sixteen() -> None:

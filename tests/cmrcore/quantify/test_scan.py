@@ -85,7 +85,7 @@ def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
 
 def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
     """Measured columns, and more about blood and alignment."""
-    own = {"slice_index", "level"}
+    own = {"slice_index", "level", "used_native", "used_post", "used_ecv"}
     blood = {
         f"{column.format(role)}"
         for role in ("native", "post")

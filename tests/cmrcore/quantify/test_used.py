@@ -6,6 +6,7 @@ import pytest
 
 from cmrcore.quantify import ScanResult, Series
 from cmrcore.quantify.qc import Flag
+from cmrcore.quantify.regions import regional_values
 from tests.cmrcore.quantify.drawn_scans import NATIVE, POST, number, quantify, series, stack
 
 FAT = series(300.0, [1600.0, 1650.0, 1700.0], stack())
@@ -53,6 +54,15 @@ def test_a_failed_slice_leaves_the_mean_ecv(one_failed: ScanResult) -> None:
     kept = [number(row["ecv_fraction"]) for row in one_failed.slices[:2]]
     assert one_failed.scan["n_slices_used_ecv"] == 2
     assert one_failed.scan["ecv_fraction"] == pytest.approx(sum(kept) / 2, abs=1e-6)
+
+
+def test_each_slice_says_which_means_it_has_part_in(one_failed: ScanResult) -> None:
+    """The apical slice failed before contrast, not after; its segments leave the visit's values."""
+    used = [[row[f"used_{name}"] for name in ("native", "post", "ecv")] for row in one_failed.slices]
+    assert used == [[True] * 3, [True] * 3, [False, True, False]]
+    values = regional_values(one_failed.scan, one_failed.slices, one_failed.segments)
+    assert values["apical", None]["t1_native_ms"] is values["apical", 13]["ecv_fraction"] is None
+    assert values["apical", 13]["t1_post_ms"] == pytest.approx(450, abs=0.1)
 
 
 def test_a_scan_with_a_failed_slice_asks_for_review(one_failed: ScanResult) -> None:
