@@ -4,10 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from cmrcore.quantify import ScanResult, Series
+from cmrcore.quantify import ScanResult, Series, quantify_scan
 from cmrcore.quantify.qc import Flag
+from cmrcore.quantify.records import BloodSlice
 from cmrcore.quantify.regions import regional_values
-from tests.cmrcore.quantify.drawn_scans import NATIVE, POST, number, quantify, series, stack
+from tests.cmrcore.quantify.drawn_scans import (
+    HEMATOCRIT,
+    NATIVE,
+    POST,
+    SCAN_TIME,
+    SETTINGS,
+    number,
+    quantify,
+    series,
+    stack,
+)
 
 FAT = series(300.0, [1600.0, 1650.0, 1700.0], stack())
 
@@ -54,6 +65,16 @@ def test_a_failed_slice_leaves_the_mean_ecv(one_failed: ScanResult) -> None:
     kept = [number(row["ecv_fraction"]) for row in one_failed.slices[:2]]
     assert one_failed.scan["n_slices_used_ecv"] == 2
     assert one_failed.scan["ecv_fraction"] == pytest.approx(sum(kept) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["same", "mid"])
+def test_the_blood_of_a_failed_slice_serves_no_other(rule: BloodSlice) -> None:
+    """Where the mid-ventricular blood serves all, its failure takes every ECV; else its own alone."""
+    settings = replace(SETTINGS, blood_slice=rule)
+    result = quantify_scan(with_fat(1), POST, HEMATOCRIT, SCAN_TIME, None, settings)
+    assert [row["used_native"] for row in result.slices] == [True, False, True]
+    assert [row["used_ecv"] for row in result.slices] == [rule == "same", False, rule == "same"]
+    assert (result.scan["ecv_fraction"] is None) is (rule == "mid")
 
 
 def test_each_slice_says_which_means_it_has_part_in(one_failed: ScanResult) -> None:
