@@ -77,6 +77,17 @@ def test_the_blood_of_a_failed_slice_serves_no_other(rule: BloodSlice) -> None:
     assert (result.scan["ecv_fraction"] is None) is (rule == "mid")
 
 
+def test_the_blood_of_a_failed_slice_gives_no_hematocrit() -> None:
+    """The regression reads the very blood T1 that stands beside it, 1625 ms, and ECV follows it."""
+    result = quantify(native=replace(with_fat(2), field_strength_t=1.5))
+    fraction = 866.0 / number(result.scan["blood_t1_native_ms"]) - 0.1232
+    assert fraction == pytest.approx(866.0 / 1625 - 0.1232, abs=1e-4)
+    assert result.scan["hematocrit_synthetic_fraction"] == pytest.approx(fraction)
+    for row in (result.scan, result.slices[0]):
+        expected = (1 - fraction) * number(row["partition_coefficient"])
+        assert row["ecv_synthetic_fraction"] == pytest.approx(expected)
+
+
 def test_each_slice_says_which_means_it_has_part_in(one_failed: ScanResult) -> None:
     """The apical slice failed before contrast, not after; its segments leave the visit's values."""
     used = [[row[f"used_{name}"] for name in ("native", "post", "ecv")] for row in one_failed.slices]
