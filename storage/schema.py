@@ -6,7 +6,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 2
 """Stands in every file. Raised by hand, once a release, when a column comes, goes, or means something else; a
-column that is new in ``visits`` must not be required, for a night reads the table before it can renew it."""
+column that is new in a table must not be required, for files of before are read that lack it."""
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -142,7 +142,8 @@ def _judged(stem: str, unit: str) -> tuple[Column, ...]:
             f"{stem}_beyond_repeatability",
             TRUTH,
             "",
-            "whether the change exceeds it; empty where scanner or protocol differ",
+            "whether the change exceeds it; empty where scanner or protocol differ, and of the whole heart "
+            "and septum where the slices used are of other levels",
         ),
         Column(f"{stem}_p_value", NUMBER, "1", "p-value of the change, if nothing changed"),
         Column(
@@ -335,7 +336,6 @@ TABLES: dict[str, tuple[Column, ...]] = {
             TEXTS,
             "",
             "how schemes, pixels and slices of the visit differ from those of its first one, as flags",
-            required=True,
         ),
         Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
