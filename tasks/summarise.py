@@ -9,7 +9,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify.longitudinal import ChangeSettings, VisitFindings, change_rows, same_conditions
+from cmrcore.quantify.longitudinal import (
+    ChangeSettings,
+    VisitFindings,
+    change_rows,
+    retest_values,
+    same_conditions,
+)
 from cmrcore.quantify.protocol import check_protocol, protocol_of
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
@@ -76,13 +82,11 @@ def repeatability(
 ) -> Coefficients:
     """Compute a trial's repeatability from visits between which nothing changes.
 
-    Pairs on two scanners or with two protocols are left out. Where there are too few, what the trial states
-    holds.
+    Pairs on two scanners or with two protocols are left out, and means that rest on other levels. Where
+    there are too few, what the trial states holds.
     """
     findings = [tuple(read_findings(*one, masks=False) for one in pair) for pair in retests]
-    alike = [
-        (first.values(), second.values()) for first, second in findings if same_conditions(first, second)
-    ]
+    alike = [retest_values(first, second) for first, second in findings if same_conditions(first, second)]
     computed = computed_coefficients(alike, config.retest_pairs_min)
     get_run_logger().info("repeatability pairs=%d of=%d computed=%d", len(alike), len(retests), len(computed))
     return stated_repeatability(config) | computed

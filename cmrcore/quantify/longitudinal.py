@@ -13,6 +13,7 @@ from cmrcore.quantify.regions import (
     SEPTAL,
     Region,
     RegionalValues,
+    is_used,
     regional_values,
     segments_of,
 )
@@ -53,6 +54,10 @@ class VisitFindings:
         """Native T1 and ECV of each region."""
         return regional_values(self.scan, self.slices, self.segments)
 
+    def levels(self, name: str) -> frozenset[Value]:
+        """Levels that the visit's global and septal mean of a quantity rests on."""
+        return frozenset(row["level"] for row in self.slices if is_used(row, name))
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
@@ -72,13 +77,41 @@ def visit_pairs(n_visits: int) -> list[tuple[int, int]]:
     return from_first + [(earlier, n_visits - 1) for earlier in range(1, n_visits - 1)]
 
 
+def retest_values(first: VisitFindings, second: VisitFindings) -> tuple[RegionalValues, RegionalValues]:
+    """Values of two visits that repeatability is computed from: None where they rest on other levels."""
+    before, after = (
+        {
+            region: {
+                name: value if region in judged_regions(first, second, name, one) else None
+                for name, value in quantities.items()
+            }
+            for region, quantities in one.items()
+        }
+        for one in (first.values(), second.values())
+    )
+    return before, after
+
+
+def judged_regions(
+    before: VisitFindings, after: VisitFindings, name: str, regions: Iterable[Region]
+) -> set[Region]:
+    """Regions in which a quantity of two visits is of the same part of the heart.
+
+    A scan whose apex failed has a global mean of base and mid-ventricle, which differs from one of the whole
+    heart where nothing changed.
+    """
+    alike = before.levels(name) == after.levels(name)
+    return {region for region in regions if alike or region not in (GLOBAL, SEPTAL)}
+
+
 def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> list[Row]:
     """Change of native T1, ECV, area and thickness between visits, whole, septal, by level and by segment.
 
     A change counts as beyond measurement error where it exceeds the repeatability coefficient of the very
-    quantity in the very region. That coefficient says nothing where scanner or protocol differ, so there the
-    verdict is None. Verdicts on segments are controlled for the false discovery rate (Benjamini & Hochberg)
-    over the segments of one pair of visits and one quantity.
+    quantity in the very region. That coefficient says nothing where scanner or protocol differ, or where the
+    means of a scan rest on other levels, so there the verdict is None. Verdicts on segments are controlled
+    for the false discovery rate (Benjamini & Hochberg) over the segments of one pair of visits and one
+    quantity.
 
     Parameters
     ----------
@@ -103,9 +136,12 @@ def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> li
         pair = (visits[first], visits[second])
         shared = [region for region in values[first] if region in values[second]]
         about_pair = _pair_columns(*pair)
-        columns = _value_columns(
-            (values[first], values[second]), shared, settings, comparable=same_conditions(*pair)
-        )
+        comparable = same_conditions(*pair)
+        judged = {
+            name: judged_regions(*pair, name, shared) if comparable else set[Region]()
+            for name, *_ in _CHANGES
+        }
+        columns = _value_columns((values[first], values[second]), shared, settings, judged)
         rows += [
             {
                 "visit_id": pair[1].visit_id,
@@ -194,17 +230,16 @@ def _value_columns(
     values: tuple[RegionalValues, RegionalValues],
     regions: Sequence[Region],
     settings: ChangeSettings,
-    *,
-    comparable: bool,
+    judged: Mapping[str, set[Region]],
 ) -> dict[Region, Row]:
-    """Columns about T1 and ECV of one pair of visits, by region."""
+    """Columns about T1 and ECV of one pair of visits, by region; ``judged`` by quantity."""
     before, after = values
     columns: dict[Region, Row] = {region: {} for region in regions}
     for name, stem, unit in _CHANGES:
         for region in regions:
             change = _difference(before[region][name], after[region][name])
             coefficient = settings.coefficients.get((name, region))
-            beyond, p_value = _judge(change, coefficient if comparable else None)
+            beyond, p_value = _judge(change, coefficient if region in judged[name] else None)
             columns[region] |= {
                 f"{stem}_change_{unit}": change,
                 f"{stem}_repeatability_{unit}": None if coefficient is None else coefficient.value,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cmrcore.quantify import ChangeSettings, Row, VisitFindings, change_rows, check_scanner, visit_flags
-from cmrcore.quantify.longitudinal import same_conditions, visit_pairs
+from cmrcore.quantify.longitudinal import retest_values, same_conditions, visit_pairs
 from cmrcore.quantify.regions import GLOBAL, LEVELS, SEPTAL, Region, segment_region
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability
 from cmrcore.quantify.shape import HeartMasks
@@ -238,6 +238,38 @@ def test_another_scanner_or_protocol_leaves_no_verdict() -> None:
         assert row["t1_native_repeatability_ms"] == 37
         assert row[column] is False
         assert not same_conditions(before, other)
+
+
+def test_means_of_other_levels_leave_no_verdict() -> None:
+    """The apex failed before contrast at one visit: T1 and ECV of the whole are not of the same heart."""
+    before, after = visit("V1"), visit("V2", 1200.0, 0.6)
+    apex = {**after.slices[2], "used_native": False, "used_ecv": False}
+    after = replace(after, slices=[*after.slices[:2], apex])
+    rows = change_rows([before, after], SETTINGS)
+    for region in (GLOBAL, SEPTAL):
+        row = row_of(rows, region)
+        assert row["t1_native_change_ms"] == 200
+        for stem in ("t1_native", "ecv"):
+            assert all(
+                row[f"{stem}_{name}"] is None for name in ("beyond_repeatability", "p_value", "changed")
+            )
+    assert row_of(rows, ("mid", None))["t1_native_changed"] is True
+    assert row_of(rows, ("apical", None))["t1_native_change_ms"] is None
+    assert visit_flags(rows) == []
+    only_ecv = replace(after, slices=[*after.slices[:2], {**apex, "used_native": True}])
+    row = row_of(change_rows([before, only_ecv], SETTINGS), GLOBAL)
+    assert (row["t1_native_changed"], row["ecv_changed"]) == (True, None)
+
+
+def test_retests_of_other_levels_do_not_tell_repeatability() -> None:
+    """Of the whole heart and septum; what both visits show by itself does."""
+    first, second = visit("V1"), visit("V2")
+    second = replace(second, slices=[*second.slices[:2], {**second.slices[2], "used_native": False}])
+    for values in retest_values(first, second):
+        for region in (GLOBAL, SEPTAL):
+            assert values[region]["t1_native_ms"] is None
+            assert values[region]["ecv_fraction"] == 0.40
+        assert values["mid", 8]["t1_native_ms"] == 1000.0
 
 
 def test_what_is_not_known_of_the_scanner_is_not_held_against_a_visit() -> None:
