@@ -337,7 +337,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "",
             "how schemes, pixels and slices of the visit differ from those of its first one, as flags",
         ),
-        Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
+        Column("same_protocol", TRUTH, "", "whether schemes and pixels (within the trial's tolerance) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
         Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),

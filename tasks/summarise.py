@@ -17,6 +17,7 @@ from cmrcore.quantify.longitudinal import (
     same_conditions,
 )
 from cmrcore.quantify.protocol import check_protocol, protocol_of
+from cmrcore.quantify.qc import Flag
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
 from storage.arrays import open_store, read_stack
@@ -51,10 +52,16 @@ def summarise(
 
     Returns
     -------
-        Rows of the table ``longitudinal`` by visit; none for the first.
+        Rows of the table ``longitudinal`` by visit, with `Flag`s as ``protocol_deviations``; none for the
+        first.
     """
     findings = [read_findings(*result) for result in results]
-    settings = ChangeSettings(config.ecv_change_relative, config.false_discovery_rate, coefficients)
+    settings = ChangeSettings(
+        pixel_tolerance_mm=config.pixel_tolerance_mm,
+        ecv_change_relative=config.ecv_change_relative,
+        false_discovery_rate=config.false_discovery_rate,
+        coefficients=coefficients,
+    )
     changes = change_rows(findings, settings)
     get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(findings), len(changes))
     found = {one.visit_id: deviations(one, findings[0], config) for one in findings}
@@ -68,12 +75,11 @@ def summarise(
     }
 
 
-def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[str]:
-    """Code and message of what differs from the protocol of the first visit."""
+def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[Flag]:
+    """Flag what differs from the protocol of the first visit."""
     now, before = (protocol_of(one.scan, one.slices) for one in (visit, baseline))
     tolerances = (config.pixel_tolerance_mm, config.slice_distance_tolerance_mm)
-    flags = check_protocol(now, before, baseline.visit_id, *tolerances)
-    return [f"{flag.code}: {flag.message}" for flag in flags]
+    return check_protocol(now, before, baseline.visit_id, *tolerances)
 
 
 @task(name="repeatability", task_run_name="repeatability", cache_policy=NO_CACHE, persist_result=False)
@@ -86,7 +92,11 @@ def repeatability(
     there are too few, what the trial states holds.
     """
     findings = [tuple(read_findings(*one, masks=False) for one in pair) for pair in retests]
-    alike = [retest_values(first, second) for first, second in findings if same_conditions(first, second)]
+    alike = [
+        retest_values(first, second)
+        for first, second in findings
+        if same_conditions(first, second, config.pixel_tolerance_mm)
+    ]
     computed = computed_coefficients(alike, config.retest_pairs_min)
     get_run_logger().info("repeatability pairs=%d of=%d computed=%d", len(alike), len(retests), len(computed))
     return stated_repeatability(config) | computed

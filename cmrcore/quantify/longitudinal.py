@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from cmrcore.quantify.protocol import pixels_apart_mm
 from cmrcore.quantify.qc import WHOLE_SCAN, Flag, Place, raise_flag
 from cmrcore.quantify.records import Row, Value
 from cmrcore.quantify.regions import (
@@ -22,9 +23,6 @@ from cmrcore.quantify.shape import HeartMasks, SliceShape, dice_aligned, slice_s
 
 FIELD_TOLERANCE_T = 0.2
 """Field strengths that differ by less are one: scanners round theirs [T]."""
-
-PIXEL_TOLERANCE = 0.1
-"""Pixel sizes that differ by a smaller share are of one protocol: the field of view follows the patient."""
 
 FLAGGED_REGIONS = (GLOBAL, SEPTAL)
 """Regions whose change of ECV flags a visit; any of 16 segments would flag most unchanged hearts."""
@@ -63,6 +61,8 @@ class VisitFindings:
 class ChangeSettings:
     """What counts as a change between visits."""
 
+    pixel_tolerance_mm: float
+    """How far pixel spacings of one protocol may differ [mm]."""
     ecv_change_relative: float
     """Relative change of ECV, up or down, that is marked, 0-1; S1 uses 0.1."""
     false_discovery_rate: float
@@ -135,8 +135,8 @@ def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> li
     for first, second in visit_pairs(len(visits)):
         pair = (visits[first], visits[second])
         shared = [region for region in values[first] if region in values[second]]
-        about_pair = _pair_columns(*pair)
-        comparable = same_conditions(*pair)
+        about_pair = _pair_columns(*pair, settings.pixel_tolerance_mm)
+        comparable = same_conditions(*pair, settings.pixel_tolerance_mm)
         judged = {
             name: judged_regions(*pair, name, shared) if comparable else set[Region]()
             for name, *_ in _CHANGES
@@ -323,13 +323,13 @@ def _shape_columns(
     }
 
 
-def _pair_columns(before: VisitFindings, after: VisitFindings) -> Row:
+def _pair_columns(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> Row:
     """Columns about the scanner and protocol of two visits."""
     fields_t = [_number(visit.scan, "field_strength_t") for visit in (before, after)]
     scanners = [_scanner(visit.scan) for visit in (before, after)]
     return {
         "same_scanner": _same_scanner(fields_t, scanners),
-        "same_protocol": _same_protocol(before, after),
+        "same_protocol": _same_protocol(before, after, pixel_tolerance_mm),
         "field_strength_t": fields_t[1],
         "baseline_field_strength_t": fields_t[0],
         "scanner": scanners[1],
@@ -337,9 +337,9 @@ def _pair_columns(before: VisitFindings, after: VisitFindings) -> Row:
     }
 
 
-def same_conditions(before: VisitFindings, after: VisitFindings) -> bool:
+def same_conditions(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> bool:
     """Whether nothing known says that scanner or protocol differ, so that repeatability can be judged."""
-    about = _pair_columns(before, after)
+    about = _pair_columns(before, after, pixel_tolerance_mm)
     return about["same_scanner"] is not False and about["same_protocol"] is not False
 
 
@@ -350,16 +350,14 @@ def _same_scanner(fields_t: Sequence[float | None], scanners: Sequence[str]) -> 
     return abs(fields_t[0] - fields_t[1]) <= FIELD_TOLERANCE_T and scanners[0] == scanners[1]
 
 
-def _same_protocol(before: VisitFindings, after: VisitFindings) -> bool | None:
+def _same_protocol(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> bool | None:
     """Whether schemes and pixel size agree; None where a native scheme is not known."""
     schemes = [(visit.scan["scheme_native"], visit.scan["scheme_post"]) for visit in (before, after)]
     if schemes[0][0] is None or schemes[1][0] is None:
         return None
     alike = all(None in both or both[0] == both[1] for both in zip(*schemes, strict=True))
-    return alike and all(
-        abs(one / other - 1) <= PIXEL_TOLERANCE
-        for one, other in zip(before.pixel_spacing_mm, after.pixel_spacing_mm, strict=True)
-    )
+    apart_mm = pixels_apart_mm(before.pixel_spacing_mm, after.pixel_spacing_mm)
+    return alike and (apart_mm is None or apart_mm <= pixel_tolerance_mm)
 
 
 def _scanner(row: Mapping[str, Value]) -> str:

@@ -334,12 +334,20 @@ def test_another_protocol_than_at_the_first_visit_flags_the_visit(
     results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
     first, second = (read_findings(*result) for result in results)
     moved = [{**row, "slice_distance_mm": 12.0 * i} for i, row in enumerate(second.slices)]
-    (text,) = deviations(replace(second, slices=moved), first, config)
-    assert text.startswith("slice_distances_differ: slices lie up to ")
+    (flag,) = deviations(replace(second, slices=moved), first, config)
+    assert flag.code == "slice_distances_differ"
     publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
-    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [text]} for row in rows], "summary")
+    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [flag]} for row in rows], "summary")
     (visit,) = read_table(trial.root, "visits").to_pylist()
+    text = f"slice_distances_differ: {flag.message}"
     assert (visit["state"], visit["reason"], visit["qc_verdict"]) == ("flagged", text, "review")
+    changes = read_table(trial.root, "longitudinal").to_pylist()
+    assert {tuple(row["protocol_deviations"]) for row in changes} == {(text,)}
+    (published,) = read_table(trial.root, "flags").to_pylist()
+    assert published["threshold"] == 1e-6
+    assert published["value"] == flag.value
+    assert flag.value is not None
+    assert flag.value > 1
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(

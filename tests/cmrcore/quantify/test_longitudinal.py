@@ -25,7 +25,10 @@ STATED = StatedRepeatability(
     ecv_segments_fraction=(0.10,) * 16,
 )
 SETTINGS = ChangeSettings(
-    ecv_change_relative=0.10, false_discovery_rate=0.05, coefficients=STATED.coefficients()
+    pixel_tolerance_mm=0.1,
+    ecv_change_relative=0.10,
+    false_discovery_rate=0.05,
+    coefficients=STATED.coefficients(),
 )
 
 PIXELS: Row = {"n_pixels_read_native": 400, "n_pixels_read_post": 400, "n_pixels_ecv": 400}
@@ -237,7 +240,7 @@ def test_another_scanner_or_protocol_leaves_no_verdict() -> None:
         assert row["t1_native_beyond_repeatability"] is row["t1_native_changed"] is None
         assert row["t1_native_repeatability_ms"] == 37
         assert row[column] is False
-        assert not same_conditions(before, other)
+        assert not same_conditions(before, other, 0.1)
 
 
 def test_means_of_other_levels_leave_no_verdict() -> None:
@@ -283,12 +286,16 @@ def test_what_is_not_known_of_the_scanner_is_not_held_against_a_visit() -> None:
     assert row["same_protocol"] is None
 
 
-def test_pixels_of_another_size_are_another_protocol() -> None:
-    """The field of view follows the patient by some percent, not by a third."""
-    before, after = visit("V1"), visit("V2")
-    for size, same in ((1.55, True), (2.0, False)):
-        other = VisitFindings("V2", after.scan, after.slices, after.segments, (size, size), None)
-        assert row_of(change_rows([before, other], SETTINGS), GLOBAL)["same_protocol"] is same
+@pytest.mark.parametrize(
+    ("size", "tolerance_mm", "same"),
+    [(1.55, 0.1, True), (1.62, 0.1, False), (1.62, 0.15, True), (1.38, 0.1, False)],
+)
+def test_pixels_of_another_size_are_another_protocol(size: float, tolerance_mm: float, same: bool) -> None:
+    """By the trial's tolerance, as the flag pixels_differ has it: 0.12 mm are within it or not."""
+    before, after = visit("V1"), replace(visit("V2"), pixel_spacing_mm=(size, size))
+    settings = replace(SETTINGS, pixel_tolerance_mm=tolerance_mm)
+    assert row_of(change_rows([before, after], settings), GLOBAL)["same_protocol"] is same
+    assert same_conditions(before, after, tolerance_mm) is same
 
 
 def heart(inner: float = 14.0, levels: tuple[str, ...] = LEVELS, turn_deg: float = 0.0) -> HeartMasks:
@@ -329,7 +336,7 @@ def test_a_visit_whose_masks_share_no_level_has_no_shape_change() -> None:
 
 def flags_of(*visits: VisitFindings, coefficients: Coefficients | None = None) -> list[str]:
     """Codes of the flags of the last visit."""
-    settings = SETTINGS if coefficients is None else ChangeSettings(0.1, 0.05, coefficients)
+    settings = SETTINGS if coefficients is None else replace(SETTINGS, coefficients=coefficients)
     rows = [row for row in change_rows(visits, settings) if row["visit_id"] == visits[-1].visit_id]
     return [flag.code for flag in visit_flags(rows)]
 
