@@ -125,6 +125,15 @@ def test_without_contrast_the_native_means_stay() -> None:
     assert result.verdict == "review"
 
 
+def test_a_field_strength_without_limits_is_said_and_fails_nothing() -> None:
+    """A T1 of 300 ms would fail at 1.5 T; at 0.55 T nobody knows from these limits, and a reader is told."""
+    result = quantify(native=replace(FAT, field_strength_t=0.55))
+    (flag,) = of(result, "field_strength_without_limits")
+    assert (flag.severity, flag.role, flag.value) == ("review", "native", 0.55)
+    assert of(result, "t1_native_implausible") == of(result, "blood_t1_implausible") == []
+    assert of(quantify(native=replace(FAT, field_strength_t=1.5)), "field_strength_without_limits") == []
+
+
 def test_times_of_another_heart_are_flagged() -> None:
     """The beat by the post-contrast times is half again as long as by the native ones."""
     ti_ms = POST.ti_ms[:, :1] + 1.5 * (POST.ti_ms - POST.ti_ms[:, :1])
