@@ -57,7 +57,7 @@ class VisitIntake:
     study_date: date | None
     """Study date of the images."""
     minutes_since_contrast: float | None
-    """From the contrast bolus to the first post-contrast image [min]; None where it is not stated or cannot be."""
+    """From the contrast bolus to the first post-contrast image [min]; None where not stated or impossible."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -126,7 +126,8 @@ def _guide_note(note: Mapping[str, Any]) -> GuideNote:
         note["score"],
         tuple(note["findings"]),
         tuple(note["rejected"]),
-        note.get("overlap"),  # notes of former versions have none
+        note.get("overlap"),  # notes of former versions have neither
+        note.get("reader_replaced", False),
     )
 
 

@@ -367,7 +367,7 @@ def as_stored_formerly(store: zarr.Group) -> None:
         guide = store[f"{role}/guide"]
         notes = cast("list[dict[str, Any] | None]", guide.attrs["guides"])
         guide.attrs["guides"] = [
-            note and {key: value for key, value in note.items() if key != "overlap"} for note in notes
+            note and {key: note[key] for key in ("origin", "score", "findings", "rejected")} for note in notes
         ]
 
 
