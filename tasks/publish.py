@@ -44,7 +44,7 @@ class Publisher:
         job: VisitJob,
         stages: Mapping[StageName, StageResult],
         longitudinal: list[dict[str, Any]],
-        summary_digest: str,
+        summary_digest: str | None,
         summary_failure: str | None = None,
     ) -> None:
         """Publish a computed visit; a failed summary flags it and leaves it without longitudinal rows."""
