@@ -15,6 +15,7 @@ from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
+from storage.rows import complete_rows
 from storage.tables import publish
 from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
@@ -127,9 +128,10 @@ class Publisher:
         }
         stored: Any = store.attrs["rows"]
         rows: dict[str, list[dict[str, Any]]] = {
-            table: [ids | row for row in table_rows]
-            for table, table_rows in (stored | {"longitudinal": longitudinal}).items()
+            table: complete_rows(table, [row | ids for row in table_rows])
+            for table, table_rows in stored.items()
         }
+        rows["longitudinal"] = [ids | row for row in longitudinal]
         flags = [*visit_flags(longitudinal), *_protocol_flags(longitudinal)]
         if flags:
             rows["flags"] += [ids | asdict(flag) for flag in flags]
