@@ -6,7 +6,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 2
 """Stands in every file. Raised by hand, once a release, when a column comes, goes, or means something else; a
-column that is new in ``visits`` must not be required, for a night reads the table before it can renew it."""
+column that is new in a table must not be required, for files of before are read that lack it."""
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.string())
@@ -142,7 +142,8 @@ def _judged(stem: str, unit: str) -> tuple[Column, ...]:
             f"{stem}_beyond_repeatability",
             TRUTH,
             "",
-            "whether the change exceeds it; empty where scanner or protocol differ",
+            "whether the change exceeds it; empty where scanner or protocol differ, and of the whole heart "
+            "and septum where the slices used are of other levels",
         ),
         Column(f"{stem}_p_value", NUMBER, "1", "p-value of the change, if nothing changed"),
         Column(
@@ -167,7 +168,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("field_strength_t", NUMBER, "T", "field strength"),
         Column("manufacturer", TEXT, "", "manufacturer of the scanner"),
         Column("scanner_model", TEXT, "", "model of the scanner"),
-        Column("n_slices", COUNT, "1", "slices of the native series"),
+        Column("n_slices", COUNT, "1", "slices of the series that has more of them, native or post-contrast"),
         Column("n_slices_used_native", COUNT, "1", "slices that the native means are of; others failed"),
         Column("n_slices_used_post", COUNT, "1", "the same post-contrast"),
         Column("n_slices_used_ecv", COUNT, "1", "the same of ECV"),
@@ -228,6 +229,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
             values=POST_ALIGNMENTS,
         ),
         Column("post_dice", NUMBER, "1", "overlap of both myocardia that remained, as Dice coefficient"),
+        Column("used_native", TRUTH, "", "whether the scan's native means rest on it too; not if it failed"),
+        Column("used_post", TRUTH, "", "the same post-contrast"),
+        Column("used_ecv", TRUTH, "", "the same of ECV"),
         *_ECV,
         *_VERDICT,
     ),
@@ -236,7 +240,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_SLICE,
         Column("aha_segment", COUNT, "1", "AHA segment, 1 to 16", required=True),
         Column("aha_name", TEXT, "", "name of the segment", required=True),
-        Column("n_pixels", COUNT, "1", "pixels of the whole native myocardium in the segment"),
+        Column(
+            "n_pixels",
+            COUNT,
+            "1",
+            "pixels of the whole native myocardium in the segment; empty in a slice without",
+        ),
         Column("n_pixels_read_native", COUNT, "1", "of these, pixels away from the borders, which are read"),
         Column("n_pixels_read_post", COUNT, "1", "pixels of the post-contrast segment that are read"),
         Column("t1_native_ms", NUMBER, "ms", "mean native T1"),
@@ -327,9 +336,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
             TEXTS,
             "",
             "how schemes, pixels and slices of the visit differ from those of its first one, as flags",
-            required=True,
         ),
-        Column("same_protocol", TRUTH, "", "whether schemes and pixel size (within 10 %) agree"),
+        Column("same_protocol", TRUTH, "", "whether schemes and pixels (within the trial's tolerance) agree"),
         Column("field_strength_t", NUMBER, "T", "field strength of the visit"),
         Column("baseline_field_strength_t", NUMBER, "T", "the same of the visit the change is counted from"),
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),

@@ -10,7 +10,7 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from cmrcore.quantify import Flag, visit_flags
-from cmrcore.quantify.qc import raise_flag, reasons, scan_verdict
+from cmrcore.quantify.qc import reasons, scan_verdict
 from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
@@ -127,11 +127,14 @@ class Publisher:
             "result_digest": digest,
         }
         stored: Any = store.attrs["rows"]
+        changes = [
+            row | {"protocol_deviations": _as_texts(row["protocol_deviations"])} for row in longitudinal
+        ]
         rows: dict[str, list[dict[str, Any]]] = {
             table: complete_rows(table, [row | ids for row in table_rows])
             for table, table_rows in stored.items()
         }
-        rows["longitudinal"] = [ids | row for row in longitudinal]
+        rows["longitudinal"] = [ids | row for row in changes]
         flags = [*visit_flags(longitudinal), *_protocol_flags(longitudinal)]
         if flags:
             rows["flags"] += [ids | asdict(flag) for flag in flags]
@@ -209,9 +212,13 @@ class Publisher:
 
 
 def _protocol_flags(longitudinal: Sequence[Mapping[str, Any]]) -> list[Flag]:
-    """Flag what a summary noted as text: how a visit's protocol differs from that of its first visit."""
-    texts = dict.fromkeys(text for row in longitudinal for text in row["protocol_deviations"])
-    return [raise_flag(code, message) for code, _, message in (text.partition(": ") for text in texts)]
+    """Collect the flags of a summary: how a visit's protocol differs from that of its first one."""
+    return list(dict.fromkeys(flag for row in longitudinal for flag in row["protocol_deviations"]))
+
+
+def _as_texts(flags: Sequence[Flag]) -> list[str]:
+    """Code and message of flags, as the table ``longitudinal`` holds them."""
+    return [f"{flag.code}: {flag.message}" for flag in flags]
 
 
 def _verdict_of(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

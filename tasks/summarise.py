@@ -9,8 +9,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from cmrcore.quantify.longitudinal import ChangeSettings, VisitFindings, change_rows, same_conditions
+from cmrcore.quantify.longitudinal import (
+    ChangeSettings,
+    VisitFindings,
+    change_rows,
+    retest_values,
+    same_conditions,
+)
 from cmrcore.quantify.protocol import check_protocol, protocol_of
+from cmrcore.quantify.qc import Flag
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
 from storage.arrays import open_store, read_array, read_stack
@@ -46,10 +53,16 @@ def summarise(
 
     Returns
     -------
-        Rows of the table ``longitudinal`` by visit; none for the first.
+        Rows of the table ``longitudinal`` by visit, with `Flag`s as ``protocol_deviations``; none for the
+        first.
     """
     findings = [read_findings(*result) for result in results]
-    settings = ChangeSettings(config.ecv_change_relative, config.false_discovery_rate, coefficients)
+    settings = ChangeSettings(
+        pixel_tolerance_mm=config.pixel_tolerance_mm,
+        ecv_change_relative=config.ecv_change_relative,
+        false_discovery_rate=config.false_discovery_rate,
+        coefficients=coefficients,
+    )
     changes = change_rows(findings, settings)
     get_run_logger().info("summarise %s visits=%d changes=%d", subject_id, len(findings), len(changes))
     found = {one.visit_id: deviations(one, findings[0], config) for one in findings}
@@ -63,12 +76,11 @@ def summarise(
     }
 
 
-def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[str]:
-    """Code and message of what differs from the protocol of the first visit."""
+def deviations(visit: VisitFindings, baseline: VisitFindings, config: SummariseConfig) -> list[Flag]:
+    """Flag what differs from the protocol of the first visit."""
     now, before = (protocol_of(one.scan, one.slices) for one in (visit, baseline))
     tolerances = (config.pixel_tolerance_mm, config.slice_distance_tolerance_mm)
-    flags = check_protocol(now, before, baseline.visit_id, *tolerances)
-    return [f"{flag.code}: {flag.message}" for flag in flags]
+    return check_protocol(now, before, baseline.visit_id, *tolerances)
 
 
 @task(name="repeatability", task_run_name="repeatability", cache_policy=NO_CACHE, persist_result=False)
@@ -77,12 +89,14 @@ def repeatability(
 ) -> Coefficients:
     """Compute a trial's repeatability from visits between which nothing changes.
 
-    Pairs on two scanners or with two protocols are left out. Where there are too few, what the trial states
-    holds.
+    Pairs on two scanners or with two protocols are left out, and means that rest on other levels. Where
+    there are too few, what the trial states holds.
     """
     findings = [tuple(read_findings(*one, masks=False) for one in pair) for pair in retests]
     alike = [
-        (first.values(), second.values()) for first, second in findings if same_conditions(first, second)
+        retest_values(first, second)
+        for first, second in findings
+        if same_conditions(first, second, config.pixel_tolerance_mm)
     ]
     computed = computed_coefficients(alike, config.retest_pairs_min)
     get_run_logger().info("repeatability pairs=%d of=%d computed=%d", len(alike), len(retests), len(computed))
@@ -125,7 +139,7 @@ def _add_protocol(
 
 
 def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> HeartMasks | None:
-    """Read the masks on the native reference echoes; without those of slices that nothing was measured in."""
+    """Read the masks on the native reference echoes; without those of slices that the means leave out."""
     series = read_series(store, read_stack(store, "native"))
     if series.masks is None:
         return None
@@ -133,7 +147,8 @@ def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> Heart
     on_reference = torch.stack(
         [series.masks[:, index, echo] for index, echo in enumerate(echoes.tolist())], 1
     )
-    used = [row["n_pixels_myocardium"] is not None for row in slices[: len(echoes)]]
+    # Stores of former versions do not say which slices were used.
+    used = [row.get("used_native", row["n_pixels_myocardium"] is not None) for row in slices[: len(echoes)]]
     myocardium, rv = (on_reference[LABELS.index(label)] for label in ("myocardium", "rv"))
     return HeartMasks(
         myocardium=myocardium & torch.tensor(used)[:, None, None],

@@ -11,7 +11,7 @@ from cmrcore.quantify.ecv import ecv_map, partition_coefficient
 from cmrcore.quantify.longitudinal import FIELD_TOLERANCE_T
 from cmrcore.quantify.qc import Flag, Place, raise_flag
 from cmrcore.quantify.records import BloodSlice, QuantifySettings, Role, Series
-from cmrcore.quantify.regional import EcvMaps
+from cmrcore.quantify.regional import EcvMaps, plausible_t1
 from cmrcore.quantify.role import RoleMeasurement
 from cmrcore.quantify.uncertainty import blood_error, ecv_noise
 from cmrcore.quantify.wall import erode_walls
@@ -124,7 +124,7 @@ def ecv_maps(
                 onto[index],
                 settings.t1_model,
             )
-            t1_post_ms, post_sd_ms = fit.t1_ms, fit.t1_sd_ms
+            t1_post_ms, post_sd_ms = plausible_t1(fit.t1_ms), fit.t1_sd_ms
         t1_ms = native.maps.t1_ms[index], t1_post_ms
         blood_ms = before.t1_ms, after.t1_ms
         noise[index] = ecv_noise(t1_ms, (native.maps.t1_sd_ms[index], post_sd_ms), blood_ms)
@@ -144,7 +144,8 @@ def ecv_maps(
         blood_slice=sources,
         hematocrit_fraction=hematocrit_fraction,
         hematocrit_sd_fraction=settings.hematocrit_sd_fraction,
-        synthetic_fraction=synthetic_hematocrit(native, settings),
+        # Known only when it is known which slices are used.
+        synthetic_fraction=None,
     )
 
 

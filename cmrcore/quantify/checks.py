@@ -248,6 +248,9 @@ CHECKS = {
     "no_orientation": Check("no slice shows the RV, so there are no AHA segments", None, "review"),
     "nothing_measured": Check("no native T1 in the myocardium of any slice", None, "fail"),
     "nothing_left": Check("every slice with a native T1 failed its checks", None, "fail"),
+    "field_strength_without_limits": Check(
+        "field strength is over 0.3 T from 1.5 and 3 T: T1 was held against no limits", "T", "review"
+    ),
     "file_refused": Check("a file of the upload was left out; what remained was complete", None, "review"),
     "burned_in_annotation": Check("an image says that text is burned into its pixels", None, "review"),
     "acquisition_repeated": Check(

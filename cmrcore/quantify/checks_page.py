@@ -23,7 +23,8 @@ a slice that failed, and was left out, makes it a `review`. A visit has the verd
 against the baseline included, and is `flagged` where that is not `pass`: a failed check is no failed visit.
 
 Limits are keys of `[quantify.qc]` in trial.toml unless a section stands before them; `tissue_*` is the
-section of the scan's field strength (what either allows, where that is unknown). Those of
+section of the scan's field strength (what either allows, where that is unknown; none at a field strength
+over 0.3 T from both, see `field_strength_without_limits`). Those of
 `deploy/trials/demo.toml` were set on development seeds of the digital trial, see
 `tests/benchmarks/verdicts.py`: look at the first scans of a trial's own scanners before they are trusted.
 

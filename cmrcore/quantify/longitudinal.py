@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from cmrcore.quantify.protocol import pixels_apart_mm
 from cmrcore.quantify.qc import WHOLE_SCAN, Flag, Place, raise_flag
 from cmrcore.quantify.records import Row, Value
 from cmrcore.quantify.regions import (
@@ -13,6 +14,7 @@ from cmrcore.quantify.regions import (
     SEPTAL,
     Region,
     RegionalValues,
+    is_used,
     regional_values,
     segments_of,
 )
@@ -21,9 +23,6 @@ from cmrcore.quantify.shape import HeartMasks, SliceShape, dice_aligned, slice_s
 
 FIELD_TOLERANCE_T = 0.2
 """Field strengths that differ by less are one: scanners round theirs [T]."""
-
-PIXEL_TOLERANCE = 0.1
-"""Pixel sizes that differ by a smaller share are of one protocol: the field of view follows the patient."""
 
 FLAGGED_REGIONS = (GLOBAL, SEPTAL)
 """Regions whose change of ECV flags a visit; any of 16 segments would flag most unchanged hearts."""
@@ -53,11 +52,17 @@ class VisitFindings:
         """Native T1 and ECV of each region."""
         return regional_values(self.scan, self.slices, self.segments)
 
+    def levels(self, name: str) -> frozenset[Value]:
+        """Levels that the visit's global and septal mean of a quantity rests on."""
+        return frozenset(row["level"] for row in self.slices if is_used(row, name))
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
     """What counts as a change between visits."""
 
+    pixel_tolerance_mm: float
+    """How far pixel spacings of one protocol may differ [mm]."""
     ecv_change_relative: float
     """Relative change of ECV, up or down, that is marked, 0-1; S1 uses 0.1."""
     false_discovery_rate: float
@@ -72,13 +77,41 @@ def visit_pairs(n_visits: int) -> list[tuple[int, int]]:
     return from_first + [(earlier, n_visits - 1) for earlier in range(1, n_visits - 1)]
 
 
+def retest_values(first: VisitFindings, second: VisitFindings) -> tuple[RegionalValues, RegionalValues]:
+    """Values of two visits that repeatability is computed from: None where they rest on other levels."""
+    before, after = (
+        {
+            region: {
+                name: value if region in judged_regions(first, second, name, one) else None
+                for name, value in quantities.items()
+            }
+            for region, quantities in one.items()
+        }
+        for one in (first.values(), second.values())
+    )
+    return before, after
+
+
+def judged_regions(
+    before: VisitFindings, after: VisitFindings, name: str, regions: Iterable[Region]
+) -> set[Region]:
+    """Regions in which a quantity of two visits is of the same part of the heart.
+
+    A scan whose apex failed has a global mean of base and mid-ventricle, which differs from one of the whole
+    heart where nothing changed.
+    """
+    alike = before.levels(name) == after.levels(name)
+    return {region for region in regions if alike or region not in (GLOBAL, SEPTAL)}
+
+
 def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> list[Row]:
     """Change of native T1, ECV, area and thickness between visits, whole, septal, by level and by segment.
 
     A change counts as beyond measurement error where it exceeds the repeatability coefficient of the very
-    quantity in the very region. That coefficient says nothing where scanner or protocol differ, so there the
-    verdict is None. Verdicts on segments are controlled for the false discovery rate (Benjamini & Hochberg)
-    over the segments of one pair of visits and one quantity.
+    quantity in the very region. That coefficient says nothing where scanner or protocol differ, or where the
+    means of a scan rest on other levels, so there the verdict is None. Verdicts on segments are controlled
+    for the false discovery rate (Benjamini & Hochberg) over the segments of one pair of visits and one
+    quantity.
 
     Parameters
     ----------
@@ -102,10 +135,13 @@ def change_rows(visits: Sequence[VisitFindings], settings: ChangeSettings) -> li
     for first, second in visit_pairs(len(visits)):
         pair = (visits[first], visits[second])
         shared = [region for region in values[first] if region in values[second]]
-        about_pair = _pair_columns(*pair)
-        columns = _value_columns(
-            (values[first], values[second]), shared, settings, comparable=same_conditions(*pair)
-        )
+        about_pair = _pair_columns(*pair, settings.pixel_tolerance_mm)
+        comparable = same_conditions(*pair, settings.pixel_tolerance_mm)
+        judged = {
+            name: judged_regions(*pair, name, shared) if comparable else set[Region]()
+            for name, *_ in _CHANGES
+        }
+        columns = _value_columns((values[first], values[second]), shared, settings, judged)
         rows += [
             {
                 "visit_id": pair[1].visit_id,
@@ -194,17 +230,16 @@ def _value_columns(
     values: tuple[RegionalValues, RegionalValues],
     regions: Sequence[Region],
     settings: ChangeSettings,
-    *,
-    comparable: bool,
+    judged: Mapping[str, set[Region]],
 ) -> dict[Region, Row]:
-    """Columns about T1 and ECV of one pair of visits, by region."""
+    """Columns about T1 and ECV of one pair of visits, by region; ``judged`` by quantity."""
     before, after = values
     columns: dict[Region, Row] = {region: {} for region in regions}
     for name, stem, unit in _CHANGES:
         for region in regions:
             change = _difference(before[region][name], after[region][name])
             coefficient = settings.coefficients.get((name, region))
-            beyond, p_value = _judge(change, coefficient if comparable else None)
+            beyond, p_value = _judge(change, coefficient if region in judged[name] else None)
             columns[region] |= {
                 f"{stem}_change_{unit}": change,
                 f"{stem}_repeatability_{unit}": None if coefficient is None else coefficient.value,
@@ -288,13 +323,13 @@ def _shape_columns(
     }
 
 
-def _pair_columns(before: VisitFindings, after: VisitFindings) -> Row:
+def _pair_columns(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> Row:
     """Columns about the scanner and protocol of two visits."""
     fields_t = [_number(visit.scan, "field_strength_t") for visit in (before, after)]
     scanners = [_scanner(visit.scan) for visit in (before, after)]
     return {
         "same_scanner": _same_scanner(fields_t, scanners),
-        "same_protocol": _same_protocol(before, after),
+        "same_protocol": _same_protocol(before, after, pixel_tolerance_mm),
         "field_strength_t": fields_t[1],
         "baseline_field_strength_t": fields_t[0],
         "scanner": scanners[1],
@@ -302,9 +337,9 @@ def _pair_columns(before: VisitFindings, after: VisitFindings) -> Row:
     }
 
 
-def same_conditions(before: VisitFindings, after: VisitFindings) -> bool:
+def same_conditions(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> bool:
     """Whether nothing known says that scanner or protocol differ, so that repeatability can be judged."""
-    about = _pair_columns(before, after)
+    about = _pair_columns(before, after, pixel_tolerance_mm)
     return about["same_scanner"] is not False and about["same_protocol"] is not False
 
 
@@ -315,16 +350,14 @@ def _same_scanner(fields_t: Sequence[float | None], scanners: Sequence[str]) -> 
     return abs(fields_t[0] - fields_t[1]) <= FIELD_TOLERANCE_T and scanners[0] == scanners[1]
 
 
-def _same_protocol(before: VisitFindings, after: VisitFindings) -> bool | None:
+def _same_protocol(before: VisitFindings, after: VisitFindings, pixel_tolerance_mm: float) -> bool | None:
     """Whether schemes and pixel size agree; None where a native scheme is not known."""
     schemes = [(visit.scan["scheme_native"], visit.scan["scheme_post"]) for visit in (before, after)]
     if schemes[0][0] is None or schemes[1][0] is None:
         return None
     alike = all(None in both or both[0] == both[1] for both in zip(*schemes, strict=True))
-    return alike and all(
-        abs(one / other - 1) <= PIXEL_TOLERANCE
-        for one, other in zip(before.pixel_spacing_mm, after.pixel_spacing_mm, strict=True)
-    )
+    apart_mm = pixels_apart_mm(before.pixel_spacing_mm, after.pixel_spacing_mm)
+    return alike and (apart_mm is None or apart_mm <= pixel_tolerance_mm)
 
 
 def _scanner(row: Mapping[str, Value]) -> str:

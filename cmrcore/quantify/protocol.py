@@ -15,19 +15,22 @@ class Protocol:
     """Native acquisition scheme; None without the series."""
     scheme_post: str | None
     """Post-contrast acquisition scheme; None without the series."""
-    pixel_spacing_mm: tuple[float, float]
-    """Distance of rows and columns [mm]."""
+    pixel_spacing_mm: tuple[float, float] | None
+    """Distance of rows and columns [mm]; None if unknown."""
     slice_distances_mm: tuple[float, ...]
-    """Distance of each slice from the first one [mm], 0 for that itself."""
+    """Distance of each native slice from the first one [mm], 0 for that itself."""
 
 
 def protocol_of(scan: Mapping[str, Value], slices: Sequence[Mapping[str, Value]]) -> Protocol:
     """Read the protocol from a row of ``scans`` and those of its ``slices``, base first."""
+    rows_mm, cols_mm = scan["row_spacing_mm"], scan["col_spacing_mm"]
+    distances_mm = [row["slice_distance_mm"] for row in slices]
     return Protocol(
         scheme_native=_text(scan["scheme_native"]),
         scheme_post=_text(scan["scheme_post"]),
-        pixel_spacing_mm=(float(scan["row_spacing_mm"] or 0), float(scan["col_spacing_mm"] or 0)),
-        slice_distances_mm=tuple(float(row["slice_distance_mm"] or 0) for row in slices),
+        pixel_spacing_mm=None if rows_mm is None or cols_mm is None else (float(rows_mm), float(cols_mm)),
+        # A slice that only the post-contrast series has is without a distance.
+        slice_distances_mm=tuple(float(distance) for distance in distances_mm if distance is not None),
     )
 
 
@@ -58,11 +61,10 @@ def check_protocol(
         if scheme is not None and before is not None and scheme != before:
             message = f"{role} scheme {scheme}, {before} at baseline {baseline_name}"
             flags.append(raise_flag("scheme_differs", message))
-    apart_mm = max(
-        abs(one - other) for one, other in zip(now.pixel_spacing_mm, baseline.pixel_spacing_mm, strict=True)
-    )
-    if apart_mm > pixel_tolerance_mm:
-        here, there = (" x ".join(f"{one:.3g}" for one in of.pixel_spacing_mm) for of in (now, baseline))
+    pixels = (now.pixel_spacing_mm, baseline.pixel_spacing_mm)
+    apart_mm = pixels_apart_mm(*pixels)
+    if apart_mm is not None and apart_mm > pixel_tolerance_mm:
+        here, there = (" x ".join(f"{one:.3g}" for one in spacing or ()) for spacing in pixels)
         message = f"pixels of {here} mm, {there} mm at baseline {baseline_name}"
         flags.append(raise_flag("pixels_differ", message, value=apart_mm, threshold=pixel_tolerance_mm))
     n_now, n_before = len(now.slice_distances_mm), len(baseline.slice_distances_mm)
@@ -85,6 +87,13 @@ def check_protocol(
         threshold = slice_distance_tolerance_mm
         flags.append(raise_flag("slice_distances_differ", message, value=off_mm, threshold=threshold))
     return flags
+
+
+def pixels_apart_mm(one: tuple[float, float] | None, other: tuple[float, float] | None) -> float | None:
+    """Largest difference of the spacing of rows and columns [mm]; None where either is unknown."""
+    if one is None or other is None:
+        return None
+    return max(abs(here - there) for here, there in zip(one, other, strict=True))
 
 
 def _text(value: Value) -> str | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 
 from cmrcore.quantify.checks import CHECKS, Severity, Verdict
 
-_BETWEEN_FIELDS_T = 2.25
+_FIELDS_T = (1.5, 3.0)
+_FIELD_REACH_T = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +126,17 @@ class QcLimits:
     position_tolerance_mm: float
     """How far apart native and post-contrast slices may lie [mm]."""
     tissue_1_5t: TissueLimits
-    """What T1 can be below 2.25 T."""
+    """What T1 can be at 1.5 T, give or take 0.3 T."""
     tissue_3t: TissueLimits
-    """What T1 can be above."""
+    """What T1 can be at 3 T, give or take 0.3 T."""
 
-    def tissue(self, field_strength_t: float | None) -> TissueLimits:
-        """Limits at a field strength [T]; what either allows where it is unknown."""
+    def tissue(self, field_strength_t: float | None) -> TissueLimits | None:
+        """Limits at a field strength [T]; what either allows where it is unknown, None far from both."""
         if field_strength_t is not None:
-            return self.tissue_1_5t if field_strength_t < _BETWEEN_FIELDS_T else self.tissue_3t
+            for at_t, limits in zip(_FIELDS_T, (self.tissue_1_5t, self.tissue_3t), strict=True):
+                if abs(field_strength_t - at_t) <= _FIELD_REACH_T:
+                    return limits
+            return None
         bounds = {}
         for one in fields(TissueLimits):
             pair = (getattr(self.tissue_1_5t, one.name), getattr(self.tissue_3t, one.name))

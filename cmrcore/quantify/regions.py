@@ -1,6 +1,7 @@
 """Regions of the heart that statistics are given for, and a visit's values in each."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from cmrcore.quantify.aha import SEPTAL_SEGMENTS
 from cmrcore.quantify.records import Value
@@ -14,6 +15,15 @@ LEVELS = ("basal", "mid", "apical")
 
 QUANTITIES = ("t1_native_ms", "t1_post_ms", "ecv_fraction")
 """What is averaged over regions, by the names of the columns."""
+
+_COUNTED = dict(
+    zip(
+        QUANTITIES,
+        (("native", "n_pixels_read_native"), ("post", "n_pixels_read_post"), ("ecv", "n_pixels_ecv")),
+        strict=True,
+    )
+)
+"""Which mean of `used_slices` a quantity belongs to, and the column of the pixels it is the mean of."""
 
 RegionalValues = Mapping[Region, Mapping[str, float | None]]
 """Each of `QUANTITIES` in each region that a visit shows; None where there is no value."""
@@ -37,21 +47,29 @@ def regional_values(
 ) -> dict[Region, dict[str, float | None]]:
     """Native T1, post-contrast T1 and ECV of each region from a visit's rows of the result tables.
 
-    A level or segment in several slices has their mean, weighted by the pixels of the myocardium.
+    A level or segment in several slices has their mean, weighted by the pixels that were read. Slices that
+    the scan's mean of a quantity leaves out are left out here as well: None where no other is there.
     """
     septal = {name: _septal_column(name) for name in QUANTITIES}
     values: dict[Region, dict[str, float | None]] = {
         GLOBAL: {name: _number(scan[name]) for name in QUANTITIES},
         SEPTAL: {name: _number(scan[column]) for name, column in septal.items()},
     }
+    used = {name: {row["slice_index"] for row in slices if is_used(row, name)} for name in QUANTITIES}
     for level in LEVELS:
         here = [row for row in slices if row["level"] == level]
         if here:
-            values[level, None] = {name: _mean(here, name, "n_pixels_myocardium") for name in QUANTITIES}
+            values[level, None] = {name: _mean(here, name, used[name]) for name in QUANTITIES}
     for number in sorted({int(row["aha_segment"]) for row in segments if row["aha_segment"] is not None}):
         here = [row for row in segments if row["aha_segment"] == number]
-        values[segment_region(number)] = {name: _mean(here, name, "n_pixels") for name in QUANTITIES}
+        values[segment_region(number)] = {name: _mean(here, name, used[name]) for name in QUANTITIES}
     return values
+
+
+def is_used(row: Mapping[str, Value], name: str) -> bool:
+    """Whether the scan's mean of a quantity rests on the slice of a row; so does any of a former version."""
+    mean, _ = _COUNTED[name]
+    return row.get(f"used_{mean}") is not False and row[name] is not None
 
 
 def _septal_column(name: str) -> str:
@@ -60,10 +78,13 @@ def _septal_column(name: str) -> str:
     return f"{stem}_septal_{unit}"
 
 
-def _mean(rows: Iterable[Mapping[str, Value]], name: str, n_pixels: str) -> float | None:
-    """Mean over rows weighted by their pixels; None where no row has a value."""
+def _mean(rows: Iterable[Mapping[str, Value]], name: str, used: AbstractSet[Value]) -> float | None:
+    """Mean over rows of used slices weighted by their pixels; None where no row has a value."""
+    _, n_pixels = _COUNTED[name]
     weighted = [
-        (value, _number(row[n_pixels]) or 1.0) for row in rows if (value := _number(row[name])) is not None
+        (value, _number(row[n_pixels]) or 1.0)
+        for row in rows
+        if row["slice_index"] in used and (value := _number(row[name])) is not None
     ]
     total = sum(weight for _, weight in weighted)
     return sum(value * weight for value, weight in weighted) / total if weighted else None

@@ -93,16 +93,14 @@ def check_quality(
     """Hold the readings of every slice against their limits."""
     tissue = limits.tissue(field_strength_t)
     is_native = role == "native"
-    t1_limits = (
-        (tissue.t1_native_min_ms, tissue.t1_native_max_ms)
-        if is_native
-        else (tissue.t1_post_min_ms, tissue.t1_post_max_ms)
-    )
-    blood_limits = (
-        (tissue.blood_t1_native_min_ms, tissue.blood_t1_native_max_ms)
-        if is_native
-        else (tissue.blood_t1_post_min_ms, tissue.blood_t1_post_max_ms)
-    )
+    t1_limits: tuple[float | None, float | None] = (None, None)
+    blood_limits = t1_limits
+    if tissue is not None and is_native:
+        t1_limits = (tissue.t1_native_min_ms, tissue.t1_native_max_ms)
+        blood_limits = (tissue.blood_t1_native_min_ms, tissue.blood_t1_native_max_ms)
+    elif tissue is not None:
+        t1_limits = (tissue.t1_post_min_ms, tissue.t1_post_max_ms)
+        blood_limits = (tissue.blood_t1_post_min_ms, tissue.blood_t1_post_max_ms)
     flags: list[Flag] = []
     for index, one in enumerate(quality):
         if one is None:

@@ -102,6 +102,9 @@ def segment_rows(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None,
     native, post = (None if one is None else select_slice(one.maps, index) for one in roles.values())
     shared = None if ecv is None else select_ecv_slice(ecv, index)
     whole = [one.segments[index : index + 1] for one in roles.values() if one is not None]
+    before = roles["native"]
+    drawn = None if before is None else before.segments[index : index + 1]
+    drawn = drawn if drawn is not None and bool(drawn.any()) else None
     numbers = sorted({number for segments in whole for number in present_segments(segments)})
     return [
         {
@@ -109,7 +112,7 @@ def segment_rows(roles: dict[Role, RoleMeasurement | None], ecv: EcvMaps | None,
             "level": level_of(roles, index),
             "aha_segment": number,
             "aha_name": AHA_NAMES[number],
-            "n_pixels": int((whole[0] == number).sum()),
+            "n_pixels": None if drawn is None else int((drawn == number).sum()),
             **segment_columns(native, post, shared, number),
         }
         for number in numbers

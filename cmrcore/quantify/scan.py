@@ -1,7 +1,7 @@
 """A scan's maps, table rows and flags from its echoes and masks."""
 
 import datetime
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -99,14 +99,18 @@ def quantify_scan(
         flags.append(raise_flag("nothing_left", "every slice with a native T1 failed its checks"))
     flags.sort(key=lambda flag: -1 if flag.slice_index is None else flag.slice_index)
 
-    synthetic = None if roles["native"] is None else synthetic_hematocrit(roles["native"], settings)
+    kept, kept_ecv = leave_out(roles, ecv, used)
+    synthetic = None if kept["native"] is None else synthetic_hematocrit(kept["native"], settings)
+    ecv, kept_ecv = (
+        None if one is None else replace(one, synthetic_fraction=synthetic) for one in (ecv, kept_ecv)
+    )
     scan_row: Row = {
         "n_slices": n_slices,
         "scheme_native": None if native is None else native.scheme,
         "scheme_post": None if post is None else post.scheme,
         "minutes_since_contrast": None if post is None else post.minutes_since_contrast,
         **{f"n_slices_used_{name}": len(indices) for name, indices in used.items()},
-        **measured_columns(*leave_out(roles, ecv, used), settings, None),
+        **measured_columns(kept, kept_ecv, settings, None),
         **hematocrit_columns(hematocrit, scan_time),
         "hematocrit_synthetic_fraction": synthetic,
         "hematocrit_synthetic_source": None if synthetic is None else settings.synthetic.source,
@@ -122,6 +126,7 @@ def quantify_scan(
             "post_aligned_mm": onto[index].way_mm if index in onto else None,
             "post_alignment": onto[index].state if index in onto else None,
             "post_dice": onto[index].dice if index in onto else None,
+            **{f"used_{name}": index in indices for name, indices in used.items()},
             "qc_verdict": slice_verdict(flags, index),
         }
         for index in range(n_slices)

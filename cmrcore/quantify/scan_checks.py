@@ -27,6 +27,13 @@ def check_scan(
         flags.append(raise_flag("nothing_measured", "no native T1 in the myocardium of any slice"))
     if roles["post"] is None:
         flags.append(raise_flag("post_missing", "no post-contrast series, so no ECV"))
+    for role, one in roles.items():
+        field_t = None if one is None else one.series.field_strength_t
+        if field_t is not None and settings.qc.tissue(field_t) is None:
+            message = (
+                f"{field_t:g} T: limits of T1 are known at 1.5 and 3 T alone, so T1 was held against none"
+            )
+            flags.append(raise_flag("field_strength_without_limits", message, Place(role), value=field_t))
     if hematocrit is None:
         flags.append(raise_flag("hematocrit_missing", "no hematocrit, so no ECV"))
     else:

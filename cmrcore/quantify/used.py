@@ -29,9 +29,16 @@ def used_slices(
     for role, one in roles.items():
         masks = torch.zeros(0, 1, 1, dtype=torch.bool) if one is None else one.maps.myocardium
         used[role] = tuple(index for index in _present(masks) if (role, index) not in failed)
-    masks = torch.zeros(0, 1, 1, dtype=torch.bool) if ecv is None else ecv.myocardium
-    used["ecv"] = tuple(
-        index for index in _present(masks) if not failed & {("native", index), ("post", index), (None, index)}
+    used["ecv"] = (
+        ()
+        if ecv is None
+        else tuple(
+            index
+            for index in _present(ecv.myocardium)
+            if not failed
+            & {(role, at) for role in ("native", "post") for at in (index, ecv.blood_slice[index])}
+            and (None, index) not in failed
+        )
     )
     return used
 

@@ -65,7 +65,7 @@ def publish_scan(
     digest: str = "first",
     why: str = "night",
 ) -> None:
-    """Publish a scan with two slices of one segment each, and a flag where it failed QC."""
+    """Publish a scan with three slices of a segment each, the last one failed; flags where QC failed."""
     subject_id, visit_id = key
     failed = key == ("02", "BL-R")
     ids: dict[str, Any] = {
@@ -84,9 +84,12 @@ def publish_scan(
         scanner_model="Aera" if SITES[subject_id] == "10" else "Prisma",
     )
     segments = [
-        row("segments", **ids, slice_index=index, aha_segment=7, n_pixels=pixels, ecv_fraction=value)
-        for index, (pixels, value) in enumerate([(10, ecv_fraction), (30, None if failed else 0.5)])
+        row("segments", **ids, slice_index=index, aha_segment=7, n_pixels_ecv=pixels, ecv_fraction=value)
+        for index, (pixels, value) in enumerate(
+            [(10, ecv_fraction), (30, None if failed else 0.5), (40, 0.9)]
+        )
     ]
+    slices = [row("slices", **ids, slice_index=index, used_ecv=index < 2) for index in range(3)]
     flags = [
         row("flags", **ids, code="echoes_unaligned", severity="review", slice_index=index) for index in (0, 1)
     ]
@@ -99,5 +102,5 @@ def publish_scan(
         config_digest=config_digest,
         published_at=datetime(2026, 3, 5, tzinfo=UTC),
     )
-    rows = {"scans": [scan], "segments": segments, "flags": flags if failed else []}
+    rows = {"scans": [scan], "slices": slices, "segments": segments, "flags": flags if failed else []}
     publish(root, visit, rows, "core lab", why)

@@ -95,7 +95,7 @@ def test_overdue_visits(ask: Callable[..., list[tuple[Any, ...]]], root: Path) -
 
 
 def test_segments_wide(run_python: Callable[[int], Any]) -> None:
-    """Ten pixels of one slice, thirty of another."""
+    """Ten pixels of one slice, thirty of another; none of one that failed."""
     wide = run_python(6)
     assert wide.columns.tolist() == [7]
     assert wide.loc[("01", "BL"), 7] == pytest.approx((10 * 0.30 + 30 * 0.5) / 40)

@@ -33,7 +33,7 @@ def test_every_table_is_there(root: Path) -> None:
         assert run_query(root, f"FROM {name.upper()}")[0] == [column.name for column in columns]
     counts = {name: run_query(root, f"SELECT count(*) FROM {name}")[1][0][0] for name in TABLES}
     assert counts == {
-        **{"scans": 8, "slices": 0, "segments": 16, "echoes": 0, "flags": 2, "longitudinal": 0},
+        **{"scans": 8, "slices": 24, "segments": 24, "echoes": 0, "flags": 2, "longitudinal": 0},
         "visits": 10,
     }
 
@@ -98,6 +98,22 @@ def test_outside_tables_keep_ids_as_text(root: Path, tmp_path: Path) -> None:
     assert run_query(root, sql, {"arms": tmp_path / "arms.csv"})[1] == [("01", "NA", 61.0), ("02", "B", None)]
     pd.DataFrame({"subject_id": ["01"], "arm": ["A"], "age": [3]}).to_parquet(tmp_path / "arms.parquet")
     assert run_query(root, sql, {"arms": tmp_path / "arms.parquet"})[1] == [("01", "A", 3)]
+
+
+def test_padded_numbers_and_ids_in_any_case_are_text(root: Path, tmp_path: Path) -> None:
+    """A participant '007' is not 7."""
+    file = tmp_path / "arms.csv"
+    file.write_text("Subject_ID,participant,age\n01,007,61\n02,010,58\n")
+    _, rows = run_query(root, "select * from arms order by age", {"arms": file})
+    assert rows == [("02", "010", 58), ("01", "007", 61)]
+
+
+def test_rows_of_another_length_are_refused(root: Path, tmp_path: Path) -> None:
+    """With a comma at each row's end pandas takes ids for an index, and shifts all columns."""
+    file = tmp_path / "arms.csv"
+    file.write_text("subject_id,visit_id,arm\nS01,V1,A,\n")
+    with pytest.raises(QueryError, match="row 2 has 4 cells, the header 3"):
+        run_query(root, "select * from arms", {"arms": file})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from storage import audit
@@ -65,6 +66,18 @@ def test_a_publication_can_be_read(tmp_path: Path) -> None:
     assert read_table(tmp_path, "flags").num_rows == 2
     frame = pd.read_parquet(tmp_path / "tables" / "scans")
     assert frame["site_id"].tolist() == ["01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("scans", "qc_reasons"), ("slices", "used_native"), ("longitudinal", "protocol_deviations")],
+)
+def test_a_file_of_before_a_column_came_is_read(tmp_path: Path, name: str, column: str) -> None:
+    """Its rows have no value there."""
+    publish(tmp_path, FIRST, {"scans": [row("scans")], name: [row(name)]}, "core lab", "nightly")
+    path = tmp_path / "tables" / name / "S01" / "V1.parquet"
+    pq.write_table(pq.ParquetFile(path).read().drop_columns([column]), path)
+    assert read_table(tmp_path, name)[column].to_pylist() == [None]
 
 
 def test_tables_are_sorted_by_subject_and_visit(tmp_path: Path) -> None:

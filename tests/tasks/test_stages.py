@@ -26,7 +26,14 @@ from tasks.publish import Publisher, state_of
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
-from tasks.summarise import deviations, read_findings, repeatability, stated_repeatability, summarise
+from tasks.summarise import (
+    _read_heart,
+    deviations,
+    read_findings,
+    repeatability,
+    stated_repeatability,
+    summarise,
+)
 from tests.flows.leaks import date_forms, everything_in, leaks
 from tests.flows.trials import set_segmentation
 
@@ -255,6 +262,20 @@ def test_a_summary_compares_each_visit_with_the_first(trial: Trial, jobs: tuple[
     assert abs(change["thickness_change_mm"]) < 1.0
 
 
+def test_a_slice_that_failed_has_no_shape(trial: Trial, jobs: tuple[VisitJob, ...]) -> None:
+    """Its mask lies off the heart: neither area nor thickness nor overlap are read from it."""
+    run_stages(trial, jobs[0])
+    whole = read_findings(jobs[0].visit, jobs[0].digests["quantify"]).heart
+    assert whole is not None
+    assert whole.myocardium.any(dim=(1, 2)).tolist() == [True, True, True]
+    store = open_store(trial.root, "S01", jobs[0].visit.visit_id, jobs[0].digests["quantify"])
+    stored: Any = store.attrs["rows"]
+    failed = [row | {"used_native": row["slice_index"] != 2} for row in stored["slices"]]
+    heart = _read_heart(store, failed)
+    assert heart is not None
+    assert heart.myocardium.any(dim=(1, 2)).tolist() == [True, True, False]
+
+
 def test_repeatability_comes_from_retests_where_there_are_enough(
     trial: Trial, jobs: tuple[VisitJob, ...]
 ) -> None:
@@ -314,12 +335,20 @@ def test_another_protocol_than_at_the_first_visit_flags_the_visit(
     results = tuple((job.visit, job.digests["quantify"]) for job in jobs)
     first, second = (read_findings(*result) for result in results)
     moved = [{**row, "slice_distance_mm": 12.0 * i} for i, row in enumerate(second.slices)]
-    (text,) = deviations(replace(second, slices=moved), first, config)
-    assert text.startswith("slice_distances_differ: slices lie up to ")
+    (flag,) = deviations(replace(second, slices=moved), first, config)
+    assert flag.code == "slice_distances_differ"
     publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
-    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [text]} for row in rows], "summary")
+    publisher.result(jobs[1], {}, [row | {"protocol_deviations": [flag]} for row in rows], "summary")
     (visit,) = read_table(trial.root, "visits").to_pylist()
+    text = f"slice_distances_differ: {flag.message}"
     assert (visit["state"], visit["reason"], visit["qc_verdict"]) == ("flagged", text, "review")
+    changes = read_table(trial.root, "longitudinal").to_pylist()
+    assert {tuple(row["protocol_deviations"]) for row in changes} == {(text,)}
+    (published,) = read_table(trial.root, "flags").to_pylist()
+    assert published["threshold"] == 1e-6
+    assert published["value"] == flag.value
+    assert flag.value is not None
+    assert flag.value > 1
 
 
 NOT_YET = {

@@ -1,12 +1,17 @@
 """Native and post-contrast series against each other."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from cmrcore.quantify import Series, erode_wall, quantify_scan
+from cmrcore.quantify import Series, both_roles, erode_wall, quantify_scan
 from cmrcore.quantify.both_roles import blood_slices
+from cmrcore.quantify.ecv import partition_coefficient
+from cmrcore.registration.post import fit_post
+from cmrcore.relaxation import T1Fit
 from tests.cmrcore.hearts import drawn_heart
 from tests.cmrcore.quantify.drawn_scans import (
     HEMATOCRIT,
@@ -59,6 +64,30 @@ def test_a_post_contrast_slice_that_moved_keeps_the_whole_map() -> None:
     assert result.scan["ecv_fraction"] == pytest.approx(number(still.scan["ecv_fraction"]), abs=0.005)
     assert still.slices[0]["post_alignment"] == "still"
     assert not bool(still.displacements["post/onto_native_px"].any())
+
+
+def test_a_second_fit_that_ran_away_is_no_t1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after the first fit: no tissue has 6000 ms, so its pixel has no post-contrast T1 for ECV."""
+    given: list[Tensor] = []
+
+    def run_away(*arguments: Any) -> T1Fit:
+        fit = fit_post(*arguments)
+        return replace(fit, t1_ms=fit.t1_ms.index_fill(0, torch.tensor([40]), 6000.0))
+
+    def noted(*arguments: Any) -> Tensor:
+        given.append(arguments[1])
+        return partition_coefficient(*arguments)
+
+    monkeypatch.setattr(both_roles, "fit_post", run_away)
+    monkeypatch.setattr(both_roles, "partition_coefficient", noted)
+    quantify(
+        post=replace(
+            POST, echoes=POST.echoes.roll(3, -1), masks=masks_of(POST).roll(3, -1), guide=stack().roll(3, -1)
+        )
+    )
+    assert len(given) == 3
+    assert all(bool(t1_ms[40].isnan().all()) for t1_ms in given)
+    assert all(bool(t1_ms[drawn_heart()[0]].isfinite().any()) for t1_ms in given)
 
 
 def test_an_echo_that_may_lie_elsewhere_is_not_asked_about_post_contrast() -> None:

@@ -1,5 +1,6 @@
 """Change between visits: drawn numbers with known answers, and unchanged hearts that must stay unflagged."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from cmrcore.quantify import ChangeSettings, Row, VisitFindings, change_rows, check_scanner, visit_flags
-from cmrcore.quantify.longitudinal import same_conditions, visit_pairs
+from cmrcore.quantify.longitudinal import retest_values, same_conditions, visit_pairs
 from cmrcore.quantify.regions import GLOBAL, LEVELS, SEPTAL, Region, segment_region
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability
 from cmrcore.quantify.shape import HeartMasks
@@ -24,8 +25,14 @@ STATED = StatedRepeatability(
     ecv_segments_fraction=(0.10,) * 16,
 )
 SETTINGS = ChangeSettings(
-    ecv_change_relative=0.10, false_discovery_rate=0.05, coefficients=STATED.coefficients()
+    pixel_tolerance_mm=0.1,
+    ecv_change_relative=0.10,
+    false_discovery_rate=0.05,
+    coefficients=STATED.coefficients(),
 )
+
+PIXELS: Row = {"n_pixels_read_native": 400, "n_pixels_read_post": 400, "n_pixels_ecv": 400}
+USED: Row = {"used_native": True, "used_post": True, "used_ecv": True}
 
 
 def visit(
@@ -56,10 +63,13 @@ def visit(
     return VisitFindings(
         visit_id=name,
         scan={**values, **septal, **scanner, **scan},
-        slices=[{**values, "level": level, "n_pixels_myocardium": 500} for level in levels],
+        slices=[
+            {**values, **PIXELS, **USED, "level": level, "slice_index": index}
+            for index, level in enumerate(levels)
+        ],
         segments=[
             {**values, "ecv_fraction": (segment_ecv or {}).get(number, ecv_fraction)}
-            | {"aha_segment": number, "n_pixels": 80}
+            | {**PIXELS, "aha_segment": number, "slice_index": levels.index(segment_region(number)[0])}
             for number in numbers
         ],
         pixel_spacing_mm=(1.5, 1.5),
@@ -159,16 +169,29 @@ def test_visits_with_other_levels_share_what_both_show() -> None:
 
 
 def test_a_level_in_several_slices_has_their_weighted_mean() -> None:
-    """By the pixels of the myocardium, as the mean of the scan has it."""
+    """By the pixels that were read, as the mean of the scan has it."""
     before, after = visit("V1", levels=("mid",)), visit("V2", levels=("mid",))
     two = [
-        {**before.slices[0], "t1_native_ms": 1000.0, "n_pixels_myocardium": 300},
-        {**before.slices[0], "t1_native_ms": 1040.0, "n_pixels_myocardium": 100},
-        {**before.slices[0], "t1_native_ms": None, "n_pixels_myocardium": None},
+        {**before.slices[0], "t1_native_ms": 1000.0, "n_pixels_read_native": 300},
+        {**before.slices[0], "t1_native_ms": 1040.0, "n_pixels_read_native": 100},
+        {**before.slices[0], "t1_native_ms": None, "n_pixels_read_native": None},
     ]
     several = VisitFindings("V1", before.scan, two, before.segments, (1.5, 1.5), None)
     row = row_of(change_rows([several, after], SETTINGS), ("mid", None))
     assert row["t1_native_change_ms"] == pytest.approx(1000 - 1010)
+
+
+def test_a_slice_that_failed_is_no_value_of_its_level_or_segments() -> None:
+    """Nor does it weigh in where another slice of the level is there; what did not fail in it stays."""
+    of = visit("V1")
+    failed = {**of.slices[1], "t1_native_ms": 300.0, "used_native": False, "used_ecv": False}
+    values = replace(of, slices=[of.slices[0], failed, of.slices[2]]).values()
+    for region in (("mid", None), ("mid", 8)):
+        assert values[region] == {"t1_native_ms": None, "t1_post_ms": 450.0, "ecv_fraction": None}
+    assert values["basal", 3]["t1_native_ms"] == values["basal", None]["t1_native_ms"] == 1000.0
+    another = {**of.slices[1], "slice_index": 3, "t1_native_ms": 1010.0}
+    values = replace(of, slices=[*of.slices[:1], failed, of.slices[2], another]).values()
+    assert values["mid", None]["t1_native_ms"] == 1010.0
 
 
 def test_one_changed_segment_is_found_among_sixteen() -> None:
@@ -217,7 +240,39 @@ def test_another_scanner_or_protocol_leaves_no_verdict() -> None:
         assert row["t1_native_beyond_repeatability"] is row["t1_native_changed"] is None
         assert row["t1_native_repeatability_ms"] == 37
         assert row[column] is False
-        assert not same_conditions(before, other)
+        assert not same_conditions(before, other, 0.1)
+
+
+def test_means_of_other_levels_leave_no_verdict() -> None:
+    """The apex failed before contrast at one visit: T1 and ECV of the whole are not of the same heart."""
+    before, after = visit("V1"), visit("V2", 1200.0, 0.6)
+    apex = {**after.slices[2], "used_native": False, "used_ecv": False}
+    after = replace(after, slices=[*after.slices[:2], apex])
+    rows = change_rows([before, after], SETTINGS)
+    for region in (GLOBAL, SEPTAL):
+        row = row_of(rows, region)
+        assert row["t1_native_change_ms"] == 200
+        for stem in ("t1_native", "ecv"):
+            assert all(
+                row[f"{stem}_{name}"] is None for name in ("beyond_repeatability", "p_value", "changed")
+            )
+    assert row_of(rows, ("mid", None))["t1_native_changed"] is True
+    assert row_of(rows, ("apical", None))["t1_native_change_ms"] is None
+    assert visit_flags(rows) == []
+    only_ecv = replace(after, slices=[*after.slices[:2], {**apex, "used_native": True}])
+    row = row_of(change_rows([before, only_ecv], SETTINGS), GLOBAL)
+    assert (row["t1_native_changed"], row["ecv_changed"]) == (True, None)
+
+
+def test_retests_of_other_levels_do_not_tell_repeatability() -> None:
+    """Of the whole heart and septum; what both visits show by itself does."""
+    first, second = visit("V1"), visit("V2")
+    second = replace(second, slices=[*second.slices[:2], {**second.slices[2], "used_native": False}])
+    for values in retest_values(first, second):
+        for region in (GLOBAL, SEPTAL):
+            assert values[region]["t1_native_ms"] is None
+            assert values[region]["ecv_fraction"] == 0.40
+        assert values["mid", 8]["t1_native_ms"] == 1000.0
 
 
 def test_what_is_not_known_of_the_scanner_is_not_held_against_a_visit() -> None:
@@ -231,12 +286,16 @@ def test_what_is_not_known_of_the_scanner_is_not_held_against_a_visit() -> None:
     assert row["same_protocol"] is None
 
 
-def test_pixels_of_another_size_are_another_protocol() -> None:
-    """The field of view follows the patient by some percent, not by a third."""
-    before, after = visit("V1"), visit("V2")
-    for size, same in ((1.55, True), (2.0, False)):
-        other = VisitFindings("V2", after.scan, after.slices, after.segments, (size, size), None)
-        assert row_of(change_rows([before, other], SETTINGS), GLOBAL)["same_protocol"] is same
+@pytest.mark.parametrize(
+    ("size", "tolerance_mm", "same"),
+    [(1.55, 0.1, True), (1.62, 0.1, False), (1.62, 0.15, True), (1.38, 0.1, False)],
+)
+def test_pixels_of_another_size_are_another_protocol(size: float, tolerance_mm: float, same: bool) -> None:
+    """By the trial's tolerance, as the flag pixels_differ has it: 0.12 mm are within it or not."""
+    before, after = visit("V1"), replace(visit("V2"), pixel_spacing_mm=(size, size))
+    settings = replace(SETTINGS, pixel_tolerance_mm=tolerance_mm)
+    assert row_of(change_rows([before, after], settings), GLOBAL)["same_protocol"] is same
+    assert same_conditions(before, after, tolerance_mm) is same
 
 
 def heart(inner: float = 14.0, levels: tuple[str, ...] = LEVELS, turn_deg: float = 0.0) -> HeartMasks:
@@ -277,7 +336,7 @@ def test_a_visit_whose_masks_share_no_level_has_no_shape_change() -> None:
 
 def flags_of(*visits: VisitFindings, coefficients: Coefficients | None = None) -> list[str]:
     """Codes of the flags of the last visit."""
-    settings = SETTINGS if coefficients is None else ChangeSettings(0.1, 0.05, coefficients)
+    settings = SETTINGS if coefficients is None else replace(SETTINGS, coefficients=coefficients)
     rows = [row for row in change_rows(visits, settings) if row["visit_id"] == visits[-1].visit_id]
     return [flag.code for flag in visit_flags(rows)]
 

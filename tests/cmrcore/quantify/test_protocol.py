@@ -15,6 +15,7 @@ DEVIATIONS = {
     "native scheme": (replace(BASELINE, scheme_native="3(3)3(3)5"), ["scheme_differs"]),
     "post scheme": (replace(BASELINE, scheme_post="5(3)3"), ["scheme_differs"]),
     "no post": (replace(BASELINE, scheme_post=None), []),
+    "unknown pixels": (replace(BASELINE, pixel_spacing_mm=None), []),
     "pixels": (replace(BASELINE, pixel_spacing_mm=(1.4, 1.8)), ["pixels_differ"]),
     "fewer slices": (replace(BASELINE, slice_distances_mm=(0.0, 20.0)), ["slices_differ"]),
     "wider apart": (replace(BASELINE, slice_distances_mm=(0.0, 22.0, 44.0)), ["slice_distances_differ"]),
@@ -46,3 +47,12 @@ def test_a_protocol_is_read_from_the_rows_of_a_scan() -> None:
     }
     slices: list[Row] = [{"slice_distance_mm": distance} for distance in (0.0, 20.0, 40.0)]
     assert protocol_of(scan, slices) == BASELINE
+
+
+def test_what_a_scan_does_not_say_differs_from_nothing() -> None:
+    """Neither unknown pixels nor a slice that only the post-contrast series has make another protocol."""
+    scan: Row = dict.fromkeys(("scheme_native", "scheme_post", "row_spacing_mm", "col_spacing_mm"))
+    slices: list[Row] = [{"slice_distance_mm": distance} for distance in (0.0, 20.0, 40.0, None)]
+    found = protocol_of(scan, slices)
+    assert found == Protocol(None, None, None, (0.0, 20.0, 40.0))
+    assert check_protocol(found, BASELINE, "V1", 0.1, 3.0) == []

@@ -1,6 +1,7 @@
 """Flags and verdicts."""
 
 import datetime
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from cmrcore.quantify.qc import (
     scan_verdict,
     slice_verdict,
 )
+from tests.cmrcore.quantify.drawn_scans import QC
 
 LIMITS = HematocritLimits(min_fraction=0.2, max_fraction=0.6, max_hours=24.0, max_days=1)
 SCAN = datetime.datetime(2026, 3, 10, 9, 0)
@@ -149,3 +151,22 @@ def test_a_range_may_be_open(limits: tuple[float | None, float | None], expected
     (flag,) = check_range("area_jumps", "ratio", 0.0, limits)
     assert flag.message == f"ratio 0, expected {expected}"
     assert flag.threshold == (limits[1] if limits[0] is None else limits[0])
+
+
+@pytest.mark.parametrize(
+    ("field_t", "largest_ms"),
+    [
+        (1.5, 1500.0),
+        (1.494, 1500.0),
+        (2.89, 1700.0),
+        (3.0, 1700.0),
+        (None, 1700.0),
+        (0.55, None),
+        (7.0, None),
+    ],
+)
+def test_limits_are_those_of_the_field_strength(field_t: float | None, largest_ms: float | None) -> None:
+    """T1 at 0.55 T is not that at 1.5 T, so nothing is said about it."""
+    at_3t = replace(QC.tissue_3t, t1_native_max_ms=1700.0)
+    tissue = replace(QC, tissue_3t=at_3t).tissue(field_t)
+    assert (None if tissue is None else tissue.t1_native_max_ms) == largest_ms

@@ -85,7 +85,7 @@ def test_scan_row_has_the_columns_of_the_table(clean: ScanResult) -> None:
 
 def test_slice_rows_have_the_columns_of_the_table(clean: ScanResult) -> None:
     """Measured columns, and more about blood and alignment."""
-    own = {"slice_index", "level"}
+    own = {"slice_index", "level", "used_native", "used_post", "used_ecv"}
     blood = {
         f"{column.format(role)}"
         for role in ("native", "post")
@@ -302,6 +302,19 @@ def test_post_contrast_alone_is_reported() -> None:
     assert result.scan["t1_post_ms"] == pytest.approx(450, abs=0.1)
     assert result.scan["scheme_native"] is None
     assert len(result.segments) == 16
+    assert {row["n_pixels"] for row in result.segments} == {None}
+
+
+def test_a_slice_without_native_mask_has_segments_of_unknown_size() -> None:
+    """Not of no size; the post-contrast mask gives them their numbers."""
+    masks, guide = masks_of(NATIVE).clone(), stack()
+    masks[:, 2], guide[:, 2] = False, False
+    result = quantify(replace(NATIVE, masks=masks, guide=guide))
+    by_slice = {
+        index: [row["n_pixels"] for row in result.segments if row["slice_index"] == index] for index in (0, 2)
+    }
+    assert by_slice[2] == [None] * 4
+    assert sum(int(n or 0) for n in by_slice[0]) == int(stack(1)[0].sum())
 
 
 @pytest.mark.parametrize(("subject_index", "scheme_native"), [(0, "3(3)3(3)5"), (1, "5(3)3"), (2, "5(3)3")])

@@ -4,9 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from cmrcore.quantify import ScanResult, Series
+from cmrcore.quantify import ScanResult, Series, quantify_scan
 from cmrcore.quantify.qc import Flag
-from tests.cmrcore.quantify.drawn_scans import NATIVE, POST, number, quantify, series, stack
+from cmrcore.quantify.records import BloodSlice
+from cmrcore.quantify.regions import regional_values
+from tests.cmrcore.quantify.drawn_scans import (
+    HEMATOCRIT,
+    NATIVE,
+    POST,
+    SCAN_TIME,
+    SETTINGS,
+    number,
+    quantify,
+    series,
+    stack,
+)
 
 FAT = series(300.0, [1600.0, 1650.0, 1700.0], stack())
 
@@ -55,6 +67,36 @@ def test_a_failed_slice_leaves_the_mean_ecv(one_failed: ScanResult) -> None:
     assert one_failed.scan["ecv_fraction"] == pytest.approx(sum(kept) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["same", "mid"])
+def test_the_blood_of_a_failed_slice_serves_no_other(rule: BloodSlice) -> None:
+    """Where the mid-ventricular blood serves all, its failure takes every ECV; else its own alone."""
+    settings = replace(SETTINGS, blood_slice=rule)
+    result = quantify_scan(with_fat(1), POST, HEMATOCRIT, SCAN_TIME, None, settings)
+    assert [row["used_native"] for row in result.slices] == [True, False, True]
+    assert [row["used_ecv"] for row in result.slices] == [rule == "same", False, rule == "same"]
+    assert (result.scan["ecv_fraction"] is None) is (rule == "mid")
+
+
+def test_the_blood_of_a_failed_slice_gives_no_hematocrit() -> None:
+    """The regression reads the very blood T1 that stands beside it, 1625 ms, and ECV follows it."""
+    result = quantify(native=replace(with_fat(2), field_strength_t=1.5))
+    fraction = 866.0 / number(result.scan["blood_t1_native_ms"]) - 0.1232
+    assert fraction == pytest.approx(866.0 / 1625 - 0.1232, abs=1e-4)
+    assert result.scan["hematocrit_synthetic_fraction"] == pytest.approx(fraction)
+    for row in (result.scan, result.slices[0]):
+        expected = (1 - fraction) * number(row["partition_coefficient"])
+        assert row["ecv_synthetic_fraction"] == pytest.approx(expected)
+
+
+def test_each_slice_says_which_means_it_has_part_in(one_failed: ScanResult) -> None:
+    """The apical slice failed before contrast, not after; its segments leave the visit's values."""
+    used = [[row[f"used_{name}"] for name in ("native", "post", "ecv")] for row in one_failed.slices]
+    assert used == [[True] * 3, [True] * 3, [False, True, False]]
+    values = regional_values(one_failed.scan, one_failed.slices, one_failed.segments)
+    assert values["apical", None]["t1_native_ms"] is values["apical", 13]["ecv_fraction"] is None
+    assert values["apical", 13]["t1_post_ms"] == pytest.approx(450, abs=0.1)
+
+
 def test_a_scan_with_a_failed_slice_asks_for_review(one_failed: ScanResult) -> None:
     """Its means are sound, but not of the whole heart."""
     assert one_failed.verdict == one_failed.scan["qc_verdict"] == "review"
@@ -81,6 +123,15 @@ def test_without_contrast_the_native_means_stay() -> None:
     assert result.scan["n_slices_used_native"] == 3
     assert result.scan["n_slices_used_post"] == result.scan["n_slices_used_ecv"] == 0
     assert result.verdict == "review"
+
+
+def test_a_field_strength_without_limits_is_said_and_fails_nothing() -> None:
+    """A T1 of 300 ms would fail at 1.5 T; at 0.55 T nobody knows from these limits, and a reader is told."""
+    result = quantify(native=replace(FAT, field_strength_t=0.55))
+    (flag,) = of(result, "field_strength_without_limits")
+    assert (flag.severity, flag.role, flag.value) == ("review", "native", 0.55)
+    assert of(result, "t1_native_implausible") == of(result, "blood_t1_implausible") == []
+    assert of(quantify(native=replace(FAT, field_strength_t=1.5)), "field_strength_without_limits") == []
 
 
 def test_times_of_another_heart_are_flagged() -> None:
