@@ -220,7 +220,9 @@ def compare(
 ) -> None:
     """Compare two runs over the same scans (second minus first), or a run with a reader's numbers.
 
-    Prints agreement, repeatability and regression; CSV with every number into a pipe or file, ECV 0-1.
+    Prints agreement, repeatability and regression; CSV with every number into a pipe or file, ECV 0-1. Scans
+    whose verdict is fail are left out and named. What is pooled over segments, levels or slices has no
+    confidence intervals, for those of a scan are not independent.
     """
     from flows.compare import compare_runs, compare_with_reader
     from flows.compare_output import draw_bland_altman, print_comparison

@@ -1,8 +1,8 @@
 """Agreement of two runs over the same scans, or of one with a reader's numbers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,19 @@ Values = Mapping[Key, Mapping[str, float | None]]
 LEAST_PAIRS = 3
 """Pairs under which there are no statistics."""
 
+POOLED_REGIONS = ("level", "slice", "segment")
+"""Regions of which a scan has several: they are not independent, so their statistics have no intervals."""
+
 _RUN_REGIONS = ("global", "septal", "segment")
 """Regions in which two runs are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How two measurements of one quantity agree; differences are tested minus reference."""
+    """How two measurements of one quantity agree; differences are tested minus reference.
+
+    Confidence limits are NaN where the pairs are not independent, see `POOLED_REGIONS`.
+    """
 
     bland_altman: BlandAltman
     """Bias and limits of agreement."""
@@ -94,6 +100,8 @@ class Comparison:
     """What only the reference has."""
     only_tested: tuple[str, ...]
     """What only the tested has."""
+    failed: tuple[str, ...]
+    """Scans that failed their checks in a run, and are left out."""
 
 
 def compare_runs(root_a: Path, root_b: Path) -> Comparison:
@@ -102,15 +110,22 @@ def compare_runs(root_a: Path, root_b: Path) -> Comparison:
     A may be of a former version, whose trial.toml this one cannot read.
     """
     trial_b = open_trial(root_b)
+    found = [published_values(root) for root in (root_a, trial_b.root)]
+    failed = _failed_scans(root_a) | _failed_scans(trial_b.root)
     a, b = (
-        {key: value for key, value in published_values(root).items() if _region(key[2]) in _RUN_REGIONS}
-        for root in (root_a, trial_b.root)
+        {
+            key: value
+            for key, value in values.items()
+            if _region(key[2]) in _RUN_REGIONS and key[:2] not in failed
+        }
+        for values in found
     )
     return _comparison(
         ("A", "B"),
         (a, b),
         trial_b.config.summarise.ecv_change_relative,
         (_unpaired(a, b), _unpaired(b, a)),
+        failed,
     )
 
 
@@ -125,12 +140,16 @@ def compare_with_reader(root: Path, table: Path) -> Comparison:
         for row in read_reader_table(table)
     }
     regions = {_region(place) for _, _, place in rows}
-    run = {key: value for key, value in published_values(trial.root).items() if _region(key[2]) in regions}
+    found = published_values(trial.root)
+    failed = _failed_scans(trial.root)
+    rows = {key: row for key, row in rows.items() if key[:2] not in failed}
+    run = {key: value for key, value in found.items() if _region(key[2]) in regions and key[:2] not in failed}
     return _comparison(
         ("reader", "run"),
         ({key: row.values for key, row in rows.items()}, run),
         trial.config.summarise.ecv_change_relative,
         (tuple(f"row {row.row_number}" for key, row in rows.items() if key not in run), _unpaired(run, rows)),
+        failed,
     )
 
 
@@ -196,6 +215,7 @@ def _comparison(
     values: tuple[Values, Values],
     relative_limit: float,
     unpaired: tuple[tuple[str, ...], tuple[str, ...]],
+    failed: Collection[Scan],
 ) -> Comparison:
     """Agreement in every quantity and region that both know."""
     reference, tested = values
@@ -214,8 +234,38 @@ def _comparison(
                 first, second = np.array(pairs, dtype=float).T
                 enough = len(pairs) >= LEAST_PAIRS
                 found = statistics_of(first, second, relative_limit) if enough else None
+                if found is not None and region in POOLED_REGIONS:
+                    found = _without_intervals(found)
                 agreements.append(Agreement(quantity, region, first, second, len(here) - len(pairs), found))
-    return Comparison(names, relative_limit, tuple(agreements), *unpaired)
+    left_out = tuple(f"{subject}/{visit}" for subject, visit in sorted(failed))
+    return Comparison(names, relative_limit, tuple(agreements), *unpaired, left_out)
+
+
+def _without_intervals(found: Statistics) -> Statistics:
+    """Statistics of pairs that are not independent: 16 segments of a scan are not 16 scans."""
+    limits, within = found.bland_altman, found.within
+    return replace(
+        found,
+        bland_altman=replace(
+            limits, bias=_bare(limits.bias), lower=_bare(limits.lower), upper=_bare(limits.upper)
+        ),
+        icc=_bare(found.icc),
+        within=replace(
+            within, sd=_bare(within.sd), repeatability_coefficient=_bare(within.repeatability_coefficient)
+        ),
+        ordinary=_bare_line(found.ordinary),
+        deming=_bare_line(found.deming),
+    )
+
+
+def _bare(found: Estimate) -> Estimate:
+    """Leave a number without its interval."""
+    return Estimate(found.value, math.nan, math.nan)
+
+
+def _bare_line(line: Line | None) -> Line | None:
+    """Leave a line without its intervals."""
+    return None if line is None else Line(_bare(line.slope), _bare(line.intercept))
 
 
 def _statistics_columns(found: Statistics | None) -> dict[str, Any]:
@@ -257,6 +307,12 @@ def _unpaired(here: Iterable[Key], there: Iterable[Key]) -> tuple[str, ...]:
         if (subject, visit, place) not in partners
     ]
     return tuple(dict.fromkeys(names))
+
+
+def _failed_scans(root: Path) -> set[Scan]:
+    """Give the scans whose numbers are not to be used."""
+    rows = read_table(root, "scans").to_pylist()
+    return {(row["subject_id"], row["visit_id"]) for row in rows if row["qc_verdict"] == "fail"}
 
 
 def _by_scan(rows: Sequence[dict[str, Any]]) -> dict[Scan, list[dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """A comparison as tables at the terminal, CSV into a pipe, and a Bland-Altman figure."""
 
 import csv
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmrcore.quantify.agreement import Estimate
-from flows.compare import LEAST_PAIRS, Agreement, Comparison, Statistics, table_of
+from flows.compare import LEAST_PAIRS, POOLED_REGIONS, Agreement, Comparison, Statistics, table_of
 
 _ROUNDING = 1e-9
 """Share of a value that no measurement tells from it."""
@@ -49,6 +50,18 @@ def print_comparison(comparison: Comparison) -> None:
             )
         if one.statistics is None:
             notes.print(f"{_name(one)}: {len(one.reference)} pairs, {LEAST_PAIRS} make a statistic")
+    pooled = [one.region for one in comparison.agreements if one.region in POOLED_REGIONS]
+    if pooled:
+        notes.print(
+            f"no confidence intervals for {', '.join(dict.fromkeys(pooled))}: a scan has several, which are "
+            f"not independent",
+            soft_wrap=True,
+        )
+    if comparison.failed:
+        notes.print(
+            f"left out for their verdict fail, {len(comparison.failed)}: {', '.join(comparison.failed)}",
+            soft_wrap=True,
+        )
     for name, unpaired in ((first, comparison.only_reference), (second, comparison.only_tested)):
         if unpaired:
             notes.print(f"in {name} alone, {len(unpaired)}: {', '.join(unpaired)}", soft_wrap=True)
@@ -57,7 +70,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def draw_bland_altman(comparison: Comparison, path: Path) -> None:
-    """Draw differences over means with bias, limits of agreement and their confidence intervals.
+    """Draw differences over means with bias, limits of agreement and, where there are, their intervals.
 
     A panel for each quantity and region that has statistics.
     """
@@ -104,7 +117,8 @@ def _draw_panel(axis: "mpl.axes.Axes", one: Agreement) -> None:
         (limits.lower, "tab:red", "--"),
         (limits.upper, "tab:red", "--"),
     ):
-        axis.axhspan(estimate.low * factor, estimate.high * factor, color=color, alpha=0.12, linewidth=0)
+        if not math.isnan(estimate.low):
+            axis.axhspan(estimate.low * factor, estimate.high * factor, color=color, alpha=0.12, linewidth=0)
         axis.axhline(estimate.value * factor, color=color, linestyle=style, linewidth=1.2)
         axis.annotate(
             form.format(estimate.value * factor),
@@ -160,7 +174,9 @@ def _name(one: Agreement) -> str:
 
 
 def _estimate(found: Estimate, factor: float, form: str) -> str:
-    """Format a number with its interval."""
+    """Format a number with its interval, where it has one."""
+    if math.isnan(found.low):
+        return form.format(found.value * factor)
     value, low, high = (form.format(number * factor) for number in (found.value, found.low, found.high))
     return f"{value} ({low}, {high})"
 

@@ -42,7 +42,8 @@ def make(
     """Freeze tables, trial.toml and subjects.csv in locks/NAME, read-only, with a manifest of digests.
 
     Refused while a night runs, and where `cmrtrials audit verify` finds anything amiss. The printed digest of
-    the manifest stands for the whole lock: note it elsewhere. Later nights leave the lock as it is.
+    the manifest stands for the whole lock: note it elsewhere. Later nights leave the lock as it is. Where
+    dates are shifted, they are so in its subjects.csv too.
     """
     from importlib.metadata import version
 

@@ -78,7 +78,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     trial = open_trial(root)
     run_id = str(context.flow_run.id)
     with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
-        crash_dead_runs(dead)
+        crash_dead_runs(trial.root, dead)
         return _run_marked(trial, selection, why, run_id, runner)
 
 
@@ -337,7 +337,9 @@ class Night:
         if isinstance(summary, Failure):
             reason = describe(summary)
             self._news[job.visit.label] = f"summary failed: {reason}"
-            self._publisher.result(job, stages, [], digest, summary_failure=reason)
+            # Without a digest the next night summarises again; what would fail again waits for a change.
+            kept = None if may_pass(summary) else digest
+            self._publisher.result(job, stages, [], kept, summary_failure=reason)
         else:
             self._publisher.result(job, stages, summary[job.visit.visit_id], digest)
 

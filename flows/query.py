@@ -1,5 +1,6 @@
 """SQL over a trial's tables, and over tables from outside of it."""
 
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from storage.trial import open_trial
 IDS = ("subject_id", "visit_id", "site_id")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PADDED = re.compile(r"0\d+")
 
 
 def run_query(
@@ -91,7 +93,30 @@ def _read_outside(name: str, path: Path) -> pd.DataFrame:
     try:
         if path.is_dir() or path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"), keep_default_na=False, na_values=[""])
+        return _read_csv(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         message = f"table {name} from {path}: {error}; expected a CSV or Parquet file, or a folder of Parquet"
         raise QueryError(message) from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV; ids stay text, and so does every column in which a number begins with a zero."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):  # pandas would take the first column for an index, and shift the others
+            message = f"row {number} has {len(row)} cells, the header {len(header)}"
+            raise ValueError(message)
+    texts = {
+        name
+        for index, name in enumerate(header)
+        if name.casefold() in IDS or any(_PADDED.fullmatch(row[index]) for row in rows)
+    }
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(texts, "str"),
+        keep_default_na=False,
+        na_values=[""],
+        index_col=False,
+        encoding="utf-8-sig",
+    )

@@ -1,6 +1,7 @@
 """Runs of which Prefect believes that they still run, though their process is gone."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -9,25 +10,28 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
+from storage.running import forget_run
+
 GONE = "its process is gone"
 
 
-def crash_dead_runs(run_ids: Sequence[str]) -> None:
-    """Set flow runs that died, and their task runs, to Crashed; a run that this server does not know is left.
+def crash_dead_runs(root: Path, run_ids: Sequence[str]) -> None:
+    """Set flow runs of a trial that died, and their task runs, to Crashed.
 
     A process that is killed tells nobody, and its runner may have been killed with it: without this its run
-    stays Running for ever.
+    stays Running for ever. A run that this server does not know keeps its mark for a night on its own server.
     """
     with get_client(sync_client=True) as client:
         for run_id in run_ids:
             try:
                 run = client.read_flow_run(UUID(run_id))
-            except ObjectNotFound:
+            except (ObjectNotFound, ValueError):  # another server's, or no run's mark at all
                 continue
             if run.state is None or not run.state.is_final():
                 get_run_logger().warning("run %s: %s, set to Crashed", run.name, GONE)
                 client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
             _crash_tasks(client, run.id)
+            forget_run(root, run_id)
 
 
 def _crash_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> None:

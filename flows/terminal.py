@@ -2,10 +2,13 @@
 
 import csv
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich import box
@@ -62,17 +65,47 @@ console = Console()
 def fail_clearly() -> Iterator[None]:
     """Turn an error that names what to do into one line and exit code 2, without a traceback.
 
-    Ctrl-C is exit code 130, as for any command.
+    Ctrl-C is exit code 130, as for any command, also where a library made another error of it.
     """
+    with _noticed_ctrl_c() as was_pressed:
+        try:
+            yield
+        except KeyboardInterrupt:
+            _say_stopped()
+        except (StorageError, FlowError, OSError) as error:
+            if was_pressed():
+                _say_stopped()
+            said = str(error) or type(error).__name__
+            Console(stderr=True).print(f"[red]error:[/red] {escape(said)}", soft_wrap=True)
+            raise typer.Exit(code=2) from None
+        if was_pressed():
+            _say_stopped()
+
+
+def _say_stopped() -> NoReturn:
+    message = "stopped; what was published stands, and the same command goes on from there"
+    Console(stderr=True).print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+    raise typer.Exit(code=130) from None
+
+
+@contextmanager
+def _noticed_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Remember whether Ctrl-C was pressed; where a script's background ignores it, it stays ignored."""
+    presses: list[int] = []
+
+    def press(number: int, frame: FrameType | None) -> None:
+        presses.append(number)
+        signal.default_int_handler(number, frame)
+
+    former = signal.getsignal(signal.SIGINT)
+    is_heeded = former is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if is_heeded:
+        signal.signal(signal.SIGINT, press)
     try:
-        yield
-    except KeyboardInterrupt:
-        message = "stopped; what was published stands, and the same command goes on from there"
-        Console(stderr=True).print(f"[yellow]{message}[/yellow]", soft_wrap=True)
-        raise typer.Exit(code=130) from None
-    except (StorageError, FlowError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(code=2) from None
+        yield lambda: bool(presses)
+    finally:
+        if is_heeded:
+            signal.signal(signal.SIGINT, former)
 
 
 def print_visits(trial: Trial) -> None:

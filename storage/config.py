@@ -318,7 +318,8 @@ class QcConfig(_Section):
     center_off_max_mm: Positive
     """Largest distance of the LV's center from that of the slices beside it [mm]."""
     guide_overlap_min: Fraction
-    """Least overlap of a reader's ventricle with what the network finds."""
+    """Least overlap of a reader's ventricle with what the network finds; below, its slice's numbers are left
+    out."""
     guide_dice_min: Fraction
     """Least median overlap of the echoes' masks with the guide."""
     aligned_dice_min: Fraction
@@ -377,6 +378,14 @@ class SyntheticHematocritConfig(_Section):
     """Where the coefficients come from."""
 
 
+_LIMITS_IN_ORDER = (
+    ("separation_fail_min", "separation_min"),
+    ("masks_apart_max_px", "masks_apart_fail_px"),
+    ("fit_poor_fraction_max", "fit_failed_fraction_max"),
+)
+"""Limits of review and fail of one finding, the lower first."""
+
+
 class QuantifyConfig(_Section):
     """How maps and their statistics are computed."""
 
@@ -402,6 +411,13 @@ class QuantifyConfig(_Section):
                 if upper != key and upper in values and values[key] >= values[upper]:
                     message = f"{key} = {values[key]} is not below {upper} = {values[upper]}"
                     raise ValueError(message)
+        qc = self.qc.model_dump()
+        for lower, upper in _LIMITS_IN_ORDER:
+            if qc[lower] > qc[upper]:
+                message = (
+                    f"{lower} = {qc[lower]} is above {upper} = {qc[upper]}; a review comes before a fail"
+                )
+                raise ValueError(message)
         return self
 
 

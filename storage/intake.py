@@ -26,6 +26,9 @@ from storage.zipped import DAMAGED_MEMBER, is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
 
+_CONTRAST_MINUTES_MAX = 12 * 60.0
+"""A bolus further back was no bolus of this examination."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisitIntake:
@@ -54,7 +57,7 @@ class VisitIntake:
     study_date: date | None
     """Study date of the images."""
     minutes_since_contrast: float | None
-    """From the contrast bolus to the first post-contrast image [min]; None where either is not stated."""
+    """From the contrast bolus to the first post-contrast image [min]; None where not stated or impossible."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,11 +118,16 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
 
 
 def _minutes_since_contrast(instances: Sequence[Instance], post: EchoStack | None) -> float | None:
-    """Time from the bolus that the headers state to the first post-contrast image [min]."""
+    """Time from the bolus that the headers state to the first post-contrast image [min].
+
+    None where it is not stated, or where it cannot be: headers state a time of day, and one of another day,
+    or of a later bolus, gives less than nothing or a day too much.
+    """
     stated = [instance.contrast_at for instance in instances if instance.contrast_at is not None]
     if not stated or post is None or post.acquired_at is None:
         return None
-    return (post.acquired_at - min(stated)).total_seconds() / 60
+    minutes = (post.acquired_at - min(stated)).total_seconds() / 60
+    return minutes if 0 <= minutes <= _CONTRAST_MINUTES_MAX else None
 
 
 def _burned_in(instances: Sequence[Instance], images: IntakeResult) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 A lock is written aside, entered into the audit log with the digest of its manifest, and then moved into
 place. Killed before the entry it never happened; killed after, locking under the same name again moves it
 into place. A name is used once: what the log says was locked is never locked anew with other contents.
+
+Where ``[privacy] dates = "shift"``, the copy of subjects.csv has the dates of the record, so that a lock can
+be given away; the manifest seals the real one by HMAC-SHA256 with the trial's key.
 """
 
 import os
@@ -15,6 +18,7 @@ from typing import Any
 
 from storage import audit
 from storage.config import CONFIG_FILE, load_config
+from storage.deidentify import needed_key
 from storage.durable import exclusive_lock, fsync_path, shared_lock
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError, TamperedError
 from storage.lock_manifest import (
@@ -82,13 +86,16 @@ def lock_record(root: Path, name: str, who: str, why: str, code_version: str) ->
     ------
     AlreadyWrittenError
         If there is, or was, a lock of this name.
+    ConfigError
+        If the trial's rules need the key of its pseudonyms and the environment has none.
     TamperedError
         If the record is not as it was published.
     StorageError
         If the name cannot be used, a night is under way or was interrupted, or a planned visit has no row.
     """
     folder = _lock_folder(root, name)
-    config_digest = load_config(root / CONFIG_FILE).digest()
+    config = load_config(root / CONFIG_FILE)
+    key = needed_key(config.privacy)
     with _alone(root):
         if os.path.lexists(folder):
             message = f"there is a lock {name} already; a lock is never changed, choose another name"
@@ -101,8 +108,8 @@ def lock_record(root: Path, name: str, who: str, why: str, code_version: str) ->
             _check_complete(root, record)
             remove(staging)
             about = {"name": name, "who": who, "why": why}
-            facts = about | {"code_version": code_version, "config_digest": config_digest}
-            digest = write_files(root, staging, record.head, facts)
+            facts = about | {"code_version": code_version, "config_digest": config.digest()}
+            digest = write_files(root, staging, record.head, facts, config.privacy, key)
             audit.append(root, {"event": LOCKED, **about, "manifest": digest})
         elif not _is_as_entered(staging, entry):
             message = (

@@ -1,6 +1,7 @@
 """The files of a lock and the manifest that names them by digest: written aside, described, compared."""
 
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -12,12 +13,13 @@ from typing import Any
 
 from storage import audit
 from storage.arrays import ARRAYS, content_digest, store_path
-from storage.config import CONFIG_FILE
+from storage.config import CONFIG_FILE, PrivacyConfig
 from storage.dictionary import dictionary_csv, dictionary_markdown
 from storage.digest import file_digest
 from storage.durable import fsync_path, shared_lock
 from storage.errors import StorageError
-from storage.plan import PLAN_FILE
+from storage.plan import PLAN_FILE, plan_csv, read_plan
+from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.schema import SCHEMA_VERSION
 from storage.tables import STAGING_FOLDER, TABLES_FOLDER, read_table
 
@@ -26,8 +28,18 @@ LOCK_MANIFEST = "manifest.json"
 _READ_ONLY_FILE, _READ_ONLY_FOLDER, _WRITABLE_FOLDER = 0o444, 0o555, 0o755
 
 
-def write_files(root: Path, folder: Path, head: audit.Head, facts: Mapping[str, Any]) -> str:
+def write_files(
+    root: Path,
+    folder: Path,
+    head: audit.Head,
+    facts: Mapping[str, Any],
+    privacy: PrivacyConfig,
+    key: bytes | None,
+) -> str:
     """Copy tables, trial.toml and subjects.csv into a new folder, read-only; give its manifest's digest.
+
+    Where the trial's dates are shifted, those of the copied plan are too: next to the tables, the real ones
+    would give away every subject's shift.
 
     Parameters
     ----------
@@ -39,6 +51,10 @@ def write_files(root: Path, folder: Path, head: audit.Head, facts: Mapping[str, 
         End of the audit log when the record was compared with it.
     facts
         What else the manifest says; ``config_digest`` among it.
+    privacy
+        Rules of the trial.
+    key
+        What `storage.deidentify.needed_key` gives for them.
 
     Raises
     ------
@@ -53,16 +69,18 @@ def write_files(root: Path, folder: Path, head: audit.Head, facts: Mapping[str, 
             raise StorageError(message)
         staged = tables / STAGING_FOLDER
         sources = [path for path in tables.rglob("*.parquet") if staged not in path.parents]
-        for source in [*sources, root / CONFIG_FILE, root / PLAN_FILE]:
+        for source in [*sources, root / CONFIG_FILE]:
             target = folder / source.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+        plan_facts = _write_plan(root, folder, privacy, key)
         visits = read_table(root, "visits").to_pylist()
     (folder / "dictionary.md").write_text(dictionary_markdown())
     (folder / "dictionary.csv").write_text(dictionary_csv())
     config_digest = facts["config_digest"]
     manifest = {
         **facts,
+        **plan_facts,
         "locked_at": datetime.now(UTC).isoformat(),
         "schema_version": SCHEMA_VERSION,
         "audit": {"n_lines": head.n_lines, "digest": head.digest},
@@ -127,6 +145,19 @@ def remove(folder: Path) -> None:
         if kind == "folder":
             (folder / path).chmod(_WRITABLE_FOLDER)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_plan(root: Path, folder: Path, privacy: PrivacyConfig, key: bytes | None) -> dict[str, str]:
+    """Copy the plan, with the dates of the record; give the seal of the real one where they are others."""
+    real = (root / PLAN_FILE).read_bytes()
+    if privacy.dates == "keep" or key is None:
+        (folder / PLAN_FILE).write_bytes(real)
+        return {}
+    visits = read_plan(root)
+    moved = [recorded_plan(visit, recorded_shift(privacy, key, visit.subject_id)) for visit in visits]
+    (folder / PLAN_FILE).write_text(plan_csv(moved), encoding="utf-8")
+    # Without the key, the shifts of a few subjects could be tried until a plain digest fits.
+    return {"plan_hmac_sha256": hmac.new(key, real, hashlib.sha256).hexdigest()}
 
 
 def _array_digests(root: Path, visits: list[dict[str, Any]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ the plan must not reach a log or a database by way of the message.
 """
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,16 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
     if errors:
         raise PlanError(f"{PLAN_FILE}: " + "; ".join(f"row {row}: {text}" for row, text in sorted(errors)))
     return tuple(visit for _, visit in visits)
+
+
+def plan_csv(visits: Sequence[PlannedVisit]) -> str:
+    """Write planned visits as a subjects.csv."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    writer.writerow(columns)
+    writer.writerows([getattr(visit, column) for column in columns] for visit in visits)
+    return text.getvalue()
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -1,9 +1,10 @@
 """Dates as the record gives them: those of the headers and the plan, or all of a subject moved alike.
 
-With ``[privacy] dates = "shift"`` arrays/, tables/ and history/ hold no date of an examination, a blood
-sample or the plan as it was: each is moved by the subject's secret number of days, so that intervals within a
-subject stay what they are. The plan itself, incoming/, quarantine/ and audit/ keep the real ones, and when
-a result was published is always real: a night soon after an examination tells its date to within these days.
+With ``[privacy] dates = "shift"`` arrays/, tables/, history/ and locks/ hold no date of an examination, a
+blood sample or the plan as it was: each is moved by the subject's secret number of days, so that intervals
+within a subject stay what they are. The plan itself, incoming/, quarantine/ and audit/ keep the real ones,
+and when a result was published is always real: a night soon after an examination tells its date to within
+these days.
 """
 
 from dataclasses import replace

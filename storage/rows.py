@@ -104,6 +104,20 @@ def arrow_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=arrow_schema(name))
 
 
+def complete_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give rows that a store keeps, maybe of a former version, the columns of today.
+
+    As in `conform`, a column that they lack is None in every row, and one that there is no more is left out.
+
+    Raises
+    ------
+    StorageError
+        If there is no such table.
+    """
+    names = [column.name for column in table_columns(name)]
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
 def conform(name: str, table: pa.Table, subject_id: str, visit_id: str) -> pa.Table:
     """Give a table that was read from a file the columns of today.
 

@@ -20,7 +20,7 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
 
     Yields
     ------
-        Ids of runs that were marked here and died; each is told once.
+        Ids of runs that were marked here and died; each is told until `forget_run`.
     """
     folder = root / RUNNING_FOLDER
     folder.mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
         fcntl.flock(file, fcntl.LOCK_EX)
         starting.rename(mark)
         try:
-            yield _bury_dead(folder)
+            yield [path.name for path in _marks(folder) if not _is_held(path)]
         finally:
             mark.unlink(missing_ok=True)
 
@@ -41,11 +41,9 @@ def running_nights(root: Path) -> list[str]:
     return [path.name for path in _marks(root / RUNNING_FOLDER) if _is_held(path)]
 
 
-def _bury_dead(folder: Path) -> list[str]:
-    dead = [path for path in _marks(folder) if not _is_held(path)]
-    for path in dead:
-        path.unlink(missing_ok=True)
-    return [path.name for path in dead]
+def forget_run(root: Path, run_id: str) -> None:
+    """Remove the mark of a run that died."""
+    (root / RUNNING_FOLDER / run_id).unlink(missing_ok=True)
 
 
 def _marks(folder: Path) -> list[Path]:

@@ -71,9 +71,19 @@ class _Run:
 
     submission: _Submission
     future: PrefectDaskFuture[Any]
-    seen_s: float | None = None
-    """When the cluster was first seen to execute it."""
+    seen: tuple[str, float] | None = None
+    """Worker that was seen to execute it, and since when."""
     is_overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the scheduler knows of its workers."""
+
+    offered: dict[str, int]
+    """How often each resource is offered."""
+    assigned: dict[Hashable, tuple[str, bool]]
+    """Worker of each task that was given to one, and whether it executes it."""
 
 
 class Fanout:
@@ -98,7 +108,7 @@ class Fanout:
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._offered: dict[str, int] = {}
         self._looked_s = time.monotonic()
-        self._worked_s = time.monotonic()
+        self._offered_s: dict[Resource, float] = {}
         self._has_begun = False
 
     def submit(
@@ -170,15 +180,20 @@ class Fanout:
         runs, self._pending = list(self._pending.values()), {}
         if not runs:
             return
+        keys = {run.future.wrapped_future.key for run in runs}
         try:
-            keys = {run.future.wrapped_future.key for run in runs}
-            workers = {worker for key, (worker, _) in self._on_workers().items() if key in keys}
+            workers = {worker for key, (worker, _) in self._look().assigned.items() if key in keys}
             self._runner.client.cancel([run.future.wrapped_future for run in runs], force=True)
             self._restart(workers)
-            for run in runs:
-                _record(run.future, Cancelled(message="the night was stopped"))
-        except Exception:  # noqa: BLE001 (cluster or server may have gone first)
+        except Exception:  # noqa: BLE001 (the cluster may have gone first)
             get_run_logger().warning("what was under way could not be stopped everywhere", exc_info=True)
+        # Last, or a worker that still lives says afterwards that it runs.
+        for run in runs:
+            try:
+                _record(run.future, Cancelled(message="the night was stopped"))
+            except Exception:  # noqa: BLE001 (and the server too)
+                get_run_logger().warning("the Prefect server does not hear that the night was stopped")
+                break
 
     def _fill(self) -> None:
         """Give the cluster what it will execute next."""
@@ -195,11 +210,8 @@ class Fanout:
         future.wrapped_future.add_done_callback(self._ended.put)
 
     def _connect(self) -> None:
-        client = self._runner.client
-        client.wait_for_workers(1, timeout=60)
-        for worker in client.scheduler_info(n_workers=-1)["workers"].values():
-            for name, count in worker["resources"].items():
-                self._offered[name] = self._offered.get(name, 0) + int(count)
+        self._runner.client.wait_for_workers(1, timeout=60)
+        self._offered = self._look().offered
         if "GPU" not in self._offered:
             get_run_logger().info("no GPU worker in the cluster: segmentation runs on CPU workers")
 
@@ -207,7 +219,7 @@ class Fanout:
         """Wait for a task run to end, and end those that take too long."""
         while True:
             if time.monotonic() - self._looked_s >= LOOK_S:
-                self._stop_overdue()
+                self._supervise()
                 self._looked_s = time.monotonic()
             try:
                 done = self._ended.get(timeout=LOOK_S)
@@ -216,36 +228,61 @@ class Fanout:
             if done in self._pending:
                 return done
 
-    def _stop_overdue(self) -> None:
-        """Stop task runs beyond their limit with the processes that execute them, and a night without any."""
-        now_s = time.monotonic()
-        on_workers = self._on_workers()
-        if on_workers or self._runner.client.scheduler_info(n_workers=0)["n_workers"]:
-            self._worked_s = now_s
-        elif now_s - self._worked_s > WORKERLESS_S:
-            raise NoWorkerError(f"the Dask cluster has had no worker for {WORKERLESS_S:.0f} s; run again")
-        for future, run in self._pending.items():
-            worker, is_executing = on_workers.get(future.key, ("", False))
-            if not is_executing or run.is_overdue:
-                continue
-            if run.seen_s is None:
-                run.seen_s = now_s
-            elif now_s - run.seen_s > run.submission.limit_s:
+    def _supervise(self) -> None:
+        """Stop what takes too long, and wait for ever for no worker."""
+        look = self._look()
+        self._offered = look.offered or self._offered
+        for future, run in list(self._pending.items()):
+            self._check_worker(future, run, look.offered)
+            worker, is_executing = look.assigned.get(future.key, ("", False))
+            if not is_executing:
+                run.seen = None
+            elif run.seen is None or run.seen[0] != worker:
+                run.seen = (worker, time.monotonic())
+            elif time.monotonic() - run.seen[1] > run.submission.limit_s and not run.is_overdue:
                 run.is_overdue = True
                 get_run_logger().warning("takes too long, its worker is restarted: %s", run.submission.key)
                 self._runner.client.cancel([future], force=True)
                 self._restart({worker})
 
-    def _on_workers(self) -> dict[Hashable, tuple[str, bool]]:
-        """Worker of each task run that the scheduler has given to one, and whether it executes."""
-        answer: dict[Hashable, tuple[str, bool]] = self._runner.client.run_on_scheduler(_assignments)
-        return answer
+    def _check_worker(self, future: Future, run: _Run, offered: dict[str, int]) -> None:
+        """See that a worker is there that a task run may use: GPU work goes to CPU workers in the end.
+
+        Raises
+        ------
+        NoWorkerError
+            When there has been none for too long.
+        """
+        resource, now_s = run.submission.resource, time.monotonic()
+        if resource in offered:
+            self._offered_s[resource] = now_s
+        elif now_s - self._offered_s.setdefault(resource, now_s) > WORKERLESS_S:
+            if resource == "CPU" or "CPU" not in offered:
+                raise NoWorkerError(
+                    f"the Dask cluster has had no worker with the resource {resource} for "
+                    f"{WORKERLESS_S:.0f} s; run again when it has"
+                )
+            get_run_logger().warning("its GPU worker is gone, runs on a CPU worker: %s", run.submission.key)
+            del self._pending[future]
+            self._runner.client.cancel([future], force=True)
+            _record(run.future, Cancelled(message="its GPU worker is gone"))
+            self._send(replace(run.submission, resource="CPU"))
+
+    def _look(self) -> _Look:
+        look: _Look = self._runner.client.run_on_scheduler(_look)
+        return look
 
     def _restart(self, workers: set[str]) -> None:
-        if workers:
-            # A worker that is gone already is what is wanted.
-            with suppress(KeyError):
-                self._runner.client.restart_workers(sorted(workers), timeout=RESTART_S, raise_for_error=False)
+        """End the processes of workers; those that have no nanny to start them again are given up."""
+        client = self._runner.client
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        with_nanny = [worker for worker in sorted(workers) if worker in known and known[worker]["nanny"]]
+        if with_nanny:
+            with suppress(KeyError):  # gone meanwhile, which is what is wanted
+                client.restart_workers(with_nanny, timeout=RESTART_S, raise_for_error=False)
+        for worker in sorted(workers.intersection(known).difference(with_nanny)):
+            get_run_logger().warning("a worker without nanny is given up: start workers with their nanny")
+            client.run_on_scheduler(_give_up, worker=worker)
 
     def _take(self, run: _Run) -> object:
         if run.is_overdue:
@@ -265,17 +302,28 @@ class Fanout:
         return Failure("crashed" if state.is_crashed() else "error", value)
 
 
-def _assignments(dask_scheduler: Scheduler) -> dict[Hashable, tuple[str, bool]]:
-    """Look at the scheduler from within: which worker has which task, and whether it is executing it.
+def _look(dask_scheduler: Scheduler) -> _Look:
+    """Look at the scheduler from within.
 
-    What a worker executes it tells with its heartbeat, which stops where code holds the interpreter.
+    What a worker executes it tells with its heartbeat, which stops where code holds the interpreter: of a
+    silent worker that told nothing, the task that it was given first.
     """
+    offered: dict[str, int] = {}
     assigned: dict[Hashable, tuple[str, bool]] = {}
     for address, worker in dask_scheduler.workers.items():
-        is_silent = time.time() - worker.last_seen > SILENT_S
+        for name, count in worker.resources.items():
+            offered[name] = offered.get(name, 0) + int(count)
+        executing = set(worker.executing).intersection(worker.processing)
+        if not executing and time.time() - worker.last_seen > SILENT_S:
+            executing = set(list(worker.processing)[:1])
         for task in worker.processing:
-            assigned[task.key] = (address, is_silent or task in worker.executing)
-    return assigned
+            assigned[task.key] = (address, task in executing)
+    return _Look(offered, assigned)
+
+
+async def _give_up(dask_scheduler: Scheduler, worker: str) -> None:
+    """Part with a worker that cannot be restarted."""
+    await dask_scheduler.remove_worker(worker, stimulus_id="cmrtrials-overdue")
 
 
 def _record(future: PrefectDaskFuture[Any], state: State[Any]) -> None:

@@ -15,6 +15,7 @@ from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
+from storage.rows import complete_rows
 from storage.tables import publish
 from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
@@ -43,7 +44,7 @@ class Publisher:
         job: VisitJob,
         stages: Mapping[StageName, StageResult],
         longitudinal: list[dict[str, Any]],
-        summary_digest: str,
+        summary_digest: str | None,
         summary_failure: str | None = None,
     ) -> None:
         """Publish a computed visit; a failed summary flags it and leaves it without longitudinal rows."""
@@ -130,9 +131,10 @@ class Publisher:
             row | {"protocol_deviations": _as_texts(row["protocol_deviations"])} for row in longitudinal
         ]
         rows: dict[str, list[dict[str, Any]]] = {
-            table: [ids | row for row in table_rows]
-            for table, table_rows in (stored | {"longitudinal": changes}).items()
+            table: complete_rows(table, [row | ids for row in table_rows])
+            for table, table_rows in stored.items()
         }
+        rows["longitudinal"] = [ids | row for row in changes]
         flags = [*visit_flags(longitudinal), *_protocol_flags(longitudinal)]
         if flags:
             rows["flags"] += [ids | asdict(flag) for flag in flags]

@@ -1,7 +1,7 @@
 """Quantification of a visit: echoes and masks in, maps and table rows out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -122,7 +122,12 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
 def _guide_note(note: Mapping[str, Any]) -> GuideNote:
     """Read what the stage segment noted of a guide."""
     return GuideNote(
-        note["origin"], note["score"], tuple(note["findings"]), tuple(note["rejected"]), note["overlap"]
+        note["origin"],
+        note["score"],
+        tuple(note["findings"]),
+        tuple(note["rejected"]),
+        note.get("overlap"),  # notes of former versions have neither
+        note.get("reader_replaced", False),
     )
 
 
@@ -195,9 +200,8 @@ def add_flags(result: ScanResult, flags: list[Flag]) -> ScanResult:
     return replace(result, flags=every, verdict=worst, scan={**result.scan, "qc_verdict": worst})
 
 
-def _distance_mm(native: EchoStack, index: int) -> float | None:
+def slice_distance_mm(positions: Sequence[Sequence[float]], index: int) -> float | None:
     """Distance of a slice from the first one [mm]; None for one that only the other series has."""
-    positions = native.positions_mm
     return math.dist(positions[index], positions[0]) if index < len(positions) else None
 
 
@@ -216,7 +220,7 @@ def table_rows(result: ScanResult, native: EchoStack) -> dict[str, list[dict[str
         "slices": [
             row
             | {
-                "slice_distance_mm": _distance_mm(native, index),
+                "slice_distance_mm": slice_distance_mm(native.positions_mm, index),
                 "qc_reasons": reasons(flag for flag in result.flags if flag.slice_index == index),
             }
             for index, row in enumerate(result.slices)

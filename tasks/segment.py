@@ -166,6 +166,7 @@ def note_of(guide: Guide) -> Mapping[str, Any]:
         "findings": list(guide.findings),
         "rejected": list(guide.rejected),
         "overlap": guide.overlap,
+        "reader_replaced": guide.reader_replaced,
     }
 
 

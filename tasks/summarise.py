@@ -20,10 +20,11 @@ from cmrcore.quantify.protocol import check_protocol, protocol_of
 from cmrcore.quantify.qc import Flag
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
-from storage.arrays import open_store, read_stack
+from storage.arrays import open_store, read_array, read_stack
 from storage.config import SummariseConfig
 from storage.guide import LABELS
-from tasks.quantify import read_series
+from storage.rows import complete_rows
+from tasks.quantify import read_series, slice_distance_mm
 from tasks.stage import VisitRef
 
 VisitResult = tuple[VisitRef, str]
@@ -110,8 +111,10 @@ def stated_repeatability(config: SummariseConfig) -> Coefficients:
 def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitFindings:
     """Read what visits are compared by from a result's store."""
     store = open_store(visit.path, visit.subject_id, visit.visit_id, digest)
-    rows: Any = store.attrs["rows"]
+    stored: Any = store.attrs["rows"]
+    rows = {name: complete_rows(name, stored[name]) for name in ("scans", "slices", "segments")}
     spacing: Any = store["native"].attrs["pixel_spacing_mm"]
+    _add_protocol(store, rows["scans"][0], rows["slices"], spacing)
     return VisitFindings(
         visit_id=visit.visit_id,
         scan=rows["scans"][0],
@@ -120,6 +123,19 @@ def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitF
         pixel_spacing_mm=(spacing[0], spacing[1]),
         heart=_read_heart(store, rows["slices"]) if masks else None,
     )
+
+
+def _add_protocol(
+    store: zarr.Group, scan: dict[str, Any], slices: Sequence[dict[str, Any]], spacing: Sequence[float]
+) -> None:
+    """Fill in what rows of former versions do not say of the protocol; the stack beside them does."""
+    if scan["row_spacing_mm"] is not None:
+        return
+    scan["row_spacing_mm"], scan["col_spacing_mm"] = spacing
+    positions = read_array(store, "native/positions_mm")
+    if positions is not None:
+        for index, row in enumerate(slices):
+            row["slice_distance_mm"] = slice_distance_mm(positions.tolist(), index)
 
 
 def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> HeartMasks | None:

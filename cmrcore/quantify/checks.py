@@ -38,6 +38,11 @@ CHECKS = {
     "guide_fell_back": Check(
         "a guide of a slice failed a check; that of another echo, or of the network, is used", None, "note"
     ),
+    "reader_guide_replaced": Check(
+        "a reader's mask of a slice is no closed ring or its labels overlap; the network's guide is used",
+        None,
+        "review",
+    ),
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "mask_no_ring": Check("the mask on a slice's reference echo is no closed ring", "1", "fail"),
     "wall_implausible": Check(

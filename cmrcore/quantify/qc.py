@@ -81,7 +81,8 @@ class QcLimits:
     center_off_max_mm: float
     """Largest distance of the LV's center from that of the slices beside it [mm]."""
     guide_overlap_min: float
-    """Least Dice coefficient of a reader's ventricle with what the network finds; below, it is not used."""
+    """Least Dice coefficient of a reader's ventricle with what the network finds; below, the guide is used
+    all the same and the slice's numbers are left out. `GuideLimits.overlap_min` is higher, a finding only."""
     guide_dice_min: float
     """Least median Dice coefficient of the echoes' masks with the guide."""
     aligned_dice_min: float

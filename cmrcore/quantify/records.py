@@ -36,6 +36,8 @@ class GuideNote:
     overlap: float | None = None
     """Dice coefficient of a reader's left ventricle with what a network takes for it, 0-1; None where no
     network was asked or none was seen, and for a guide that a network found."""
+    reader_replaced: bool = False
+    """Whether a reader drew one that could not be used; why is the first of ``rejected``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,10 @@ def check_notes(series: Series, index: int, place: Place, overlap_min: float) ->
         return []
     on_echo = f"guide of the {note.origin} on echo {int(series.reference()[index])}"
     flags = []
-    if note.rejected:
+    if note.rejected and note.reader_replaced:
+        message = f"the mask that a reader drew cannot be used, {on_echo} is instead; {note.rejected[0]}"
+        flags.append(raise_flag("reader_guide_replaced", message, place))
+    elif note.rejected:
         message = f"{on_echo}, after {len(note.rejected)} with higher scores that failed: {note.rejected[0]}"
         flags.append(raise_flag("guide_fell_back", message, place))
     name = f"{on_echo}: overlap with what the network finds"

@@ -44,7 +44,8 @@ class GuideLimits:
     consensus_min: float = 0.5
     """Least median Dice coefficient with the masks of other echoes; hearts move little between echoes."""
     overlap_min: float = 0.5
-    """Least Dice coefficient of a reader's left ventricle with what a network takes for it."""
+    """Least Dice coefficient of a reader's left ventricle with what a network takes for it; below, a finding.
+    Under `guide_overlap_min` of trial.toml the slice's numbers are left out as well."""
     n_first: int = 3
     """Echoes that the heart is looked for on."""
     n_candidates: int = 5

@@ -35,6 +35,8 @@ class Guide:
     overlap: float | None = None
     """Dice coefficient of a reader's left ventricle with what a network takes for it, 0-1; None where no
     network was asked or none was seen, and for a guide that a network found."""
+    reader_replaced: bool = False
+    """Whether a reader drew one that could not be used; why is the first of ``rejected``."""
 
 
 def choose_guide(
@@ -47,8 +49,9 @@ def choose_guide(
 ) -> Guide | None:
     """Take the guide that a reader drew on the first-acquired echo, else find one.
 
-    A reader's guide that cannot be used, because it is no closed ring, gives way to one that is found and
-    says so in ``rejected``; where none is found it stays, with its findings.
+    A reader's guide that cannot be used, because it is no closed ring or its labels overlap, gives way to one
+    that is found, which says so in ``rejected`` and ``reader_replaced``; where none is found it stays, with
+    its findings.
 
     Parameters
     ----------
@@ -73,7 +76,8 @@ def choose_guide(
     found = find_guide(look, echoes, spacing_mm, first_acquired, limits)
     if by_reader is None or found is None:
         return found or by_reader
-    return replace(found, rejected=(f"reader: {'; '.join(by_reader.findings)}", *found.rejected))
+    why = f"reader: {'; '.join(by_reader.findings)}"
+    return replace(found, rejected=(why, *found.rejected), reader_replaced=True)
 
 
 def find_guide(

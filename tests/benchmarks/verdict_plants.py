@@ -100,7 +100,9 @@ def segmented(series: Series, index: int, drawn: Bool[Tensor, "label row col"] |
         masks[:, index], guide[:, index] = found.found.masks, found.guide.masks
         confidence[index], reference[index] = found.found.confidence, found.guide.echo
         one = found.guide
-        notes[index] = GuideNote(one.origin, one.score, one.findings, one.rejected, one.overlap)
+        notes[index] = GuideNote(
+            one.origin, one.score, one.findings, one.rejected, one.overlap, one.reader_replaced
+        )
     return replace(
         series,
         masks=masks,

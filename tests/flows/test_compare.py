@@ -3,7 +3,7 @@
 import csv
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ Change = Callable[[int, str, float | None], float | None]
 """What a run measures of scan, quantity and value."""
 
 
-def publish_run(root: Path, change: Change = lambda _, __, value: value, n_scans: int = N_SCANS) -> Path:
+def publish_run(
+    root: Path,
+    change: Change = lambda _, __, value: value,
+    n_scans: int = N_SCANS,
+    failed: Collection[int] = (),
+) -> Path:
     """Publish the results of drawn scans, six subjects with two visits each, as a run measured them."""
     root.mkdir()
     shutil.copy(DEMO_CONFIG, root / "trial.toml")
@@ -49,7 +54,12 @@ def publish_run(root: Path, change: Change = lambda _, __, value: value, n_scans
             row("segments", level=segment_region(number)[0], aha_segment=number, n_pixels=80, **found, **ids)
             for number in range(1, 17)
         ]
-        rows = {"scans": [row("scans", **found, **septal, **ids)], "slices": slices, "segments": segments}
+        verdict = {"qc_verdict": "fail" if index in failed else "pass"}
+        rows = {
+            "scans": [row("scans", **found, **septal, **ids, **verdict)],
+            "slices": slices,
+            "segments": segments,
+        }
         publish(root, visit_row(**ids), rows, "tester", "test")
     return root
 
@@ -123,6 +133,48 @@ def test_what_has_no_partner_is_named(run_a: Path, tmp_path: Path) -> None:
     found = agreement(compared, "ecv_fraction", "global")
     assert (len(found.reference), found.n_missing) == (9, 1)
     assert len(agreement(compared, "t1_native_ms", "global").reference) == 10
+
+
+def test_what_a_scan_has_several_of_has_no_intervals(
+    run_a: Path, run_b: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """192 segments of 12 scans are not 192 scans; limits of agreement stay, and a line says why no more."""
+    compared = compare_runs(run_a, run_b)
+    whole, pooled = (
+        agreement(compared, "ecv_fraction", region).statistics for region in ("global", "segment")
+    )
+    assert whole is not None
+    assert pooled is not None
+    assert pooled.bland_altman.bias.value == pytest.approx(whole.bland_altman.bias.value)
+    print_comparison(compared)
+    out, err = capsys.readouterr()
+    rows = {
+        one["region"]: one for one in csv.DictReader(io.StringIO(out)) if one["quantity"] == "ecv_fraction"
+    }
+    intervals = [column for column in rows["global"] if column.endswith(("_ci_low", "_ci_high"))]
+    assert len(intervals) == 2 * 10
+    assert all(rows["global"][column] and not rows["segment"][column] for column in intervals)
+    assert rows["segment"]["limit_lower"]
+    assert rows["segment"]["icc_2_1"]
+    assert err == "no confidence intervals for segment: a scan has several, which are not independent\n"
+
+
+def test_scans_that_failed_are_left_out_and_named(
+    run_a: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever run they failed in; nobody uses their numbers."""
+    other = publish_run(tmp_path / "trial", failed={3})
+    for runs in ((run_a, other), (other, run_a)):
+        compared = compare_runs(*runs)
+        assert compared.failed == ("S02/V2",)
+        assert compared.only_reference == compared.only_tested == ()
+        assert len(agreement(compared, "ecv_fraction", "segment").reference) == (N_SCANS - 1) * 16
+    lines = [f"S02,V{visit},0.4" for visit in (1, 2)]
+    compared = compare_with_reader(other, reader_table(tmp_path, "subject_id,visit_id,ecv_fraction", *lines))
+    assert len(compared.agreements[0].reference) == 1
+    assert compared.only_reference == ()
+    print_comparison(compared)
+    assert "left out for their verdict fail, 1: S02/V2" in capsys.readouterr().err
 
 
 def reader_table(folder: Path, header: str, *lines: str) -> Path:
@@ -207,7 +259,7 @@ def test_into_a_pipe_goes_every_number_as_csv(
         "ols_slope",
         "deming_intercept",
     } <= ecv.keys()
-    assert err == ""
+    assert err.startswith("no confidence intervals for segment")
 
 
 def test_a_terminal_shows_two_tables(run_a: Path, run_b: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,22 @@ def test_outside_tables_keep_ids_as_text(root: Path, tmp_path: Path) -> None:
     assert run_query(root, sql, {"arms": tmp_path / "arms.parquet"})[1] == [("01", "A", 3)]
 
 
+def test_padded_numbers_and_ids_in_any_case_are_text(root: Path, tmp_path: Path) -> None:
+    """A participant '007' is not 7."""
+    file = tmp_path / "arms.csv"
+    file.write_text("Subject_ID,participant,age\n01,007,61\n02,010,58\n")
+    _, rows = run_query(root, "select * from arms order by age", {"arms": file})
+    assert rows == [("02", "010", 58), ("01", "007", 61)]
+
+
+def test_rows_of_another_length_are_refused(root: Path, tmp_path: Path) -> None:
+    """With a comma at each row's end pandas takes ids for an index, and shifts all columns."""
+    file = tmp_path / "arms.csv"
+    file.write_text("subject_id,visit_id,arm\nS01,V1,A,\n")
+    with pytest.raises(QueryError, match="row 2 has 4 cells, the header 3"):
+        run_query(root, "select * from arms", {"arms": file})
+
+
 @pytest.mark.parametrize(
     ("name", "contents"),
     [("none.csv", None), ("bad.parquet", b"x"), ("empty.csv", b""), ("raw.csv", b"\xff\xfe,")],

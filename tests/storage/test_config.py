@@ -172,6 +172,24 @@ def test_the_demo_trial_explains_every_key() -> None:
             "t1_native_segments_ms: found .*at least 16 items",
             id="segments",
         ),
+        pytest.param(
+            "separation_fail_min = 0.40",
+            "separation_fail_min = 0.70",
+            r"above separation_min = 0\.68",
+            id="wall",
+        ),
+        pytest.param(
+            "masks_apart_fail_px = 3.5",
+            "masks_apart_fail_px = 1.5",
+            r"above masks_apart_fail_px = 1\.5",
+            id="apart",
+        ),
+        pytest.param(
+            "fit_failed_fraction_max = 0.80",
+            "fit_failed_fraction_max = 0.40",
+            r"fit_poor_fraction_max = 0\.45 is above",
+            id="fit",
+        ),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
     ],
 )

@@ -377,6 +377,18 @@ def test_the_time_since_contrast_is_told_where_the_headers_state_it(tmp_path: Pa
     assert intake_visit([read_upload(tmp_path)], INTAKE).minutes_since_contrast == pytest.approx(12.5)
 
 
+@pytest.mark.parametrize("minutes", [-1.0, 13 * 60.0])
+def test_a_bolus_after_the_images_or_of_another_day_tells_no_time(tmp_path: Path, minutes: float) -> None:
+    """A wrong clock and midnight both give a number that would be published."""
+    paths = write_visit(tmp_path / "incoming" / "S01_a")
+    bolus_at = POST.started_at - timedelta(minutes=minutes)
+    for path in paths["post"]:
+        image = pydicom.dcmread(path)
+        image.ContrastBolusStartTime = f"{bolus_at:%H%M%S}"
+        image.save_as(path)
+    assert intake_visit([read_upload(tmp_path)], INTAKE).minutes_since_contrast is None
+
+
 @pytest.mark.parametrize("damaged", ["notes.txt", "echo"])
 def test_a_damaged_member_of_a_zip_file_is_refused_by_itself(
     tmp_path: Path, folder: Path, damaged: str

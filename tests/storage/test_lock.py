@@ -1,5 +1,6 @@
 """Locks: frozen copies of the record."""
 
+import hmac
 import itertools
 import json
 import multiprocessing
@@ -18,10 +19,13 @@ import pytest
 from storage import audit
 from storage.arrays import content_digest, store_path, write_array, write_store
 from storage.config import load_config
+from storage.deidentify import KEY_VARIABLE, date_shift
 from storage.digest import file_digest
-from storage.errors import AlreadyWrittenError, NotStoredError, StorageError, TamperedError
+from storage.errors import AlreadyWrittenError, ConfigError, NotStoredError, StorageError, TamperedError
 from storage.lock import Lock, lock_names, lock_record, night_underway, verify_lock
+from storage.plan import read_plan
 from storage.record import RecordCheck, verify_record
+from storage.recorded_dates import recorded_plan
 from storage.tables import publish
 from tests.storage.drawn_rows import row, visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG
@@ -132,6 +136,35 @@ def test_a_lock_holds_tables_and_what_they_came_from(root: Path) -> None:
     assert (made.n_files, made.n_arrays, made.other_configuration) == (len(manifest["files"]), 1, ())
     assert made.manifest_digest == file_digest(folder / "manifest.json")
     assert lock_names(root) == ("interim",)
+
+
+def test_a_lock_of_shifted_dates_holds_no_real_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real plan beside the shifted tables would give each subject's shift by one subtraction."""
+    config = root / "trial.toml"
+    config.write_text(config.read_text().replace('dates = "keep"', 'dates = "shift"'))
+    (root / "subjects.csv").write_text(
+        "subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,site_id\n"
+        "S01,V1,2026-03-01,14,0.42,2026-02-27,01\n02,V1,2026-03-01,14,,,01\n"
+    )
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="is missing"):
+        lock(root)
+    key = bytes(range(32))
+    monkeypatch.setenv(KEY_VARIABLE, key.hex())
+    lock(root)
+    folder = root / "locks/interim"
+    real, moved = read_plan(root), read_plan(folder)
+    for one, other in zip(real, moved, strict=True):
+        assert other == recorded_plan(one, date_shift(one.subject_id, key))
+        assert other.visit_date != one.visit_date
+    text = (folder / "subjects.csv").read_text()
+    assert "2026-03-01" not in text
+    assert "2026-02-27" not in text
+    manifest = (folder / "manifest.json").read_text()
+    assert file_digest(root / "subjects.csv") not in manifest  # it could be tried
+    seal = hmac.new(key, (root / "subjects.csv").read_bytes(), "sha256").hexdigest()
+    assert json.loads(manifest)["plan_hmac_sha256"] == seal
+    assert verify_lock(root, "interim").name == "interim"
 
 
 def test_a_lock_is_put_on_record(locked: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from storage.running import marked_running, running_nights
+from storage.running import forget_run, marked_running, running_nights
 
 HOLD = """
 import sys
@@ -27,7 +27,7 @@ def test_a_run_is_marked_while_it_lasts(tmp_path: Path) -> None:
     assert running_nights(tmp_path) == []
 
 
-def test_a_killed_run_is_told_once(tmp_path: Path) -> None:
+def test_a_killed_run_is_told_until_it_is_forgotten(tmp_path: Path) -> None:
     """SIGKILL leaves the mark, but not the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
@@ -44,8 +44,10 @@ def test_a_killed_run_is_told_once(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert running_nights(tmp_path) == []
-    with marked_running(tmp_path, "next") as dead:
-        assert dead == ["killed"]
+    for run_id in ("next", "the one after"):
+        with marked_running(tmp_path, run_id) as dead:
+            assert dead == ["killed"]
+    forget_run(tmp_path, "killed")
     with marked_running(tmp_path, "after") as dead:
         assert dead == []
     assert list((tmp_path / "running").iterdir()) == []

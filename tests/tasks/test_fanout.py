@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+from distributed import Nanny, Scheduler, SpecCluster
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -213,12 +214,12 @@ def test_an_abandoned_night_leaves_nothing_running() -> None:
         for value in range(3):
             fanout.submit(value, sleep_for, "CPU", 600.0, limit_s=LIMIT_S)
         fanout._fill()
-        while not any(is_executing for _, is_executing in fanout._on_workers().values()):
+        while not any(is_executing for _, is_executing in fanout._look().assigned.values()):
             time.sleep(0.2)
         started = time.monotonic()
         fanout.abandon()
         worker_s.append(time.monotonic() - started)
-        assert not fanout._on_workers()
+        assert not fanout._look().assigned
         assert list(fanout) == []
 
     before = time.time()
@@ -243,8 +244,34 @@ def test_a_night_whose_cluster_lost_its_workers_ends(monkeypatch: pytest.MonkeyP
         for value in range(3):
             fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
         client.retire_workers(list(client.scheduler_info()["workers"]))
-        with pytest.raises(NoWorkerError, match="no worker for 4 s"):
+        with pytest.raises(NoWorkerError, match="no worker with the resource CPU for 4 s"):
             list(fanout)
         fanout.abandon()
 
     run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+
+
+def test_work_of_a_gpu_worker_that_is_gone_runs_on_a_cpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask would wait for another GPU worker for ever, though CPU workers are there."""
+    monkeypatch.setattr("tasks.fanout.WORKERLESS_S", 4.0)
+    workers = {
+        name: {"cls": Nanny, "options": {"nthreads": 1, "resources": {name: 1}, "host": "127.0.0.1"}}
+        for name in ("CPU", "GPU")
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster:
+        runner: TaskRunner[Any] = DaskTaskRunner(address=cluster.scheduler_address)
+
+        def body(fanout: Fanout) -> list[tuple[Any, Any]]:
+            fanout.submit("first", double, "GPU", 1, limit_s=LIMIT_S)
+            outcomes = []
+            for outcome in fanout:
+                outcomes.append(outcome)
+                if outcome[0] == "first":
+                    client = fanout._runner.client
+                    known = client.scheduler_info()["workers"].items()
+                    client.retire_workers([address for address, one in known if "GPU" in one["resources"]])
+                    fanout.submit("second", double, "GPU", 2, limit_s=LIMIT_S)
+            return outcomes
+
+        assert run_in_flow(body, runner) == [("first", 2), ("second", 4)]

@@ -118,6 +118,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
         "findings": ["the wall is thin"],
         "rejected": ["echo 0: the ring is open"],
         "overlap": None,
+        "reader_replaced": False,
     }
     for name in ("reference_echo", "confidence", "agreement", "masks"):
         assert f"native/{name}" in store

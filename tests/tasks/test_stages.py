@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import zarr
 from prefect.logging import disable_run_logger
 
 from cmrcore.quantify import ScanResult
 from cmrcore.quantify.qc import raise_flag
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
-from storage.arrays import open_store, read_stack, store_exists
+from storage.arrays import open_store, read_stack, store_exists, store_path
 from storage.config import load_config
 from storage.deidentify import KEY_VARIABLE, key_name
 from storage.errors import AlreadyWrittenError, ConfigError, RefusedError, UploadChangedError
@@ -348,6 +349,78 @@ def test_another_protocol_than_at_the_first_visit_flags_the_visit(
     assert published["value"] == flag.value
     assert flag.value is not None
     assert flag.value > 1
+
+
+NOT_YET = {
+    "scans": (
+        "row_spacing_mm",
+        "col_spacing_mm",
+        "minutes_since_contrast",
+        "n_slices_used_native",
+        "n_slices_used_post",
+        "n_slices_used_ecv",
+        "hematocrit_synthetic_fraction",
+        "hematocrit_synthetic_source",
+        "qc_reasons",
+    ),
+    "slices": (
+        "slice_distance_mm",
+        "n_echoes_left_out_blood_native",
+        "n_echoes_left_out_blood_post",
+        "qc_reasons",
+    ),
+    "segments": ("n_pixels_ecv_invalid",),
+}
+"""Columns that came after verdicts, by table."""
+NOT_YET_REGIONAL = (
+    "n_pixels_read_native",
+    "n_pixels_read_post",
+    "n_pixels_ecv",
+    "ecv_synthetic_fraction",
+    "ecv_uncertainty_fraction",
+    "t1_native_uncertainty_ms",
+    "t1_post_uncertainty_ms",
+)
+"""Columns that came later, of all three tables."""
+
+
+def as_stored_formerly(store: zarr.Group) -> None:
+    """Take from a store what results of former versions lack."""
+    stored = cast("dict[str, Any]", store.attrs["rows"])
+    for table, columns in NOT_YET.items():
+        for row in stored[table]:
+            for column in (*columns, *NOT_YET_REGIONAL):
+                row.pop(column, None)
+    store.attrs["rows"] = stored
+    for role in ("native", "post"):
+        guide = store[f"{role}/guide"]
+        notes = cast("list[dict[str, Any] | None]", guide.attrs["guides"])
+        guide.attrs["guides"] = [
+            note and {key: note[key] for key in ("origin", "score", "findings", "rejected")} for note in notes
+        ]
+
+
+def test_results_of_former_versions_are_summarised_and_published(
+    trial: Trial, jobs: tuple[VisitJob, ...], tmp_path: Path
+) -> None:
+    """Their upload may be gone, so nobody can compute them anew; what they lack is missing, not an error."""
+    rows = summary_of(trial, jobs)["V2"]
+    shutil.copytree(trial.root, tmp_path / "trial", copy_function=shutil.copy2)
+    former = open_trial(tmp_path / "trial")
+    visits = [replace(job.visit, root=str(former.root)) for job in jobs]
+    results = tuple((visit, job.digests["quantify"]) for visit, job in zip(visits, jobs, strict=True))
+    path = store_path(former.root, "S01", "V1", results[0][1])
+    as_stored_formerly(zarr.open_group(path, mode="r+"))
+    config = former.config.summarise
+    summary = summarise.fn("S01", results, config, stated_repeatability(config))
+    assert summary == {"V1": [], "V2": rows}  # spacing and distances of slices are read from the stack
+    publisher = Publisher(former.root, former.config, {"S01": "m"}, "run", "test", "test")
+    for job, visit in zip(jobs, visits, strict=True):
+        publisher.result(replace(job, visit=visit), {}, summary[visit.visit_id], "summary")
+    scans = {row["visit_id"]: row for row in read_table(former.root, "scans").to_pylist()}
+    assert scans["V1"]["t1_native_ms"] is not None
+    assert scans["V1"]["row_spacing_mm"] is None
+    assert scans["V2"]["row_spacing_mm"] is not None
 
 
 def test_what_intake_found_out_about_acquisitions_is_flagged(

@@ -72,6 +72,18 @@ def test_what_the_checks_of_a_guide_found_is_flagged() -> None:
     }
 
 
+def test_a_readers_mask_that_was_replaced_asks_for_a_look() -> None:
+    """A reader's mask wins over the network's; where it could not, the reader must hear of it."""
+    why = ("reader: the ring is open", "echo 3: the wall is thin")
+    notes = (GuideNote("model", 0.6, (), why, None, reader_replaced=True), None, None)
+    result = quantify(replace(NATIVE, guide_notes=notes))
+    (flag,) = result.flags
+    assert (flag.code, flag.severity, flag.slice_index) == ("reader_guide_replaced", "review", 0)
+    assert "that a reader drew" in flag.message
+    assert "the ring is open" in flag.message
+    assert result.verdict == "review"
+
+
 def test_a_guide_off_the_heart_costs_its_slice() -> None:
     """A reader's guide that the network contradicts outright is not measured with; a doubtful one is."""
     notes = [GuideNote("reader", 1.0, (), (), overlap) for overlap in (0.05, 0.31, None)]

@@ -16,8 +16,8 @@ def test_one_usable_echo_is_measured_and_flagged(why: str) -> None:
     others = torch.arange(masks.shape[2]) != reference
     masks[:, 0, others] = masks[:, 0, others].roll(30, -1) if why == "at_border" else False
     result, as_it_is = quantify(replace(NATIVE, masks=masks)), quantify()
-    assert raised(result) == {("echoes_unaligned", "native", 0)}
-    (flag,) = result.flags
+    assert ("echoes_unaligned", "native", 0) in raised(result)
+    (flag,) = [flag for flag in result.flags if flag.code == "echoes_unaligned"]
     assert flag.value == int(others.sum())
     assert why.replace("_", " ") in flag.message
     assert result.slices[0]["t1_native_ms"] == as_it_is.slices[0]["t1_native_ms"]

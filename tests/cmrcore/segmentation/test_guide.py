@@ -242,7 +242,7 @@ def test_a_readers_guide_wins() -> None:
     network = Network((dim, HEART), (bright, HEART))
     guide = choose_guide(network, torch.stack([dim, bright]), SPACING_MM, 0, HEART.roll(2, 2))
     assert guide is not None
-    assert (guide.origin, guide.echo) == ("reader", 0)
+    assert (guide.origin, guide.echo, guide.reader_replaced) == ("reader", 0, False)
     assert torch.equal(guide.masks, HEART.roll(2, 2))
 
 
@@ -255,6 +255,7 @@ def test_a_readers_open_ring_gives_way_to_a_guide_that_is_found() -> None:
     assert (guide.origin, guide.echo, guide.findings, guide.overlap) == ("model", 1, (), None)
     (reason,) = guide.rejected
     assert reason.startswith("reader: the myocardium does not enclose a cavity")
+    assert guide.reader_replaced
 
 
 @pytest.mark.parametrize("look", [None, Network()], ids=["no network", "nothing found"])
