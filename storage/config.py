@@ -358,9 +358,9 @@ class QcConfig(_Section):
     position_tolerance_mm: Positive
     """Largest distance between a native and a post-contrast slice that count as one [mm]."""
     tissue_1_5t: TissueConfig
-    """Below 2.25 T."""
+    """At 1.5 T, give or take 0.3 T."""
     tissue_3t: TissueConfig
-    """Above."""
+    """At 3 T, give or take 0.3 T; elsewhere T1 is held against nothing."""
 
 
 class SyntheticHematocritConfig(_Section):

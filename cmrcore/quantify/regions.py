@@ -55,14 +55,14 @@ def regional_values(
         GLOBAL: {name: _number(scan[name]) for name in QUANTITIES},
         SEPTAL: {name: _number(scan[column]) for name, column in septal.items()},
     }
-    used = {name: {row["slice_index"] for row in slices if is_used(row, name)} for name in QUANTITIES}
+    unused = {name: {row["slice_index"] for row in slices if not is_used(row, name)} for name in QUANTITIES}
     for level in LEVELS:
         here = [row for row in slices if row["level"] == level]
         if here:
-            values[level, None] = {name: _mean(here, name, used[name]) for name in QUANTITIES}
+            values[level, None] = {name: _mean(here, name, unused[name]) for name in QUANTITIES}
     for number in sorted({int(row["aha_segment"]) for row in segments if row["aha_segment"] is not None}):
         here = [row for row in segments if row["aha_segment"] == number]
-        values[segment_region(number)] = {name: _mean(here, name, used[name]) for name in QUANTITIES}
+        values[segment_region(number)] = {name: _mean(here, name, unused[name]) for name in QUANTITIES}
     return values
 
 
@@ -78,13 +78,13 @@ def _septal_column(name: str) -> str:
     return f"{stem}_septal_{unit}"
 
 
-def _mean(rows: Iterable[Mapping[str, Value]], name: str, used: AbstractSet[Value]) -> float | None:
+def _mean(rows: Iterable[Mapping[str, Value]], name: str, unused: AbstractSet[Value]) -> float | None:
     """Mean over rows of used slices weighted by their pixels; None where no row has a value."""
     _, n_pixels = _COUNTED[name]
     weighted = [
         (value, _number(row[n_pixels]) or 1.0)
         for row in rows
-        if row["slice_index"] in used and (value := _number(row[name])) is not None
+        if row["slice_index"] not in unused and (value := _number(row[name])) is not None
     ]
     total = sum(weight for _, weight in weighted)
     return sum(value * weight for value, weight in weighted) / total if weighted else None

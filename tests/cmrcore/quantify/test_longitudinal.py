@@ -174,7 +174,7 @@ def test_a_level_in_several_slices_has_their_weighted_mean() -> None:
     two = [
         {**before.slices[0], "t1_native_ms": 1000.0, "n_pixels_read_native": 300},
         {**before.slices[0], "t1_native_ms": 1040.0, "n_pixels_read_native": 100},
-        {**before.slices[0], "t1_native_ms": None, "n_pixels_read_native": None},
+        {**before.slices[0], "slice_index": 2, "t1_native_ms": None, "n_pixels_read_native": None},
     ]
     several = VisitFindings("V1", before.scan, two, before.segments, (1.5, 1.5), None)
     row = row_of(change_rows([several, after], SETTINGS), ("mid", None))
