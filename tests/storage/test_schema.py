@@ -14,6 +14,9 @@ from storage.schema import TABLES
 from tests.storage.drawn_rows import row
 
 SLICE_COLUMNS_NOT_OF_A_SCAN = {
+    "used_native",
+    "used_post",
+    "used_ecv",
     "slice_distance_mm",
     "slice_index",
     "level",
