@@ -99,7 +99,7 @@ def rerun(
     root: Root,
     subject: Annotated[list[str] | None, typer.Option(help="Subject to run again; may be repeated.")] = None,
     visit: Annotated[list[str] | None, typer.Option(help="Visit to run again; may be repeated.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "asked at the terminal",
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "none was given",
 ) -> None:
     """Run again what failed or was refused, or the chosen subjects and visits.
 
@@ -222,7 +222,7 @@ def compare(
 
     Prints agreement, repeatability and regression; CSV with every number into a pipe or file, ECV 0-1. Scans
     whose verdict is fail are left out and named. What is pooled over segments, levels or slices has no
-    confidence intervals, for those of a scan are not independent.
+    confidence intervals, for those of a scan are not independent. Exit code 1 where nothing pairs.
     """
     from flows.compare import compare_runs, compare_with_reader
     from flows.compare_output import draw_bland_altman, print_comparison
@@ -231,8 +231,10 @@ def compare(
     with fail_clearly():
         compared = compare_runs(root, other) if other.is_dir() else compare_with_reader(root, other)
         print_comparison(compared)
-        if figure is not None:
+        if figure is not None and compared.agreements:
             draw_bland_altman(compared, figure)
+    if not compared.agreements:
+        raise typer.Exit(code=1)
 
 
 @app.command()

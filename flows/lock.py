@@ -35,9 +35,7 @@ Name = Annotated[str, typer.Argument(help="Name of the lock: letters, digits, '.
 def make(
     root: Root,
     name: Name,
-    reason: Annotated[
-        str, typer.Option(help="What it is for; it is put on record.")
-    ] = "asked at the terminal",
+    reason: Annotated[str, typer.Option(help="What it is for; it is put on record.")] = "none was given",
 ) -> None:
     """Freeze tables, trial.toml and subjects.csv in locks/NAME, read-only, with a manifest of digests.
 

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from flows.errors import FlowError
 from storage.errors import StorageError
+from storage.running import running_nights
 from storage.tables import read_table
 from storage.trial import Trial
 
@@ -132,6 +133,8 @@ def print_visits(trial: Trial) -> None:
         reason = "; ".join(filter(None, ["no longer in subjects.csv, its rows stay", row["reason"]]))
         add(subject_id, visit_id, "-", row["state"], reason)
     console.print(table)
+    if running_nights(trial.root):
+        console.print("a night is at work; these are the states before it publishes")
 
 
 def print_uploads(title: str, uploads: Sequence["CheckedUpload"], *, with_names: bool = False) -> None:

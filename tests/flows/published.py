@@ -31,8 +31,8 @@ T1_MS = {
     ("02", "BL"): 1020.0,
     ("02", "BL-R"): 1000.0,
     ("02", "W52"): 1600.0,
-    ("03", "BL"): 1010.0,
-    ("03", "BL-R"): 1015.0,
+    ("03", "BL"): 1200.0,
+    ("03", "BL-R"): 1205.0,
 }
 
 
@@ -81,6 +81,7 @@ def publish_scan(
         ecv_fraction=ecv_fraction,
         hematocrit_fraction=None if ecv_fraction is None else 0.42,
         qc_verdict="fail" if failed else "pass",
+        field_strength_t=1.5 if SITES[subject_id] == "10" else 3.0,
         scanner_model="Aera" if SITES[subject_id] == "10" else "Prisma",
     )
     segments = [

@@ -328,3 +328,6 @@ def test_runs_without_a_common_scan_say_so(
     error = capsys.readouterr().err
     assert "nothing pairs" in error
     assert "in reader alone, 1: row 2" in error
+    figure = tmp_path / "figure.png"
+    answer = CliRunner().invoke(app, ["compare", str(run_a), str(table), "--figure", str(figure)])
+    assert (answer.exit_code, figure.exists()) == (1, False)

@@ -14,6 +14,7 @@ from flows.errors import ServerNotStartedError, SettingsError
 from flows.server import prefect_server
 from flows.site import dask_task_runner
 from storage.plan import REQUIRED_COLUMNS
+from storage.running import marked_running
 from storage.tables import publish
 from storage.trial import open_trial
 from tests.storage.drawn_rows import visit_row
@@ -81,6 +82,9 @@ def test_a_visit_that_was_removed_from_the_plan_is_still_shown(
     )
     for visit_id in ("V1", "V3"):
         publish(tmp_path, visit_row(visit_id=visit_id, reason=""), {}, "core lab", "night")
+    with marked_running(tmp_path, "night"):
+        terminal.print_visits(open_trial(tmp_path))
+    assert "a night is at work" in capsys.readouterr().out
     terminal.print_visits(open_trial(tmp_path))
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("S01")]
     assert [row[1:4] for row in rows] == [
@@ -89,3 +93,4 @@ def test_a_visit_that_was_removed_from_the_plan_is_still_shown(
         ["V3", "-", "done"],
     ]
     assert "no longer in subjects.csv, its rows stay" in " ".join(rows[2])
+    assert not any("at work" in " ".join(row) for row in rows)
