@@ -5,7 +5,9 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 from distributed import Nanny, Scheduler, SpecCluster
@@ -18,7 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.site import SiteSettings, dask_task_runner
-from tasks.fanout import PER_SLOT, Failure, Fanout, NoWorkerError
+from tasks.fanout import PER_SLOT, Failure, Fanout, NoWorkerError, _look
 
 pytestmark = pytest.mark.slow
 
@@ -275,3 +277,20 @@ def test_work_of_a_gpu_worker_that_is_gone_runs_on_a_cpu_worker(monkeypatch: pyt
             return outcomes
 
         assert run_in_flow(body, runner) == [("first", 2), ("second", 4)]
+
+
+@pytest.mark.parametrize(("silent_s", "expected"), [(0.0, [False, False]), (60.0, [True, False])])
+def test_a_silent_worker_executes_what_it_was_given_first(silent_s: float, expected: list[bool]) -> None:
+    """Code may hold its interpreter before it could tell; what waits there is not blamed."""
+
+    @dataclass(frozen=True)
+    class Task:
+        key: str
+
+    processing = {Task("first"): 1.0, Task("second"): 1.0}
+    worker = SimpleNamespace(
+        resources={"CPU": 1.0}, executing={}, processing=processing, last_seen=time.time() - silent_s
+    )
+    look = _look(cast("Scheduler", SimpleNamespace(workers={"tcp://one": worker})))
+    assert look.offered == {"CPU": 1}
+    assert [is_executing for _, is_executing in look.assigned.values()] == expected
