@@ -25,7 +25,7 @@ def echoes_with(ways_px: Sequence[tuple[int, int]]) -> Float[Tensor, "ti row col
 def by_eye(
     images: Float[Tensor, "n row col"], spacing_mm: tuple[float, float], frame: Frame, view: View
 ) -> Float[Tensor, "n label row col"]:
-    """A base network that takes what is bright for myocardium, and no image for blood."""
+    """Take what is bright for myocardium, as a base network would."""
     del spacing_mm, frame, view
     wall = (images > 50).float()
     return torch.stack([wall, torch.zeros_like(wall), torch.zeros_like(wall)], 1)
