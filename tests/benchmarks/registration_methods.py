@@ -23,7 +23,7 @@ SETTINGS = AlignSettings(
     shift_max_mm=30.0,
     turn_max_deg=20.0,
     scale_max_fraction=0.25,
-    still_px=0.25,
+    still_px=0.5,
     r_squared_fall_max=0.0,
     post_dice_min=0.6,
 )
