@@ -1,7 +1,7 @@
 """Where each echo shows the heart, as a network sees it that knows no guide, and masks moved there."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cmrcore.segmentation.contours import masks_from
@@ -34,10 +34,14 @@ def heart_ways_px(
         The echo that ways start from, as an index along ``ti``.
     """
     seen = look(echoes, spacing_mm, frame, "upright")
-    ventricles = torch.stack([masks_from(one, spacing_mm)[:2].any(0) for one in seen]).float()
-    center = center_px(ventricles)
-    shown = is_drawn(ventricles)
-    return torch.where((shown & shown[reference])[:, None], center - center[reference], 0.0)
+    return ways_px(torch.stack([masks_from(one, spacing_mm) for one in seen], dim=1), reference)
+
+
+def ways_px(masks: Bool[Tensor, "label ti row col"], reference: int) -> Float[Tensor, "ti 2"]:
+    """Way of the LV's center as drawn from one echo to each [pixel]; 0 where one of both has none."""
+    ventricles = masks[:2].any(0).float()
+    center, drawn = center_px(ventricles), is_drawn(ventricles)
+    return torch.where((drawn & drawn[reference])[:, None], center - center[reference], 0.0)
 
 
 def translate(masks: Float[Tensor, "n row col"], way_px: Float[Tensor, "n 2"]) -> Float[Tensor, "n row col"]:
@@ -60,6 +64,6 @@ def center_px(masks: Float[Tensor, "n row col"]) -> Float[Tensor, "n 2"]:
     return moments / total[:, None]
 
 
-def is_drawn(masks: Float[Tensor, "n row col"]) -> Tensor:
+def is_drawn(masks: Float[Tensor, "n row col"]) -> Bool[Tensor, " n"]:
     """Whether each mask holds anything."""
     return masks.sum((-2, -1)) > 0
