@@ -1,4 +1,4 @@
-"""Published results as DICOM or as a BIDS-style tree: ``cmrtrials export``, each visit whole or not at all."""
+"""Published results as DICOM or as a BIDS-style tree (``cmrtrials export``), a visit whole or not at all."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

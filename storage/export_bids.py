@@ -211,12 +211,13 @@ def _nifti(values: np.ndarray[Any, Any], affine: Float64[np.ndarray, "4 4"]) -> 
 
 def _sidecar(visit: ExportedVisit, stack: EchoStack) -> dict[str, Any]:
     """Say where an image comes from and what is to be thought of it."""
-    return {
+    known = {
         "Manufacturer": stack.manufacturer,
         "ManufacturersModelName": stack.scanner_model,
         "MagneticFieldStrength": stack.field_strength_t,
         "PulseSequenceType": f"MOLLI {stack.scheme}",
-        "InversionTime": (stack.ti_ms / _MS_PER_S).round(7).tolist(),
+        # Not InversionTime, which is a single number there.
+        "InversionTimes": (stack.ti_ms / _MS_PER_S).round(7).tolist(),
         "SourceFiles": [
             [{"upload": one.upload_id, "file": one.file_number, "sha256": one.sha256} for one in of_slice]
             for of_slice in stack.sources
@@ -227,6 +228,7 @@ def _sidecar(visit: ExportedVisit, stack: EchoStack) -> dict[str, Any]:
         "QCVerdict": visit.qc_verdict,
         "QCReasons": list(visit.qc_reasons),
     }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _map_sidecar(kind: MapKind, stack: EchoStack) -> dict[str, Any]:
@@ -238,6 +240,7 @@ def _map_sidecar(kind: MapKind, stack: EchoStack) -> dict[str, Any]:
     }
     if kind.quantity == "t1":
         known |= {
+            "SkullStripped": False,
             "EstimationAlgorithm": "least squares fit of the inversion recovery, Look-Locker correction",
             "EstimationReference": "doi:10.1002/mrm.20110",
         }
@@ -249,6 +252,7 @@ def _map_sidecar(kind: MapKind, stack: EchoStack) -> dict[str, Any]:
 def _mask_sidecar(visit: ExportedVisit, store: zarr.Group, role: Role) -> dict[str, Any]:
     return {
         "Description": "heart on the images the maps are on",
+        "SnomedCt": {label: SEGMENT_CODES[label][0] for label in LABELS},
         "Manual": drawn_by(store, role) == "reader",
         "GuideOrigin": list(guide_origins(store, role)),
         "SegmentationStage": visit.segment_digest,
@@ -258,16 +262,7 @@ def _mask_sidecar(visit: ExportedVisit, store: zarr.Group, role: Role) -> dict[s
 
 def _label_table() -> str:
     values = sorted((getattr(LABEL_VALUES, label), label) for label in LABELS)
-    rows = [
-        {
-            "index": value,
-            "name": label,
-            "snomed_ct": SEGMENT_CODES[label][0],
-            "meaning": SEGMENT_CODES[label][2],
-        }
-        for value, label in values
-    ]
-    return _tsv(("index", "name", "snomed_ct", "meaning"), rows)
+    return _tsv(("index", "name"), [{"index": value, "name": label} for value, label in values])
 
 
 def _description(trials: Sequence[str]) -> dict[str, Any]:
