@@ -23,11 +23,13 @@ from storage.dicom_series import EchoStack
 from storage.durable import write_durably
 from storage.export_folder import MANIFEST, read_manifest
 from storage.export_visit import (
+    EVEN_SPACING_MM,
     MAPS,
     ExportedVisit,
     MapKind,
     drawn_by,
     guide_origins,
+    is_even,
     read_map,
     read_masks,
     segmentation_settings,
@@ -39,9 +41,6 @@ from storage.schema import TABLES
 from storage.series_rules import ROLES, Role
 
 BIDS_VERSION = "1.10.0"
-
-EVEN_SPACING_MM = 0.01
-"""Slices that lie further from where one affine puts them become files of their own [mm]."""
 
 _MS_PER_S = 1000.0
 _SUFFIXES = {"t1": "T1map", "ecv": "ECVmap", "r_squared": "Rsquaredmap"}
@@ -163,7 +162,7 @@ def _write_images(
 ) -> None:
     """Write one image, or one for each slice where no affine fits all of them."""
     geometry = stack.geometry
-    if _is_even(geometry):
+    if is_even(geometry):
         chunks = [(stem, slice(None))]
     else:
         n_slices = len(geometry.positions_mm)
@@ -176,12 +175,6 @@ def _write_images(
         (folder / f"{name}_{suffix}.nii.gz").write_bytes(_nifti(values[of_chunk], affine))
         own = dict(sidecar) | {"SliceLevel": list(stack.levels[of_chunk])}
         (folder / f"{name}_{suffix}.json").write_text(_json(own), encoding="utf-8")
-
-
-def _is_even(geometry: StackGeometry) -> bool:
-    positions = np.asarray(geometry.positions_mm)
-    even = np.linspace(positions[0], positions[-1], len(positions))
-    return bool(np.abs(positions - even).max() <= EVEN_SPACING_MM)
 
 
 def _affine(geometry: StackGeometry, slice_thickness_mm: float | None) -> Float64[np.ndarray, "4 4"]:

@@ -25,10 +25,12 @@ from storage.export_visit import (
     ExportedVisit,
     MapKind,
     drawn_by,
+    is_even,
     read_map,
     read_masks,
     segmentation_settings,
 )
+from storage.geometry import positions_along_normal
 from storage.guide import LABELS, SEGMENT_CODES
 from storage.series_rules import ROLES, Role
 
@@ -120,7 +122,6 @@ def _parametric_map(
         content_label=kind.name.upper(),
         content_description=kind.meaning,
         coding_schemes=_private_scheme() if _QUANTITIES[kind.quantity][1] == PRIVATE_SCHEME else None,
-        **_geometry(series),
         **_identity(kind.name, kind.meaning, series, series_number),
     )
     return _finished(image, kind.name, series, further)
@@ -154,7 +155,6 @@ def _segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label=name.upper(),
         content_description="heart on the images the maps are on",
-        **_geometry(series),
         **_identity(name, f"masks, {series.stack.role}", series, series_number),
     )
     return _finished(image, name, series, [])
@@ -192,6 +192,8 @@ def _planes(series: _ExportedSeries) -> list[Dataset]:
     """Make an image of each slice that says where it lies and whose it is; it stands in for the source."""
     stack, sources, visit = series.stack, series.sources, series.visit
     moment = visit.moment(stack)
+    along_mm = positions_along_normal(stack.positions_mm, stack.orientation)
+    spacing_mm = float(abs(along_mm[-1] - along_mm[0]) / max(len(along_mm) - 1, 1)) or 1.0
     planes = []
     for index, position in enumerate(stack.positions_mm):
         plane = Dataset()
@@ -212,26 +214,11 @@ def _planes(series: _ExportedSeries) -> list[Dataset]:
         plane.ImagePositionPatient = [decimal(value) for value in position]
         plane.ImageOrientationPatient = [decimal(value) for value in stack.orientation]
         plane.PixelSpacing = [decimal(value) for value in stack.pixel_spacing_mm]
-        plane.SliceThickness = decimal(stack.slice_thickness_mm or 1.0)
+        plane.SliceThickness = decimal(stack.slice_thickness_mm or spacing_mm)
+        # What the library works out by itself can have more digits than DICOM allows.
+        plane.SpacingBetweenSlices = decimal(spacing_mm)
         planes.append(plane)
     return planes
-
-
-def _geometry(series: _ExportedSeries) -> dict[str, Any]:
-    """Place the frames where the slices lie."""
-    import highdicom
-
-    stack = series.stack
-    patient = highdicom.CoordinateSystemNames.PATIENT
-    return {
-        "pixel_measures": highdicom.PixelMeasuresSequence(
-            pixel_spacing=stack.pixel_spacing_mm, slice_thickness=stack.slice_thickness_mm
-        ),
-        "plane_orientation": highdicom.PlaneOrientationSequence(patient, stack.orientation),
-        "plane_positions": [
-            highdicom.PlanePositionSequence(patient, position) for position in stack.positions_mm
-        ],
-    }
 
 
 def _identity(name: str, description: str, series: _ExportedSeries, series_number: int) -> dict[str, Any]:
@@ -263,6 +250,8 @@ def _finished(
     dimension = derived_uid("dimension", series.visit.digest("dicom"), name)
     for item in (*image.DimensionOrganizationSequence, *image.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension
+    if not is_even(series.stack.geometry):
+        image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
     image.BodyPartExamined = "HEART"
     image.PatientIdentityRemoved = "YES"
     image.DeidentificationMethod = ["made from pseudonymous arrays", series.sources.naming]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32
 from storage.arrays import read_array, read_notes
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest
+from storage.geometry import StackGeometry
 from storage.series_rules import Role
 
 Drawer = Literal["reader", "reader and network", "network"]
@@ -21,6 +22,9 @@ EXPORT_VERSION = 1
 
 HIGH_FIELD_FROM_T = 2.25
 """Field strength from which windows are those of 3 T [T]."""
+
+EVEN_SPACING_MM = 0.01
+"""Slices that lie further from where even steps put them are not evenly spaced [mm]."""
 
 _GUIDE_NOT_USED = "guide_implausible"
 """Flag of a slice whose masks nothing was read from."""
@@ -136,6 +140,13 @@ def guide_origins(store: zarr.Group, role: Role) -> tuple[str | None, ...]:
     """Read whose guide each slice was segmented with, ``reader`` or ``model``; None for none."""
     notes = read_notes(store, f"{role}/guide").get("guides", ())
     return tuple(None if note is None else str(note["origin"]) for note in notes)
+
+
+def is_even(geometry: StackGeometry) -> bool:
+    """Whether the slices lie on even steps from the first to the last one."""
+    positions = np.asarray(geometry.positions_mm)
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    return bool(np.abs(positions - even).max() <= EVEN_SPACING_MM)
 
 
 def read_map(store: zarr.Group, kind: MapKind) -> Float32[np.ndarray, "slice row col"] | None:

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -43,9 +43,6 @@ ORIENTATIONS: dict[str, tuple[float, ...]] = {
 }
 """Ways that slices may lie."""
 
-OFFSETS_MM = (0.0, -10.0, -20.0)
-"""Of the slices along their normal [mm]."""
-
 DIGEST, SEGMENT_DIGEST = "d" * 64, "e" * 64
 
 VISIT = ExportedVisit(
@@ -63,7 +60,12 @@ VISIT = ExportedVisit(
     scan={"t1_native_ms": 1011.5, "ecv_fraction": None, "scan_datetime": datetime(2026, 3, 4, 10, 30)},
 )
 
-SETTINGS = {"method": "guided", "alpha": 0.25, "base": "", "guided": f"sha256:{'a' * 64}"}
+SETTINGS: dict[str, str | float] = {
+    "method": "guided",
+    "alpha": 0.25,
+    "base": "",
+    "guided": f"sha256:{'a' * 64}",
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,38 @@ class DrawnVisit:
     """The result."""
 
 
-def positions(orientation: tuple[float, ...], offsets_mm: tuple[float, ...] = OFFSETS_MM) -> list[Vector]:
-    """Positions of slices at some distances along their normal [mm]."""
+class DrawnVisits:
+    """Visits that are drawn when a test first asks for them; none of the tests changes one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._drawn: dict[tuple[str, str, bool], DrawnVisit] = {}
+
+    def __call__(
+        self,
+        name: str = "oblique",
+        spacing: Literal["even", "uneven", "sheared"] = "even",
+        *,
+        keep_headers: bool = False,
+    ) -> DrawnVisit:
+        """Give the visit with an orientation, with slices that lie so, for a trial that keeps headers."""
+        key = (name, spacing, keep_headers)
+        if key not in self._drawn:
+            root = self._folder / f"{name}-{spacing}-{keep_headers}"
+            places = positions(ORIENTATIONS[name], spacing)
+            self._drawn[key] = draw_visit(root, ORIENTATIONS[name], places, keep_headers=keep_headers)
+        return self._drawn[key]
+
+
+def positions(orientation: tuple[float, ...], spacing: str) -> list[Vector]:
+    """Positions of slices that are evenly spaced along their normal, or not, or shifted within it [mm]."""
     first, normal = np.array([-20.0, 30.0, 40.0]), slice_normal(orientation)
-    return [tuple(first + offset * normal) for offset in offsets_mm]
+    last_mm = -23.0 if spacing == "uneven" else -20.0
+    shift_mm = 4.0 if spacing == "sheared" else 0.0
+    return [
+        tuple(first + offset_mm * normal + index * shift_mm * np.asarray(orientation[:3]))
+        for index, offset_mm in enumerate((0.0, -10.0, last_mm))
+    ]
 
 
 def pixel_value(slice_number: int, row: int, col: int) -> int:
@@ -90,18 +120,13 @@ def pixel_value(slice_number: int, row: int, col: int) -> int:
 
 
 def draw_visit(
-    root: Path,
-    orientation: tuple[float, ...] = ORIENTATION,
-    places_mm: list[Vector] | None = None,
-    *,
-    keep_headers: bool = False,
+    root: Path, orientation: tuple[float, ...], places: list[Vector], *, keep_headers: bool
 ) -> DrawnVisit:
     """Draw a native and a post-contrast series, take them in and store maps that copy their first echo.
 
     The first pixel of each slice has no value in any map; the last slice has no masks.
     """
     folder = root / "incoming" / "S01_a"
-    places = positions(orientation) if places_mm is None else places_mm
     for role, ti_ms, minutes in (("native", NATIVE_TI_MS, 0), ("post", POST_TI_MS, 20)):
         _draw_series(folder, role, ti_ms, SCANNED_AT + timedelta(minutes=minutes), orientation, places)
     upload = read_upload(root)
@@ -118,7 +143,7 @@ def draw_visit(
         ecv = _map_of(stacks["native"]) / np.float32(10_000)
         write_array(store, "ecv_fraction", ecv, "1", "slice row col")
         store.attrs["rows"] = {"flags": []}
-        store.attrs["segmentation"] = SETTINGS
+        store.attrs.update({"segmentation": SETTINGS})
     images: dict[str, list[Dataset]] = {"native": [], "post": []}
     for path in sorted(folder.glob("*.dcm")):
         image = pydicom.dcmread(path)
@@ -126,7 +151,7 @@ def draw_visit(
     return DrawnVisit(root, images, open_store(root, "S01", "V1", DIGEST))
 
 
-def writable_copy(visit: DrawnVisit, folder: Path) -> zarr.Group:
+def writable_copy(visit: DrawnVisit, folder: Path) -> Any:  # noqa: ANN401  (its arrays are changed by name)
     """Copy a drawn store, to change it."""
     copy = shutil.copytree(store_path(visit.root, "S01", "V1", DIGEST), folder / "copy.zarr")
     return zarr.open_group(copy, mode="r+")

@@ -24,9 +24,8 @@ from tests.storage.drawn_export import (
     ORIENTATIONS,
     VISIT,
     DrawnVisit,
-    draw_visit,
+    DrawnVisits,
     original_names,
-    positions,
     source_places,
     stored_masks,
     writable_copy,
@@ -38,9 +37,9 @@ IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
 
 
 @pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> DrawnVisit:
-    """Draw a visit."""
-    return draw_visit(tmp_path_factory.mktemp("visit"))
+def visit(drawn_visits: DrawnVisits) -> DrawnVisit:
+    """Give a visit."""
+    return drawn_visits()
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +69,9 @@ def check_places(path: Path, expected: dict[int, np.ndarray[Any, Any]]) -> int:
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
-def test_a_pixel_lies_where_its_source_lies(tmp_path: Path, name: str) -> None:
+def test_a_pixel_lies_where_its_source_lies(drawn_visits: DrawnVisits, tmp_path: Path, name: str) -> None:
     """NIfTI counts right, anterior, superior, and its first axis is the column."""
-    visit = draw_visit(tmp_path, ORIENTATIONS[name])
+    visit = drawn_visits(name)
     write_bids(tmp_path, VISIT, visit.store)
     n_checked = check_places(tmp_path / f"anat/{STEM}_T1map.nii.gz", source_places(visit.images["native"]))
     n_checked += check_places(
@@ -81,10 +80,11 @@ def test_a_pixel_lies_where_its_source_lies(tmp_path: Path, name: str) -> None:
     assert n_checked == 2 * 3 * (SHAPE[0] * SHAPE[1] - 1)
 
 
-def test_slices_that_are_not_evenly_spaced_are_files_of_their_own(tmp_path: Path) -> None:
+def test_slices_that_are_not_evenly_spaced_are_files_of_their_own(
+    drawn_visits: DrawnVisits, tmp_path: Path
+) -> None:
     """No affine fits them, and to say so of the middle one would put it elsewhere."""
-    orientation = ORIENTATIONS["oblique"]
-    visit = draw_visit(tmp_path, orientation, positions(orientation, (0.0, -10.0, -23.0)))
+    visit = drawn_visits("oblique", "uneven")
     write_bids(tmp_path, VISIT, visit.store)
     files = sorted((tmp_path / "anat").glob("*ses-V1_chunk-*_T1map.nii.gz"))
     assert [file.name for file in files] == [f"{STEM}_chunk-{number}_T1map.nii.gz" for number in (1, 2, 3)]
@@ -96,13 +96,9 @@ def test_slices_that_are_not_evenly_spaced_are_files_of_their_own(tmp_path: Path
     assert levels == [["basal"], ["mid"], ["apical"]]
 
 
-def test_slices_that_shear_keep_their_affine(tmp_path: Path) -> None:
+def test_slices_that_shear_keep_their_affine(drawn_visits: DrawnVisits, tmp_path: Path) -> None:
     """A quaternion cannot say it: the header then has the affine alone."""
-    orientation = ORIENTATIONS["oblique"]
-    along = np.asarray(orientation[:3])
-    first, second, third = (np.asarray(one) for one in positions(orientation))
-    sheared = [tuple(first), tuple(second + 4 * along), tuple(third + 8 * along)]
-    visit = draw_visit(tmp_path, orientation, sheared)
+    visit = drawn_visits("oblique", "sheared")
     write_bids(tmp_path, VISIT, visit.store)
     path = tmp_path / f"anat/{STEM}_T1map.nii.gz"
     assert check_places(path, source_places(visit.images["native"])) == 3 * (SHAPE[0] * SHAPE[1] - 1)
@@ -145,7 +141,7 @@ def test_labels_are_those_of_the_table(anat: Path) -> None:
         names = {row["name"]: int(row["index"]) for row in csv.DictReader(file, delimiter="\t")}
     assert names == LABEL_VALUES.model_dump()
     for label, mask in zip(LABELS, stored_masks(), strict=True):
-        assert np.array_equal(values.T == names[label], mask)
+        assert np.array_equal(names[label] == values.T, mask)
     sidecar = json.loads((anat / f"{STEM}_dseg.json").read_text())
     assert sidecar["GuideOrigin"] == ["reader", "model", None]
     assert sidecar["Segmentation"]["guided"] == f"sha256:{'a' * 64}"

@@ -23,9 +23,8 @@ from tests.storage.drawn_export import (
     SETTINGS,
     VISIT,
     DrawnVisit,
-    draw_visit,
+    DrawnVisits,
     original_names,
-    positions,
     source_places,
     stored_masks,
     writable_copy,
@@ -47,9 +46,9 @@ def exported(tmp_path: Path, store: zarr.Group) -> Path:
 
 
 @pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> DrawnVisit:
-    """Draw a visit whose headers the trial does not keep."""
-    return draw_visit(tmp_path_factory.mktemp("visit"))
+def visit(drawn_visits: DrawnVisits) -> DrawnVisit:
+    """Give a visit whose headers the trial does not keep."""
+    return drawn_visits()
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +58,15 @@ def folder(visit: DrawnVisit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> DrawnVisit:
-    """Draw the same visit for a trial that keeps cleaned headers."""
-    return draw_visit(tmp_path_factory.mktemp("kept"), keep_headers=True)
+def kept(drawn_visits: DrawnVisits) -> DrawnVisit:
+    """Give the same visit of a trial that keeps cleaned headers."""
+    return drawn_visits(keep_headers=True)
 
 
-@pytest.mark.parametrize("name", ORIENTATIONS)
-def test_a_pixel_lies_where_its_source_lies(tmp_path: Path, name: str) -> None:
-    """Whatever the orientation; checked on each pixel of slices that are not evenly spaced either."""
-    uneven = positions(ORIENTATIONS[name], (0.0, -10.0, -23.0))
-    visit = draw_visit(tmp_path, ORIENTATIONS[name], uneven)
+@pytest.mark.parametrize("name", [*ORIENTATIONS, "uneven"])
+def test_a_pixel_lies_where_its_source_lies(drawn_visits: DrawnVisits, tmp_path: Path, name: str) -> None:
+    """Whatever the orientation, and where slices are not evenly spaced."""
+    visit = drawn_visits("oblique", "uneven") if name == "uneven" else drawn_visits(name)
     folder = exported(tmp_path, visit.store)
     for role in ("native", "post"):
         expected = source_places(visit.images[role])
@@ -80,6 +78,8 @@ def test_a_pixel_lies_where_its_source_lies(tmp_path: Path, name: str) -> None:
                     place = pixel_place(image, groups, row, col)
                     assert np.abs(place - expected[int(value)]).max() < 0.01
                     n_checked += 1
+        measures = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert measures.get("SpacingBetweenSlices") == (None if name == "uneven" else pytest.approx(10.0))
         assert n_checked == 3 * (SHAPE[0] * SHAPE[1] - 1)
 
 
