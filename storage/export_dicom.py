@@ -250,7 +250,7 @@ def _finished(
     dimension = derived_uid("dimension", series.visit.digest("dicom"), name)
     for item in (*image.DimensionOrganizationSequence, *image.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension
-    if not is_even(series.stack.geometry):
+    if len(series.stack.positions_mm) == 1 or not is_even(series.stack.geometry):
         image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
     image.BodyPartExamined = "HEART"
     image.PatientIdentityRemoved = "YES"
