@@ -1,4 +1,4 @@
-"""What the trial's page computes from the scans' numbers: outliers, drift of blood T1, changes over visits."""
+"""What the trial's page computes of the scans' numbers: outliers, drift of blood T1, changes over visits."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
+
+from tasks.report.trial_visits import Record
 
 OUTLIER_SDS = 3.5
 """Robust standard deviations from the median beyond which a scan is an outlier."""
@@ -25,10 +27,10 @@ LEAST_TREND_SCANS = 10
 LEAST_TREND_DAYS = 60.0
 """Time they must span for that [d]."""
 
-DAYS_A_YEAR = 365.25
+TREND_CONFIDENCE = 0.99
+"""Of the interval that must exclude 0: a trial has many scanners, and few of them may be marked by chance."""
 
-Record = Mapping[str, Any]
-"""A visit as `tasks.report.trial_visits` tells it."""
+DAYS_A_YEAR = 365.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def blood_drift(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Give each scanner's native blood T1 over calendar time, with its trend.
 
     A scanner is what tables tell apart: site, manufacturer, model and field strength. The trend is Theil and
-    Sen's, which outliers do not pull, with its 95 % interval; scans that failed QC are left out of it.
+    Sen's, which outliers do not pull, with its 99 % interval; scans that failed QC are left out of it.
 
     References
     ----------
@@ -149,13 +151,11 @@ def blood_drift(records: Sequence[Record]) -> list[dict[str, Any]]:
 def trend_a_year(
     days: Float[np.ndarray, " scan"], values: Float[np.ndarray, " scan"]
 ) -> dict[str, float] | None:
-    """Theil-Sen slope a year with its 95 % interval, and the line's ends; None for too few or too short."""
+    """Theil-Sen slope a year with its 99 % interval, and the line's ends; None for too few or too short."""
     if len(days) < LEAST_TREND_SCANS or float(np.ptp(days)) < LEAST_TREND_DAYS:
         return None
-    found = stats.theilslopes(values, days, 0.95)
-    slope, low, high = (
-        float(x) * DAYS_A_YEAR for x in (found.slope, found.low_slope, found.high_slope)
-    )
+    found = stats.theilslopes(values, days, TREND_CONFIDENCE)
+    slope, low, high = (float(x) * DAYS_A_YEAR for x in (found.slope, found.low_slope, found.high_slope))
     ends = found.intercept + found.slope * np.array([days.min(), days.max()])
     return {"slope": slope, "low": low, "high": high, "from": float(ends[0]), "to": float(ends[1])}
 

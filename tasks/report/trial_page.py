@@ -1,7 +1,7 @@
 """The trial's page: what needs attention first, then all visits, distributions, drift, changes and nights."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,19 +23,21 @@ from tasks.report.trial_metrics import (
     distributions,
 )
 from tasks.report.trial_runs import run_history, slowest_visits
-from tasks.report.trial_visits import REPORTS_FOLDER, STATES_TOLD, read_rows, visit_records
+from tasks.report.trial_visits import (
+    OUTCOMES,
+    REPORTS_FOLDER,
+    STATES_TOLD,
+    Record,
+    read_rows,
+    visit_records,
+)
 
 TRIAL_PAGE = Path(REPORTS_FOLDER, "index.html")
 
 VERDICTS_TOLD = ("pass", "review", "fail")
 
-OUTCOMES = ("pass", "review", "fail", "failed", "refused", "overdue", "waiting", "new")
-"""What can become of a visit, in the order of bars and legends."""
-
 N_SLOWEST = 10
 """Visits that are named as the slowest."""
-
-Record = Mapping[str, Any]
 
 
 def write_trial_page(trial: Trial) -> Path:
@@ -84,7 +86,8 @@ def page_values(trial: Trial, now: datetime) -> dict[str, Any]:
         "without_page": [record for record in records if record["has_result"] and not record["page"]],
         "sites": _bars(planned, lambda record: record["site"]),
         "scanners": _bars([record for record in records if record["verdict"]], scanner_name),
-        "outcomes": OUTCOMES,
+        "outcomes": tuple(OUTCOMES),
+        "names": OUTCOMES,
         "runs": run_history(trial.root, tables.visits),
         "shifted": shifted,
         "rule": {"sds": OUTLIER_SDS, "mad": ROBUST_SD, "least": LEAST_SCANS},
@@ -135,6 +138,6 @@ def _bars(records: Sequence[Record], name_of: Callable[[Record], str]) -> list[d
     for record in records:
         groups.setdefault(name_of(record), Counter())[record["outcome"]] += 1
     return [
-        {"name": name, "n": found.total(), "parts": [(outcome, found[outcome]) for outcome in OUTCOMES]}
+        {"name": name, "n": found.total(), "parts": {outcome: found[outcome] for outcome in OUTCOMES}}
         for name, found in sorted(groups.items())
     ]

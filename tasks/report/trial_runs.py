@@ -56,7 +56,7 @@ def run_history(root: Path, visit_rows: Iterable[Mapping[str, Any]]) -> list[dic
 
 
 def slowest_visits(records: Sequence[Mapping[str, Any]], n: int) -> list[int]:
-    """Indices of the visits that took longest, the slowest first."""
+    """Give the indices of the visits that took longest, the slowest first."""
     timed = [index for index, record in enumerate(records) if any(record["seconds"])]
     timed.sort(key=lambda index: -sum(seconds or 0.0 for seconds in records[index]["seconds"]))
     return timed[:n]

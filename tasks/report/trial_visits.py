@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from storage.plan import PlannedVisit
 from storage.tables import read_tables
 from storage.trial import Trial
 
 REPORTS_FOLDER = "reports"
+
+Record = Mapping[str, Any]
+"""A visit, ready for JSON, see `visit_records`."""
 
 Key = tuple[str, str]
 """Subject and visit."""
@@ -20,6 +26,18 @@ Key = tuple[str, str]
 STATES_TOLD = ("done", "flagged", "failed", "refused", "overdue", "waiting", "new", "unplanned")
 """States of the tables, and three more that plan and clock tell apart: waiting with the window over, not seen
 by any night yet, published but no longer in the plan."""
+
+OUTCOMES = {
+    "pass": "QC pass",
+    "review": "QC review",
+    "fail": "QC fail",
+    "failed": "failed",
+    "refused": "refused",
+    "overdue": "overdue",
+    "waiting": "waiting",
+    "new": "not seen yet",
+}
+"""What can become of a planned visit, in the order of bars and legends, and how it is told."""
 
 NOMINAL_FIELDS_T = (0.55, 1.5, 3.0, 7.0)
 """Scanners round theirs: 1.494 T or 2.89 T are told as what they are sold as [T]."""
@@ -57,17 +75,15 @@ class Tables(NamedTuple):
 
 def read_rows(trial: Trial) -> Tables:
     """Read what the page needs of the tables."""
-    import pyarrow.compute as pc
-
     tables = read_tables(trial.root, ["visits", "scans", "flags", "longitudinal"])
     flags, longitudinal = tables["flags"], tables["longitudinal"]
-    whole = pc.is_in(longitudinal["level"].cast("string"), pc.pa.array(["global", "septal"]))
+    whole = pc.is_in(longitudinal["level"].cast("string"), pa.array(["global", "septal"]))
     longitudinal = longitudinal.filter(pc.and_(whole, pc.is_null(longitudinal["aha_segment"])))
     flags = flags.filter(pc.not_equal(flags["severity"].cast("string"), "note"))
     return Tables(*(table.to_pylist() for table in (tables["visits"], tables["scans"], flags, longitudinal)))
 
 
-def visit_records(trial: Trial, tables: Tables, today: date) -> list[dict[str, Any]]:
+def visit_records(trial: Trial, tables: Tables, today: date) -> list[Record]:
     """Give one record a visit, ready for JSON: the plan's in its order of subjects, then those it lost.
 
     Where dates are shifted, a record has none but those of the tables: beside a shifted date, the plan's
@@ -91,7 +107,7 @@ def visit_records(trial: Trial, tables: Tables, today: date) -> list[dict[str, A
     planned = {(line.subject_id, line.visit_id): line for line in trial.plan()}
     shifted = trial.config.privacy.dates == "shift"
     pages = visit_pages(trial.root)
-    records = []
+    records: list[Record] = []
     for key in [*_in_order(planned.values()), *(key for key in rows if key not in planned)]:
         line, row = planned.get(key), rows.get(key) or {}
         state = _state(line, row, today)
@@ -114,7 +130,7 @@ def visit_records(trial: Trial, tables: Tables, today: date) -> list[dict[str, A
             "published": _iso(row.get("published_at")),
             **_scan_part(scans.get(key, {})),
         }
-        if "summary_failed:" in (row.get("reason") or ""):
+        if "summary_failed:" in (row.get("reason") or ""):  # no flag of a table: the summary would hold it
             record["codes"] = {**record["codes"], "summary_failed": "review"}
         records.append(record)
     return records
@@ -172,7 +188,9 @@ def _reason(state: str, row: Mapping[str, Any]) -> str:
     if state == "new":
         return "no night has run since it was planned"
     if state == "unplanned":
-        return "; ".join(filter(None, [f"{row['state']}, but no longer in subjects.csv; its rows stay", reason]))
+        return "; ".join(
+            filter(None, [f"{row['state']}, but no longer in subjects.csv; its rows stay", reason])
+        )
     if state == "overdue":
         return "; ".join(filter(None, ["its window is over", reason]))
     return reason

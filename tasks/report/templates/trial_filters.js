@@ -10,7 +10,7 @@ function fillSelects() {
   for (const [field, values] of Object.entries(FIELDS)) {
     const counts = new Map();
     VISITS.forEach((visit) => values(visit).forEach((value) => counts.set(value, (counts.get(value) ?? 0) + 1)));
-    const order = field === "state" ? STATE_ORDER : field === "verdict" ? ["pass", "review", "fail", "none"] : null;
+    const order = field === "state" ? STATE_ORDER : field === "verdict" ? [...VERDICT_ORDER, "none"] : null;
     const found = [...counts.keys()].sort((a, b) => order ? order.indexOf(a) - order.indexOf(b) : byText(a, b));
     const options = found.map((value) => make("option", { value }, `${value} (${counts.get(value)})`));
     selectOf(field).append(make("option", { value: "" }, "all"), ...options);

@@ -23,7 +23,7 @@ function buildHeat() {
   if (!subjects.length) return;
   const longest = Math.max(...subjects.map((subject) => subject.length));
   const upright = visitIds.some((id) => id.length > 4);
-  const width = 36 * visitIds.length + Math.min(176, 8 * longest + 12) + 26;
+  const width = 33 * visitIds.length + Math.min(176, 7 * longest + 12) + 26;
   const across = Math.max(1, Math.floor((heat.clientWidth + 26) / width));
   const height = Math.max(10, Math.ceil(subjects.length / across));
   heat.replaceChildren();

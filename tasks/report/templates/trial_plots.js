@@ -200,7 +200,7 @@ function showDrift() {
     const days = one.scans.filter((index) => VISITS[index].verdict !== "fail").map((index) => dayOf(VISITS[index].scanned));
     plot.svg.append(draw("line", { class: "trend", x1: sx(Math.min(...days)), x2: sx(Math.max(...days)), y1: plot.sy(trend.from), y2: plot.sy(trend.to) }));
     const signed = (value) => (value > 0 ? "+" : "−") + Math.abs(value).toFixed(0);
-    const text = `${signed(trend.slope)} ms a year (95 % ${signed(trend.low)} to ${signed(trend.high)}), ${one.scans.length} scans`;
+    const text = `${signed(trend.slope)} ms a year (99 % ${signed(trend.low)} to ${signed(trend.high)}), ${one.scans.length} scans`;
     plot.caption.append(make("span", { class: trend.low > 0 || trend.high < 0 ? "drifts" : null }, text));
   }
 }

@@ -1,9 +1,10 @@
 // The table of all visits: sorted by a heading, cut down by the filters.
 const COLUMNS = [
   ["Subject", (v) => v.subject], ["Visit", (v) => v.visit], ["Site", (v) => v.site],
-  ["Planned", (v) => v.planned], ["Scanned", (v) => v.scanned && v.scanned.slice(0, 10)],
-  ["State", (v) => STATE_ORDER.indexOf(v.state), (v) => make("span", { class: `mark ${v.state}` }, v.state)],
-  ["QC", (v) => ["pass", "review", "fail"].indexOf(v.verdict),
+  ["Planned", (v) => v.planned],
+  ["Off plan", offPlan, (v) => offPlan(v) === null ? "–" : `${offPlan(v) > 0 ? "+" : offPlan(v) < 0 ? "−" : ""}${Math.abs(offPlan(v))} d`],
+  ["State", (v) => placeIn(STATE_ORDER, v.state), (v) => make("span", { class: `mark ${v.state}` }, v.state)],
+  ["QC", (v) => placeIn(VERDICT_ORDER, v.verdict),
     (v) => v.verdict ? make("span", { class: `mark ${v.verdict}` }, v.verdict) : ""],
   ["Why", (v) => v.reason, (v) => make("span", { class: "clamp", title: v.reason }, v.reason)],
   ["Scanner", (v) => v.scannerName, (v) => make("span", { class: "cut", title: v.scannerName }, v.scannerName)],
@@ -14,10 +15,18 @@ const COLUMNS = [
   ["Took [s]", (v) => v.total, (v) => tell(v.total, "", 1)],
 ];
 const STATE_ORDER = ["done", "flagged", "failed", "refused", "overdue", "waiting", "new", "unplanned"];
+const VERDICT_ORDER = ["pass", "review", "fail"];
+const placeIn = (order, value) => order.includes(value) ? order.indexOf(value) : null;
 const FIRST_NUMBER = 9;
 const table = document.getElementById("table");
 const byText = new Intl.Collator("en", { numeric: true }).compare;
 let sorting = { column: null, down: false };
+
+// Days from the planned date to the scan.
+function offPlan(visit) {
+  if (!visit.planned || !visit.scanned) return null;
+  return Math.round((Date.parse(visit.scanned.slice(0, 10)) - Date.parse(visit.planned)) / 86400e3);
+}
 
 function compare(a, b) {
   if (a === null || b === null || a === "" || b === "") return null;
@@ -27,7 +36,7 @@ function compare(a, b) {
 function sortBy(column) {
   sorting = { column, down: sorting.column === column && !sorting.down };
   const value = COLUMNS[column][1];
-  const isEmpty = (visit) => value(visit) === null || value(visit) === "" || value(visit) === -1;
+  const isEmpty = (visit) => value(visit) === null || value(visit) === "";
   const order = [...VISITS].sort((a, b) => {
     // What has no value comes last, whichever way.
     if (isEmpty(a) || isEmpty(b)) return isEmpty(a) - isEmpty(b) || a.index - b.index;

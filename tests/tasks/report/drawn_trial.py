@@ -30,11 +30,14 @@ VISITS = (("BL", 0), ("BL-R", 7), ("W12", 84), ("W26", 182), ("W52", 364))
 BASELINE_MS = {1: (1000.0, 1600.0), 3: (1230.0, 1900.0)}
 """Native T1 of myocardium and blood, below and above 2 T."""
 
-DRIFT_MS_A_YEAR = 40.0
+DRIFT_MS_A_YEAR = 80.0
 """What blood T1 of site 03 gains."""
 
-NIGHT = datetime(2026, 3, 2, 2, 0, tzinfo=UTC)
+FIRST_NIGHT = datetime(2026, 3, 2, 2, 0, tzinfo=UTC)
 """When the first visits were published."""
+
+LAST_NIGHT = datetime(2026, 5, 2, 2, 0, tzinfo=UTC)
+"""The night after the last scan; later visits are waited for."""
 
 
 @dataclass
@@ -80,9 +83,7 @@ def draw_trial(root: Path, n_subjects: int, n_visits: int = 5, seed: int = 1) ->
         first: dict[str, Any] | None = None
         for visit_id, days in VISITS[:n_visits]:
             when = subject.start + timedelta(days=days)
-            line = PlannedVisit(
-                subject.subject_id, visit_id, f"{site + 1:02d}", when, 14, None, None, None
-            )
+            line = PlannedVisit(subject.subject_id, visit_id, f"{site + 1:02d}", when, 14, None, None, None)
             planned.append(line)
             scan = _write_visit(root, rng, subject, line, first)
             first = first or scan
@@ -124,12 +125,13 @@ def _write_visit(
         "site_id": line.site_id,
         "result_digest": None,
     }
-    night = max(NIGHT, datetime.combine(line.visit_date, datetime.min.time(), UTC) + timedelta(hours=26))
+    after = datetime.combine(line.visit_date, datetime.min.time(), UTC) + timedelta(hours=26)
+    night = min(max(FIRST_NIGHT, after), LAST_NIGHT)
     about = {"visit_date": line.visit_date, "published_at": night, "run_id": f"run-{night:%Y%m%d}"}
     nothing = {"seconds_intake": None, "seconds_segment": None, "seconds_quantify": None, "qc_reasons": []}
     nothing |= {"qc_verdict": None, "failed_stage": None, "failure_kind": None, "upload_ids": []}
     chance = rng.random()
-    if line.visit_date > date(2026, 5, 1) or chance < 0.03:
+    if line.visit_date >= LAST_NIGHT.date() or chance < 0.03:
         reason = "no upload of this visit yet"
         write_row(root, "visits", row("visits", **ids, **about, **nothing, state="waiting", reason=reason))
         return None
@@ -143,11 +145,15 @@ def _write_visit(
         return None
     ids["result_digest"] = f"result of {line.subject_id}/{line.visit_id}"
     verdict = ("fail", "review", "pass")[int(np.searchsorted([0.03, 0.16], rng.random()))]
-    codes = {"fail": ["mask_no_ring"], "review": [str(rng.choice(["center_jumps", "t1_apart"]))]}.get(verdict, [])
+    codes = {"fail": ["mask_no_ring"], "review": [str(rng.choice(["center_jumps", "t1_apart"]))]}.get(
+        verdict, []
+    )
     scan = _draw_scan(rng, subject, line, ids, verdict, codes)
     flags = [row("flags", **ids, code=code, severity=verdict, message=f"{code}: drawn") for code in codes]
     seconds = rng.lognormal([0.0, 1.3, 1.8], 0.35)
-    taken = dict(zip(("seconds_intake", "seconds_segment", "seconds_quantify"), seconds.tolist(), strict=True))
+    taken = dict(
+        zip(("seconds_intake", "seconds_segment", "seconds_quantify"), seconds.tolist(), strict=True)
+    )
     state = "done" if verdict == "pass" else "flagged"
     judged = {"qc_verdict": verdict, "qc_reasons": codes, "failed_stage": None, "failure_kind": None}
     reason = "; ".join(f"{code}: drawn" for code in codes)
