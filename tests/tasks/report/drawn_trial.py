@@ -128,7 +128,12 @@ def _write_visit(
     after = datetime.combine(line.visit_date, datetime.min.time(), UTC) + timedelta(hours=26)
     night = min(max(FIRST_NIGHT, after), LAST_NIGHT)
     about = {"visit_date": line.visit_date, "published_at": night, "run_id": f"run-{night:%Y%m%d}"}
-    nothing = {"seconds_intake": None, "seconds_segment": None, "seconds_quantify": None, "qc_reasons": []}
+    nothing: dict[str, Any] = {
+        "seconds_intake": None,
+        "seconds_segment": None,
+        "seconds_quantify": None,
+        "qc_reasons": [],
+    }
     nothing |= {"qc_verdict": None, "failed_stage": None, "failure_kind": None, "upload_ids": []}
     chance = rng.random()
     if line.visit_date >= LAST_NIGHT.date() or chance < 0.03:

@@ -20,8 +20,9 @@ CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-netwo
 N_SUBJECTS, N_VISITS = 200, 5
 
 LOAD_S = 2.0
-"""Longest time the page may take of its thread, until all is laid out [s]; on a machine that does nothing else,
-that is the time it takes."""
+"""Longest time of a processor until all is laid out [s]; on a quiet machine that is the time it takes."""
+
+NO_VALUE = "\N{EN DASH}"
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +141,9 @@ def test_a_heading_sorts_both_ways(page: Page) -> None:
         heading.press("Enter")
         expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", direction)
         texts = column.all_inner_texts()
-        numbers = [float(text) for text in texts if text != "–"]
+        numbers = [float(text) for text in texts if text != NO_VALUE]
         assert numbers == sorted(numbers, reverse=direction == "descending")
-        assert texts[-1] == "–"
+        assert texts[-1] == NO_VALUE
 
 
 def test_the_map_is_walked_by_keyboard(page: Page) -> None:
