@@ -22,6 +22,9 @@ N_SUBJECTS, N_VISITS = 200, 5
 LOAD_S = 2.0
 """Longest time of a processor until all is laid out [s]; on a quiet machine that is the time it takes."""
 
+WAIT_MS = 120_000.0
+"""Longest wait for anything; moments on a quiet machine [ms]."""
+
 NO_VALUE = "\N{EN DASH}"
 
 
@@ -38,7 +41,9 @@ def browser_page(chromium: str) -> Iterator[Page]:
     """Page of a headless Chromium that notes what goes wrong."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(WAIT_MS)
+        yield page
         browser.close()
 
 
