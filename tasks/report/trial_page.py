@@ -22,7 +22,7 @@ from tasks.report.trial_metrics import (
     changes,
     distributions,
 )
-from tasks.report.trial_runs import run_history, slowest_visits
+from tasks.report.trial_runs import run_history, slowest_visits, stray_uploads
 from tasks.report.trial_visits import (
     OUTCOMES,
     REPORTS_FOLDER,
@@ -82,6 +82,7 @@ def page_values(trial: Trial, now: datetime) -> dict[str, Any]:
         "stopped": [record for record in records if record["state"] in ("failed", "refused")],
         "overdue": [record for record in records if record["state"] == "overdue"],
         "unplanned": [record for record in records if record["state"] == "unplanned"],
+        "strays": stray_uploads(trial.root),
         "codes": codes_raised(records),
         "without_page": [record for record in records if record["has_result"] and not record["page"]],
         "sites": _bars(planned, lambda record: record["site"]),

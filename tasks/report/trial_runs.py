@@ -55,6 +55,22 @@ def run_history(root: Path, visit_rows: Iterable[Mapping[str, Any]]) -> list[dic
     return [{**run, "why": ", ".join(sorted(run["why"]))} for run in told]
 
 
+def stray_uploads(root: Path) -> list[dict[str, str]]:
+    """Give the uploads that no planned visit has taken, with day and reason of refusal, the latest first."""
+    strays: dict[str, dict[str, str]] = {}
+    for event in read_events(root):
+        if event["event"] == "refused" and "subject_id" not in event:
+            told = {
+                "upload_id": event["upload_id"],
+                "reason": event.get("reason") or "",
+                "at": event["at"][:10],
+            }
+            strays[event["upload_digest"]] = told
+        elif event["event"] in ("accepted", "refused"):
+            strays.pop(event.get("upload_digest", ""), None)  # the plan was mended, and a visit took it
+    return list(reversed(strays.values()))
+
+
 def slowest_visits(records: Sequence[Mapping[str, Any]], n: int) -> list[int]:
     """Give the indices of the visits that took longest, the slowest first."""
     timed = [index for index, record in enumerate(records) if any(record["seconds"])]

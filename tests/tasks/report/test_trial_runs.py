@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from storage import audit
 from storage.tables import publish, read_table
-from tasks.report.trial_runs import run_history, slowest_visits
+from tasks.report.trial_runs import run_history, slowest_visits, stray_uploads
 from tests.storage.drawn_rows import visit_row
 
 
@@ -63,3 +64,22 @@ def test_the_slowest_come_first() -> None:
 
     assert slowest_visits(records, 5) == [2, 0]
     assert slowest_visits(records, 1) == [2]
+
+
+def test_an_upload_is_stray_until_a_visit_takes_it(tmp_path: Path) -> None:
+    """What the plan did not know is told until the plan was mended; a refused visit's upload is its own."""
+
+    def settled(event: str, upload: str, **about: str) -> dict[str, Any]:
+        return {"event": event, "upload_id": f"u-{upload}", "upload_digest": upload, **about}
+
+    audit.append(
+        tmp_path,
+        settled("refused", "a", reason="no planned visit of this subject"),
+        settled("refused", "b", reason="no such subject"),
+        settled("refused", "c", reason="3 inversion times", subject_id="S01", visit_id="V1"),
+        settled("accepted", "a", subject_id="S01", visit_id="V2"),
+    )
+
+    (stray,) = stray_uploads(tmp_path)
+
+    assert (stray["upload_id"], stray["reason"]) == ("u-b", "no such subject")
