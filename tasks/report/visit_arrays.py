@@ -69,7 +69,7 @@ class SliceArrays:
         return masks
 
     def aligned_echoes(self, onto_px: Array | None = None) -> torch.Tensor:
-        """Echoes on the pixels of the reference echo, as they were fitted; ``onto_px`` leads on from there."""
+        """Echoes on the pixels of the reference echo, as they were fitted; ``onto_px`` leads on."""
         return resample(torch.from_numpy(self.echoes), self._displacement(onto_px))
 
     def aligned_masks(self) -> Array:

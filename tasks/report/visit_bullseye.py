@@ -9,8 +9,8 @@ from cmrcore.quantify.aha import AHA_NAMES
 from tasks.report.visit_charts import svg
 from tasks.report.visit_colors import ColorScale
 
-_CENTER = 130.0
-_RINGS_PX = {"basal": (72.0, 104.0), "mid": (40.0, 72.0), "apical": (6.0, 40.0)}
+_CENTER = 150.0
+_RINGS_PX = {"basal": (90.0, 130.0), "mid": (50.0, 90.0), "apical": (8.0, 50.0)}
 _RIM = (
     *(("anterior", 90), ("anteroseptal", 150), ("inferoseptal", 210)),
     *(("inferior", 270), ("inferolateral", 330), ("anterolateral", 30)),
@@ -50,13 +50,13 @@ def bullseye(values: Mapping[int, float], scale: ColorScale, label: str) -> Mark
             f'<text x="{x:.1f}" y="{y + 9:.1f}" class="mid small" fill="{ink}">{number}</text>'
         )
     for name, at_deg in _RIM:
-        x, y = _at(at_deg, 112.0)
+        x, y = _at(at_deg, 137.0)
         anchor = "mid" if at_deg in (90, 270) else "start" if at_deg in (30, 330) else "end"
         parts.append(f'<text x="{x:.1f}" y="{y + 4:.1f}" class="small {anchor}">{name}</text>')
     numbers = ", ".join(f"{AHA_NAMES[number]} {scale.text(value)}" for number, value in values.items())
     picture = "".join(parts)
     return svg(
-        360, 260, f"{label}: {numbers or 'no values'}", f'<g transform="translate(50 0)">{picture}</g>'
+        390, 300, f"{label}: {numbers or 'no values'}", f'<g transform="translate(45 0)">{picture}</g>'
     )
 
 

@@ -79,13 +79,12 @@ def ticks(low: float, high: float, n_most: int = _TICKS) -> list[float]:
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
-    values = [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
-    return values
+    return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def svg(width: float, height: float, label: str, content: str) -> Markup:
     """Wrap content as a picture with a name that is read out; ``content`` is SVG already."""
-    return Markup(  # noqa: S704 (texts within were escaped where they were put in)
+    return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
         f'aria-label="{escape(label)}">{content}</svg>'
     )
@@ -101,7 +100,6 @@ def recovery_chart(curves: Sequence[Curve], label: str) -> Markup:
     residuals = [_residual_percent(curve) for curve in curves]
     reach = max(2.0, 1.1 * max(float(np.abs(one).max()) for one in residuals))
     lower = Axes(52, 216, 300, 62, upper.x, (-reach, reach))
-    times = np.linspace(0.0, upper.x[1], 60)
     parts = [
         upper.grid(y_label="mean signal, sign restored [a.u.]"),
         lower.grid("inversion time [ms]", "residual [% of A]", y_ticks=ticks(-reach, reach, 4)),
@@ -109,6 +107,7 @@ def recovery_chart(curves: Sequence[Curve], label: str) -> Markup:
     ]
     for curve, residual in zip(curves, residuals, strict=True):
         color, dash = curve_style(curve)
+        times = np.linspace(float(curve.ti_ms.min()), upper.x[1], 60)
         parts.append(
             f'<path d="{upper.path(times, curve.at(times))}" fill="none" stroke="{color}" '
             f'stroke-dasharray="{dash}" stroke-width="1.4"/>'
@@ -116,7 +115,9 @@ def recovery_chart(curves: Sequence[Curve], label: str) -> Markup:
         for echo, (ti, value, rest) in enumerate(zip(curve.ti_ms, curve.signal, residual, strict=True)):
             fill = "#fff" if echo in curve.left_out else color
             for axes, y in ((upper, value), (lower, rest)):
-                parts.append(_dot(axes.px(ti), axes.py(float(y)), color, fill, square=curve.aha_segment is None))
+                parts.append(
+                    _dot(axes.px(ti), axes.py(float(y)), color, fill, square=curve.aha_segment is None)
+                )
     return svg(362, 316, label, "".join(parts))
 
 
@@ -139,21 +140,23 @@ def _dot(x: float, y: float, color: str, fill: str, *, square: bool = False) -> 
     return f'<circle cx="{x:g}" cy="{y:g}" r="2.4" fill="{fill}" stroke="{color}"/>'
 
 
-def histogram_chart(
-    values: Sequence[tuple[str, Array]], window: tuple[float, float], x_label: str, label: str
-) -> Markup:
-    """Distributions of pixels, one line a slice, as shares of its pixels; the median is a tick below.
+def histogram_chart(values: Sequence[tuple[str, Array]], x_label: str, label: str) -> Markup:
+    """Distributions of pixels, one line a slice, as shares of its pixels, with the median as a dotted line.
+
+    The outermost bars hold what lies beyond the outermost 0.5 % of pixels.
 
     Parameters
     ----------
     values
         Name and values of each slice.
-    window
-        Range of the chart; what lies beyond counts in the outermost bars.
     x_label, label
         Name of the values with their unit, and of the chart.
     """
-    edges = np.linspace(*window, 41)
+    every = np.concatenate([one for _, one in values])
+    low, high = (float(one) for one in np.percentile(every, (0.5, 99.5)))
+    margin = max(0.15 * (high - low), 1e-3 * abs(high), 1e-6)
+    window = (low - margin, high + margin)
+    edges = np.linspace(*window, 33)
     counted = []
     for name, one in values:
         counts = np.histogram(np.clip(one, *window), edges)[0]
@@ -166,7 +169,7 @@ def histogram_chart(
         steps = axes.path(np.repeat(edges, 2), np.concatenate([[0], np.repeat(shares, 2), [0]]))
         parts.append(
             f'<path d="{steps}" fill="{color}" fill-opacity=".1" stroke="{color}" stroke-dasharray="{dash}"/>'
-            f'<path d="M{axes.px(min(max(median, window[0]), window[1])):g} 18v140" stroke="{color}" '
+            f'<path d="M{axes.px(median):g} 18v140" stroke="{color}" '
             f'stroke-dasharray="1 3"/><text x="336" y="{30 + 14 * place}" class="end" fill="{color}">'
             f"{escape(name)}: median {median:.{0 if median >= 100 else 1}f}</text>"
         )
@@ -177,7 +180,7 @@ def displacement_chart(before_mm: Array, after_mm: Array, label: str) -> Markup:
     """Distance of the heart's center from that on the reference echo, as acquired and as aligned."""
     top = max(4.0, 1.1 * float(np.nanmax([before_mm, after_mm], initial=0.0)))
     n_echoes = len(before_mm)
-    axes = Axes(30, 18, 200, 90, (0.0, n_echoes + 1.0), (0.0, top))
+    axes = Axes(26, 18, 172, 90, (0.0, n_echoes + 1.0), (0.0, top))
     parts = [axes.grid("", "off the reference [mm]", y_ticks=ticks(0.0, top, 4))]
     for echo, (before, after) in enumerate(zip(before_mm, after_mm, strict=True)):
         x = axes.px(echo + 1)
@@ -189,8 +192,8 @@ def displacement_chart(before_mm: Array, after_mm: Array, label: str) -> Markup:
             + _dot(x, axes.py(before), BLOOD_COLOR, "#fff")
             + _dot(x, axes.py(after), OKABE_ITO[0], OKABE_ITO[0])
         )
-    parts.append('<text x="130" y="136" class="mid">echo by inversion time</text>')
-    return svg(240, 140, label, "".join(parts))
+    parts.append('<text x="112" y="136" class="mid">echo by inversion time</text>')
+    return svg(204, 140, label, "".join(parts))
 
 
 def history_chart(
@@ -217,8 +220,10 @@ def history_chart(
     parts = []
     if band is not None:
         upper, lower = axes.py(values[0] + band), axes.py(values[0] - band)
-        parts.append(f'<rect x="52" y="{upper:g}" width="300" height="{lower - upper:g}" fill="#0072b2" '
-                     'fill-opacity=".14"/>')
+        parts.append(
+            f'<rect x="52" y="{upper:g}" width="300" height="{lower - upper:g}" fill="#0072b2" '
+            'fill-opacity=".14"/>'
+        )
     parts.append(axes.grid(y_label=y_label))
     known = [(place + 1.0, value) for place, (_, value) in enumerate(points) if value is not None]
     line = axes.path([x for x, _ in known], [y for _, y in known])
@@ -229,5 +234,7 @@ def history_chart(
         parts.append(f'<text x="{x:g}" y="184" class="mid"{weight}>{escape(name)}</text>')
         if value is not None:
             fill = "#1a1d21" if name == shown else "#fff"
-            parts.append(f'<circle cx="{x:g}" cy="{axes.py(value):g}" r="4.5" fill="{fill}" stroke="#1a1d21"/>')
+            parts.append(
+                f'<circle cx="{x:g}" cy="{axes.py(value):g}" r="4.5" fill="{fill}" stroke="#1a1d21"/>'
+            )
     return svg(362, 192, label, "".join(parts))

@@ -65,25 +65,25 @@ class ColorScale:
 
     def text(self, value: float | None) -> str:
         """Write a value in the scale's unit, without the unit."""
-        return "–" if value is None or math.isnan(value) else f"{value * self.per_unit:.{self.n_decimals}f}"
+        return "-" if value is None or math.isnan(value) else f"{value * self.per_unit:.{self.n_decimals}f}"
 
     def words(self) -> str:
         """Say window and look-up, as it stands beside a map."""
         decimals = 0 if self.upper >= 10 else 2
-        return (
-            f"{self.table}, {self.spacing}, {self.lower:.{decimals}f} to {self.upper:.{decimals}f} {self.unit}"
-        ).rstrip()
+        table = self.table.replace("_r", " reversed")
+        window = f"{self.lower:.{decimals}f} to {self.upper:.{decimals}f} {self.unit}"
+        return f"{table}, {self.spacing}, {window}".rstrip()
 
 
 ECV = ColorScale("batlow", "linear", 0.0, 100.0, "%", per_unit=100.0, n_decimals=1)
 """Fixed for all visits; amyloid hearts and blood (58 % at a hematocrit of 0.42) lie within it."""
-R_SQUARED = ColorScale("lapaz", "linear", 0.8, 1.0, "", n_decimals=3)
-"""Fixed for all visits; myocardium of a good fit lies above 0.95."""
+R_SQUARED = ColorScale("lapaz_r", "linear", 0.8, 1.0, "", n_decimals=3)
+"""Fixed for all visits; what was badly fitted is bright, myocardium of a good fit lies above 0.95."""
 T1_WINDOWS_MS = {
     ("native", "1.5 T"): (500.0, 1800.0),
     ("native", "3 T"): (600.0, 2200.0),
-    ("post", "1.5 T"): (100.0, 800.0),
-    ("post", "3 T"): (150.0, 900.0),
+    ("post", "1.5 T"): (150.0, 650.0),
+    ("post", "3 T"): (150.0, 750.0),
 }
 """Fixed for all visits of a role at a field strength: myocardium, edema and blood lie within [ms]."""
 
@@ -118,7 +118,7 @@ def log_share(values: np.ndarray[Any, Any], lower: float, upper: float) -> np.nd
     begins = max(knee, lower)
     toe = (knee - lower) / (2 * knee - lower) if knee > lower else 0.0
     share_of_log = np.log(np.maximum(values, begins) / begins) / math.log(upper / begins)
-    above = toe + (1 - toe) * share_of_log
+    above: np.ndarray[Any, Any] = toe + (1 - toe) * share_of_log
     if not toe:
         return above
     return np.where(values > knee, above, toe * (values - lower) / (knee - lower))

@@ -41,6 +41,8 @@ class Film:
     """Echoes where they were acquired."""
     aligned: Strip | None
     """Echoes on the pixels of the reference; None where alignment moved none."""
+    ti_ms: Array
+    """Inversion time of each echo [ms]."""
     captions: tuple[str, ...]
     """What is to be said of each echo."""
     reference: int
@@ -78,6 +80,7 @@ def make_film(one: SliceArrays, aligned: torch.Tensor, crop: Crop, rows: list[di
         guide=guide,
         acquired=_strip(one.echoes, one.masks, crop),
         aligned=_strip(aligned.numpy(), masks_aligned, crop) if one.is_moved else None,
+        ti_ms=one.ti_ms,
         captions=tuple(_caption(one, echo, of_echo.get(echo)) for echo in range(len(one.ti_ms))),
         reference=one.reference,
         about_guide=_about_guide(one),
@@ -95,7 +98,7 @@ def _strip(echoes: Array, masks: Array, crop: Crop) -> Strip:
 
 
 def _caption(one: SliceArrays, echo: int, row: dict[str, Any] | None) -> str:
-    """What a reader wants to know of an echo."""
+    """Say what a reader wants to know of an echo."""
     parts = [
         f"echo {echo + 1} of {len(one.ti_ms)}",
         f"TI {one.ti_ms[echo]:.0f} ms",

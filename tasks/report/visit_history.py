@@ -37,7 +37,9 @@ class Change:
     """What differs between the visits besides the heart."""
 
 
-def history_charts(visits: Sequence[str], scans: Mapping[str, Row], changes: Sequence[Row], shown: str) -> list[Markup]:
+def history_charts(
+    visits: Sequence[str], scans: Mapping[str, Row], changes: Sequence[Row], shown: str
+) -> list[Markup]:
     """Chart native T1 and ECV of all visits of a subject; those that no visit has are left out.
 
     Parameters
@@ -52,6 +54,7 @@ def history_charts(visits: Sequence[str], scans: Mapping[str, Row], changes: Seq
         The visit of the page.
     """
     charts = []
+    of_heart = [row for row in changes if row["level"] == "global" and row["aha_segment"] is None]
     for name, column, band_column, factor in _KINDS:
         points = [
             (visit, None if (value := scans.get(visit, {}).get(column)) is None else factor * value)
@@ -59,16 +62,15 @@ def history_charts(visits: Sequence[str], scans: Mapping[str, Row], changes: Seq
         ]
         if all(value is None for _, value in points):
             continue
-        bands = [row[band_column] for row in changes if row["level"] == "global" and row["aha_segment"] is None]
+        bands = (row[band_column] for row in of_heart)
         band = next((factor * value for value in bands if value is not None), None)
-        text = ", ".join(f"{visit} {'–' if value is None else f'{value:.4g}'}" for visit, value in points)
-        # Beginning at the first visit with a value: the band lies about it.
+        text = ", ".join(f"{visit} {'-' if value is None else f'{value:.4g}'}" for visit, value in points)
         charts.append(history_chart(points, shown, band, name, f"History of {name}: {text}"))
     return charts
 
 
 def change_lines(changes: Sequence[Row], shown: str) -> tuple[Change, ...]:
-    """Changes of a visit in whole heart, septum and levels."""
+    """Give the changes of a visit in whole heart, septum and levels."""
     own = [row for row in changes if row["visit_id"] == shown and row["aha_segment"] is None]
     own.sort(key=lambda row: (row["baseline_visit_id"], _PLACES.index(row["level"])))
     return tuple(
@@ -77,7 +79,7 @@ def change_lines(changes: Sequence[Row], shown: str) -> tuple[Change, ...]:
             region=row["level"],
             t1_native=_difference(row["t1_native_change_ms"], row["t1_native_repeatability_ms"], 1.0, "ms"),
             t1_native_judged=_judged(row["t1_native_changed"]),
-            ecv=_difference(row["ecv_change_fraction"], row["ecv_repeatability_fraction"], 100.0, "%"),
+            ecv=_difference(row["ecv_change_fraction"], row["ecv_repeatability_fraction"], 100.0, "points"),
             ecv_judged=_judged(row["ecv_changed"]),
             doubts=_doubts(row),
         )
@@ -87,7 +89,7 @@ def change_lines(changes: Sequence[Row], shown: str) -> tuple[Change, ...]:
 
 def _difference(change: float | None, coefficient: float | None, factor: float, unit: str) -> str:
     if change is None:
-        return "–"
+        return "-"
     decimals = 0 if factor == 1.0 else 1
     band = "" if coefficient is None else f" (repeatability {factor * coefficient:.{decimals}f})"
     return f"{factor * change:+.{decimals}f} {unit}{band}"

@@ -12,7 +12,7 @@ from tasks.report.visit_colors import N_COLORS, ColorScale
 
 Array = np.ndarray[Any, Any]
 
-HALF_WIDTH_MM = 55.0
+HALF_WIDTH_MM = 60.0
 """Half the side of the square around a heart that is shown [mm]."""
 SIDE_MAX = 128
 """Most pixels along a side of an image; finer ones are thinned out."""
@@ -42,9 +42,7 @@ class Crop:
         return part
 
 
-def heart_crop(
-    shape: tuple[int, int], spacing_mm: tuple[float, float], heart: Array | None
-) -> Crop:
+def heart_crop(shape: tuple[int, int], spacing_mm: tuple[float, float], heart: Array | None) -> Crop:
     """Square of fixed size around a heart's mask; the whole image where there is none."""
     spans = []
     for axis in (0, 1):
@@ -88,7 +86,8 @@ def film_strip(echoes: Array) -> str:
 def _gray(echo: Array) -> Array:
     low, high = np.percentile(echo, _WINDOW_PERCENT)
     share = (echo - low) / max(float(high - low), float(np.finfo(np.float32).tiny))
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    gray: Array = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    return gray
 
 
 def _data_uri(image: Image.Image, kind: str, **options: int) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from cmrcore.quantify.aha import AHA_NAMES
 from cmrcore.quantify.regions import regional_values, segment_region
 from storage.config import QuantifyConfig
-from tasks.report.visit_arrays import Array, SliceArrays, VisitArrays
+from tasks.report.visit_arrays import MYOCARDIUM, Array, SliceArrays, VisitArrays
 from tasks.report.visit_bullseye import bullseye
 from tasks.report.visit_charts import curve_style, displacement_chart, histogram_chart, recovery_chart
 from tasks.report.visit_colors import ECV, R_SQUARED, ColorScale
@@ -100,7 +100,8 @@ def curve_panels(
             if not curves:
                 continue
             title = f"{one.level} slice {index}, {ROLE_NAMES[role]}"
-            panels.append(CurvePanel(title, recovery_chart(curves, f"Fitted curves: {title}"), _legend(curves), note))
+            chart = recovery_chart(curves, f"Fitted curves: {title}")
+            panels.append(CurvePanel(title, chart, _legend(one.level, curves), note))
     return tuple(panels)
 
 
@@ -122,8 +123,11 @@ def _read_segments(visit: VisitArrays, index: int, config: QuantifyConfig) -> Ar
     return read
 
 
-def _legend(curves: Iterable[Curve]) -> tuple[tuple[str, str, str, str], ...]:
-    return tuple((curve.name, *curve_style(curve), f"{curve.t1_ms:.0f} ms") for curve in curves)
+def _legend(level: str, curves: Iterable[Curve]) -> tuple[tuple[str, str, str, str], ...]:
+    return tuple(
+        (curve.name.removeprefix(f"{level} "), *curve_style(curve), f"{curve.t1_ms:.0f} ms")
+        for curve in curves
+    )
 
 
 def bullseyes(
@@ -171,54 +175,71 @@ def _weighted_mean(rows: Iterable[Row], name: str, count: str) -> float | None:
     return sum(value * weight for value, weight in weighted) / total if weighted else None
 
 
-def distributions(
-    visit: VisitArrays, scales: Mapping[str, ColorScale], erosion_mm: float
-) -> list[tuple[Markup, bool]]:
+def distributions(visit: VisitArrays, erosion_mm: float) -> list[tuple[Markup, bool]]:
     """Histograms of T1 of each role and of ECV over the pixels that are read; whether each is blinded."""
     charts = []
     for role, slices in visit.slices.items():
-        values = [
-            (f"{one.level} {one.index}", _finite(one.t1_ms[one.read_myocardium(erosion_mm)])) for one in slices
-        ]
-        scale, name = scales[role], f"{ROLE_NAMES[role]} T1 [ms]"
-        charts.append((values, (scale.lower, scale.upper), name, False))
+        values = [(_name(one), _finite(one.t1_ms[one.read_myocardium(erosion_mm)])) for one in slices]
+        name = f"{ROLE_NAMES[role]} T1 [ms]"
+        charts.append((values, name, False))
     if visit.ecv_fraction is not None:
         values = [
-            (f"{one.level} {one.index}", 100 * _finite(ecv[one.read_myocardium(erosion_mm)]))
+            (_name(one), 100 * _finite(ecv[one.read_myocardium(erosion_mm)]))
             for one, ecv in zip(visit.slices["native"], visit.ecv_fraction, strict=False)
         ]
-        charts.append((values, (ECV.lower, ECV.upper), "ECV [%]", True))
+        charts.append((values, "ECV [%]", True))
     drawn = []
-    for values, window, name, is_blinded in charts:
+    for values, name, is_blinded in charts:
         shown = [(slice_name, one) for slice_name, one in values if one.size]
         if shown:
-            drawn.append((histogram_chart(shown, window, name, f"Distribution of {name}"), is_blinded))
+            drawn.append((histogram_chart(shown, name, f"Distribution of {name}"), is_blinded))
     return drawn
+
+
+def _name(one: SliceArrays) -> str:
+    return f"{one.level} {one.index}"
 
 
 def _finite(values: Array) -> Array:
     return np.asarray(values[np.isfinite(values)])
 
 
-def alignment_lines(films: Iterable[Film], slices: Sequence[Row]) -> tuple[AlignmentLine, ...]:
-    """Say what alignment did to each slice of each role that has masks."""
+def alignment_lines(
+    visit: VisitArrays, films: Iterable[Film], slices: Sequence[Row], r_squared_low: float
+) -> tuple[AlignmentLine, ...]:
+    """Say what alignment did to each slice of each role that has masks.
+
+    R2 is told over the whole myocardium, pixels without a fit as 0, as rows tell it of the echoes before
+    alignment; the means of the rows themselves are read away from the borders.
+
+    Parameters
+    ----------
+    visit
+        Maps and masks.
+    films
+        Displacements.
+    slices
+        Rows of ``slices`` of the visit.
+    r_squared_low
+        R2 under which a pixel counts as badly fitted.
+    """
     of_slice = {row["slice_index"]: row for row in slices}
     lines = []
     for film in films:
         row = of_slice.get(film.index)
-        if row is None or not np.isfinite(film.before_mm).any():
+        one = visit.slices[film.role][film.index]
+        if row is None or not one.has_masks:
             continue
+        after = np.nan_to_num(one.r_squared[one.reference_masks[MYOCARDIUM]])
         title, role = f"{film.level} slice {film.index}, {ROLE_NAMES[film.role]}", film.role
         lines.append(
             AlignmentLine(
                 title=title,
-                method=row[f"alignment_{role}"] or "–",
-                r_squared=_before_after(
-                    row[f"r_squared_{role}_unaligned_mean"], row[f"r_squared_{role}_mean"], 1.0, 3
-                ),
+                method=row[f"alignment_{role}"] or "-",
+                r_squared=_before_after(row[f"r_squared_{role}_unaligned_mean"], float(after.mean()), 1.0, 3),
                 low_fraction=_before_after(
                     row[f"r_squared_{role}_unaligned_low_fraction"],
-                    row[f"r_squared_{role}_low_fraction"],
+                    float((after < r_squared_low).mean()),
                     100.0,
                     1,
                 ),
@@ -230,6 +251,6 @@ def alignment_lines(films: Iterable[Film], slices: Sequence[Row]) -> tuple[Align
     return tuple(lines)
 
 
-def _before_after(before: float | None, after: float | None, factor: float, decimals: int) -> str:
-    one, other = ("–" if value is None else f"{factor * value:.{decimals}f}" for value in (before, after))
-    return f"{one} → {other}"
+def _before_after(before: float | None, after: float, factor: float, decimals: int) -> str:
+    known = "-" if before is None else f"{factor * before:.{decimals}f}"
+    return f"{known} → {factor * after:.{decimals}f}"

@@ -109,13 +109,11 @@ def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Path:
         message = f"subject {subject_id}, visit {visit_id}: nothing is published; run a night first"
         raise NotStoredError(message)
     row = rows.visits[visit_id]
-    values = _head(trial, rows, row)
     if row["result_digest"] is None:
-        values |= {"provenance": provenance(row, (), trial.config)}
-        html = render("visit_without_result.html", **values)
+        html = render("visit_without_result.html", **_head(trial, rows, row), **_no_content(trial, row))
     else:
         with one_thread():
-            html = render("visit.html", **values, **_content(trial, rows, row))
+            html = render("visit.html", **_head(trial, rows, row), **_content(trial, rows, row))
     digest = page_digest(list(rows.visits.values()))
     path = page_path(trial.root, subject_id, visit_id)
     write_durably(path, (html + _MADE_FROM.format(digest)).encode())
@@ -123,10 +121,13 @@ def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Path:
 
 
 def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str) -> Path:
-    """Replace a visit's page, which would show what no longer holds, by one that says why it failed."""
+    """Replace a visit's page, which would show what no longer holds, by one that says why it failed.
+
+    It names nothing that it was made from, so that the next night tries again.
+    """
     rows = _read_rows(trial, subject_id)
     row = rows.visits[visit_id]
-    values = _head(trial, rows, row) | {"provenance": provenance(row, (), trial.config), "failure": reason}
+    values = _head(trial, rows, row) | _no_content(trial, row) | {"failure": reason}
     path = page_path(trial.root, subject_id, visit_id)
     write_durably(path, render("visit_without_result.html", **values).encode())
     return path
@@ -141,7 +142,7 @@ def _read_rows(trial: Trial, subject_id: str) -> _Rows:
 
 
 def _head(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
-    """What every page of a visit says first."""
+    """Give what every page of a visit says first."""
     verdict = row["qc_verdict"]
     return {
         "title": f"{row['subject_id']} {row['visit_id']} · {trial.config.trial_id}",
@@ -151,8 +152,12 @@ def _head(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
         "siblings": list(rows.visits.values()),
         "state_words": STATES[row["state"]],
         "verdict_words": VERDICTS.get(verdict, ""),
-        "failure": None,
     }
+
+
+def _no_content(trial: Trial, row: Row) -> dict[str, Any]:
+    """Give what a page shows of a visit without a result."""
+    return {"failure": None, "provenance": provenance(row, (), trial.config)}
 
 
 def _content(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
@@ -186,8 +191,8 @@ def _content(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
         "curves": curve_panels(visit, echoes, config),
         "bullseyes": eyes,
         "segments": segments,
-        "distributions": distributions(visit, t1_scales, config.myocardium_erosion_mm),
-        "alignment": alignment_lines(films, slices),
+        "distributions": distributions(visit, config.myocardium_erosion_mm),
+        "alignment": alignment_lines(visit, films, slices, config.qc.r_squared_pixel_min),
         "history": history_charts(list(rows.visits), scans, changes, visit_id),
         "changes": change_lines(changes, visit_id),
         "provenance": provenance(row, visit.stacks.values(), trial.config),

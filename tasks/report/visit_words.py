@@ -84,35 +84,34 @@ def _place(flag: Row) -> str:
 
 def quantities(scan: Row) -> tuple[Quantity, ...]:
     """Give the numbers of a scan that a reader looks for first."""
-    hours = scan["hematocrit_hours"]
-    found = (
-        Quantity("native T1", _ms(scan, "t1_native"), _slices(scan, "native")),
+    hours, has_ecv = scan["hematocrit_hours"], scan["ecv_fraction"] is not None
+    return (
+        Quantity("native T1 ± SD", _ms(scan, "t1_native"), _slices(scan, "native")),
         Quantity("native T1, septum", _value(scan["t1_native_septal_ms"], " ms"), ""),
-        Quantity("post-contrast T1", _ms(scan, "t1_post"), _minutes(scan)),
+        Quantity("post-contrast T1 ± SD", _ms(scan, "t1_post"), _minutes(scan)),
         Quantity(
             "blood T1",
             f"{_value(scan['blood_t1_native_ms'])} / {_value(scan['blood_t1_post_ms'])} ms",
-            "native / post-contrast",
+            "native / post",
         ),
         Quantity(
             "mean R²",
             f"{_value(scan['r_squared_native_mean'], decimals=3)} / "
             f"{_value(scan['r_squared_post_mean'], decimals=3)}",
-            "native / post-contrast",
+            "native / post",
         ),
         Quantity(
             "hematocrit",
             _value(scan["hematocrit_fraction"], decimals=3),
             "" if hours is None else f"{hours:.1f} h from the scan",
         ),
-        Quantity("ECV", _ecv(scan, "ecv"), _slices(scan, "ecv"), is_blinded=True),
-        Quantity("ECV, septum", _value(scan["ecv_septal_fraction"], " %", 100.0, 1), "", is_blinded=True),
+        Quantity("ECV ± uncertainty", _ecv(scan, "ecv"), _slices(scan, "ecv"), is_blinded=has_ecv),
+        Quantity("ECV, septum", _value(scan["ecv_septal_fraction"], " %", 100.0, 1), "", is_blinded=has_ecv),
     )
-    return found
 
 
 def _value(value: float | None, unit: str = "", factor: float = 1.0, decimals: int = 0) -> str:
-    return "–" if value is None else f"{factor * value:.{decimals}f}{unit}"
+    return "-" if value is None else f"{factor * value:.{decimals}f}{unit}"
 
 
 def _ms(scan: Row, stem: str) -> str:
@@ -123,8 +122,8 @@ def _ms(scan: Row, stem: str) -> str:
 def _ecv(scan: Row, stem: str) -> str:
     value, error = scan[f"{stem}_fraction"], scan[f"{stem}_uncertainty_fraction"]
     if value is None:
-        return "–"
-    return f"{100 * value:.1f} %" + ("" if error is None else f" ± {100 * error:.1f} (uncertainty)")
+        return "-"
+    return f"{100 * value:.1f} %" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def _slices(scan: Row, mean: str) -> str:
