@@ -88,7 +88,7 @@ def made_from(page: Path) -> str | None:
         with page.open("rb") as file:
             file.seek(-min(_TAIL_BYTES, page.stat().st_size), 2)
             tail = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     head, _, rest = tail.partition("<!-- made from ")
     return rest.removesuffix(" -->\n") if not head and rest else None
