@@ -13,6 +13,8 @@ Crameri et al. 2020, Nat Commun 11:5444, doi:10.1038/s41467-020-19160-7
 import math
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -126,9 +128,17 @@ def log_share(values: np.ndarray[Any, Any], lower: float, upper: float) -> np.nd
 
 @cache
 def color_table(name: str) -> np.ndarray[Any, Any]:
-    """Table of cmcrameri as bytes, ``[256, 3]``, its first entry black: that color means no value."""
-    from cmcrameri import cm
+    """Table of cmcrameri as bytes, ``[256, 3]``, its first entry black: that color means no value.
 
-    table = np.array(getattr(cm, name)(np.arange(N_COLORS), bytes=True)[:, :3], dtype=np.uint8)
+    ``_r`` after a name turns the table round. Read from the package's file: its module would load pyplot.
+    """
+    spec = find_spec("cmcrameri")
+    if spec is None or not spec.submodule_search_locations:
+        message = "cmcrameri, which holds the color tables, is not installed; set up the environment again"
+        raise ModuleNotFoundError(message)
+    file = Path(spec.submodule_search_locations[0]) / "cmaps" / f"{name.removesuffix('_r')}.txt"
+    table = np.rint(255 * np.loadtxt(file)).astype(np.uint8)
+    if name.endswith("_r"):
+        table = table[::-1].copy()
     table[0] = 0
     return table

@@ -14,6 +14,7 @@ from storage import Trial, open_trial
 from storage.arrays import open_store, write_array, write_stack, write_store
 from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
+from storage.geometry import Level
 from storage.plan import PlannedVisit
 from storage.tables import publish
 from tasks.plan import VisitJob
@@ -26,9 +27,12 @@ from tests.storage.drawn_uploads import DEMO_CONFIG
 
 SHAPE = (64, 64)
 SPACING_MM = (2.0, 2.0)
+LEVELS: tuple[Level, ...] = ("basal", "mid")
 CENTER = (32.0, 34.0)
-TI_MS = {"native": (120.0, 200.0, 1000.0, 1100.0, 1900.0, 2000.0, 2900.0, 3900.0)}
-TI_MS["post"] = (120.0, 200.0, 280.0, 1000.0, 1100.0, 1200.0, 1900.0, 2000.0, 2900.0)
+TI_MS: dict[str, tuple[float, ...]] = {
+    "native": (120.0, 200.0, 1000.0, 1100.0, 1900.0, 2000.0, 2900.0, 3900.0),
+    "post": (120.0, 200.0, 280.0, 1000.0, 1100.0, 1200.0, 1900.0, 2000.0, 2900.0),
+}
 T1_MS = {"native": (1000.0, 1600.0, 250.0), "post": (450.0, 330.0, 250.0)}
 """T1 of myocardium, blood and what lies around [ms]."""
 MOVED_ECHO = 4
@@ -82,7 +86,7 @@ def drawn_trial(root: Path, *visits: DrawnVisit) -> Trial:
 def publish_without_result(trial: Trial, visit_id: str, state: str, reason: str, **values: Any) -> None:
     """Publish a visit of subject S01 that has no result."""
     empty = dict.fromkeys(("result_digest", "qc_verdict", "n_files", "failed_stage", "failure_kind"))
-    lists = {"qc_reasons": [], "upload_ids": [], "upload_digests": [], "upload_fingerprints": []}
+    lists: dict[str, Any] = {"qc_reasons": [], "upload_ids": [], "upload_digests": [], "upload_fingerprints": []}
     row = visit_row(**empty | lists | {"visit_id": visit_id, "state": state, "reason": reason} | values)
     publish(trial.root, row | {"published_at": datetime.now(UTC)}, {}, "test", "test", None)
 
@@ -137,7 +141,7 @@ def drawn_stack(role: Any, drawn: DrawnVisit) -> EchoStack:  # noqa: ANN401 (a l
         orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         pixel_spacing_mm=SPACING_MM,
         slice_thickness_mm=8.0,
-        levels=("basal", "mid", "apical")[:n_slices],
+        levels=LEVELS[:n_slices],
         anterior=(-1.0, 0.0),
         scheme="5(3)3" if role == "native" else "4(1)3(1)2",
         acquired_at=datetime.combine(drawn.visit_date, datetime.min.time()),
