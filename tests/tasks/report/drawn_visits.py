@@ -86,7 +86,12 @@ def drawn_trial(root: Path, *visits: DrawnVisit) -> Trial:
 def publish_without_result(trial: Trial, visit_id: str, state: str, reason: str, **values: Any) -> None:
     """Publish a visit of subject S01 that has no result."""
     empty = dict.fromkeys(("result_digest", "qc_verdict", "n_files", "failed_stage", "failure_kind"))
-    lists: dict[str, Any] = {"qc_reasons": [], "upload_ids": [], "upload_digests": [], "upload_fingerprints": []}
+    lists: dict[str, Any] = {
+        "qc_reasons": [],
+        "upload_ids": [],
+        "upload_digests": [],
+        "upload_fingerprints": [],
+    }
     row = visit_row(**empty | lists | {"visit_id": visit_id, "state": state, "reason": reason} | values)
     publish(trial.root, row | {"published_at": datetime.now(UTC)}, {}, "test", "test", None)
 
