@@ -47,6 +47,7 @@ from tasks.plan import (
 from tasks.publish import Publisher
 from tasks.quantify import quantify
 from tasks.report.task import report
+from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
@@ -371,7 +372,9 @@ class Night:
                 else:
                     made.add(key)
             record_pages(self._trial, made, failed)
-            # The trial's page is made here: tasks.report.trial_page.write_trial_page(self._trial).
+            # A night without news changes no file.
+            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+                write_trial_page(self._trial)
         except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
             self._missing_pages["pages"] = describe(Failure("error", error))
         self._missing_pages |= {"/".join(key): why for key, why in failed.items()}

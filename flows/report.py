@@ -8,10 +8,9 @@ from storage.trial import Trial
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
 from tasks.plan import Selection, published_visits
+from tasks.report.trial_page import write_trial_page
 from tasks.report.visit_failed import record_pages
-from tasks.report.visit_page import REPORTS_FOLDER, write_visit_page
-
-TRIAL_PAGE = "index.html"
+from tasks.report.visit_page import write_visit_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class MadePages:
 
 
 def make_pages(trial: Trial, chosen: Selection) -> MadePages:
-    """Make the pages of chosen visits of which anything is published, one after the other.
+    """Make the pages of chosen visits of which anything is published, one after the other, and the trial's.
 
     Raises
     ------
@@ -49,6 +48,5 @@ def make_pages(trial: Trial, chosen: Selection) -> MadePages:
         except Exception as error:  # noqa: BLE001 (a page that fails must not take the others with it)
             failed[subject_id, visit_id] = describe(Failure("error", error))
     record_pages(trial, set(visits).difference(failed), failed)
-    # The trial's page is made here: tasks.report.trial_page.write_trial_page(trial).
     labels = {"/".join(key): why for key, why in failed.items()}
-    return MadePages(trial.root / REPORTS_FOLDER / TRIAL_PAGE, len(visits) - len(failed), labels)
+    return MadePages(write_trial_page(trial), len(visits) - len(failed), labels)

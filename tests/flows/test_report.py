@@ -16,6 +16,7 @@ def test_a_night_makes_the_page_of_every_visit(small_night: Path) -> None:
         page = small_night / "reports" / f"{visit}.html"
         assert page.stat().st_size < 5_000_000
         assert "<!-- made from " in page.read_text()
+    assert "S01/V1.html" in (small_night / "reports" / "index.html").read_text()
     assert not (small_night / "reports" / "failed.json").exists()
 
 
