@@ -123,6 +123,34 @@ def rerun(
 
 
 @app.command()
+def report(
+    root: Root,
+    subject: Annotated[list[str] | None, typer.Option(help="Subject to show; may be repeated.")] = None,
+    visit: Annotated[list[str] | None, typer.Option(help="Visit to show; may be repeated.")] = None,
+) -> None:
+    """Make the pages of a trial anew from what is stored: nothing is computed again.
+
+    Prints the path of the trial's page. Exit code 1 when a page could not be made.
+    """
+    from flows.terminal import fail_clearly, flow_progress
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        from flows.report import make_pages
+        from tasks.plan import Selection
+
+        with flow_progress("pages"):
+            chosen = Selection("chosen", frozenset(subject or ()), frozenset(visit or ()))
+            pages = make_pages(open_trial(root), chosen)
+    for label, reason in pages.failed.items():
+        typer.echo(f"{label}: page not made: {reason}", err=True)
+    typer.echo(f"{pages.n_made} pages of visits")
+    typer.echo(pages.trial_page)
+    if pages.failed:
+        raise typer.Exit(code=1)
+
+
+@app.command()
 def status(root: Root) -> None:
     """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
     from flows.intake import waiting_uploads

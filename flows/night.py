@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -31,6 +32,7 @@ from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
+from tasks.matching import VisitKey
 from tasks.plan import (
     NightPlan,
     RetestPair,
@@ -44,6 +46,10 @@ from tasks.plan import (
 )
 from tasks.publish import Publisher
 from tasks.quantify import quantify
+from tasks.report.task import report
+from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
+from tasks.report.visit_failed import record_pages
+from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
 from tasks.stage import StageName, StageResult, VisitRef
 from tasks.summarise import repeatability, stated_repeatability, summarise
@@ -55,6 +61,8 @@ progress = logging.getLogger("cmrtrials.progress")
 STALE_TEMPORARY_S = 24 * 3600.0
 """Age at which a temporary store cannot belong to a running night any more [s]."""
 
+PAGE_LIMIT_S = 120.0
+"""Time that a visit's page may take, which takes a second [s]."""
 
 NEWS = "failed or refused tonight: "
 """How the message of a night begins in which something new went wrong."""
@@ -121,6 +129,7 @@ class Night:
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
+        self._missing_pages: dict[str, str] = {}
         self._retests: tuple[RetestPair, ...] = plan.retests
         self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
@@ -148,10 +157,12 @@ class Night:
                 self._publisher.correction(visit, recorded, row)
         try:
             self._compute()
+            published = published_visits(self._trial.root)
+            self._make_pages(published)
         except BaseException:  # stopped in the UI, Ctrl-C, or a defect: nothing may go on without the night
             self._fanout.abandon()
             raise
-        return self._verdict()
+        return self._verdict(published)
 
     def _compute(self) -> None:
         """Send what is to compute, and publish as it ends."""
@@ -347,8 +358,28 @@ class Night:
         site_id = self._planned[subject_id, visit_id].site_id
         return VisitRef(str(self._trial.root), subject_id, visit_id, site_id)
 
-    def _verdict(self) -> State[Any]:
-        rows = published_visits(self._trial.root)
+    def _make_pages(self, published: Mapping[VisitKey, Mapping[str, Any]]) -> None:
+        """Make the pages that no longer show what is published; one that fails is told and fails no visit."""
+        made: set[VisitKey] = set()
+        failed: dict[VisitKey, str] = {}
+        try:
+            for subject_id, visit_id in outdated_pages(self._trial.root, published):
+                key, root = (subject_id, visit_id), str(self._trial.root)
+                self._fanout.submit(key, report, "CPU", root, subject_id, visit_id, limit_s=PAGE_LIMIT_S)
+            for key, outcome in self._fanout:
+                if isinstance(outcome, Failure):
+                    failed[key] = describe(outcome)
+                else:
+                    made.add(key)
+            record_pages(self._trial, made, failed)
+            # A night without news changes no file.
+            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+                write_trial_page(self._trial)
+        except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
+            self._missing_pages["pages"] = describe(Failure("error", error))
+        self._missing_pages |= {"/".join(key): why for key, why in failed.items()}
+
+    def _verdict(self, rows: Mapping[VisitKey, Mapping[str, Any]]) -> State[Any]:
         counts = Counter(row["state"] for key, row in rows.items() if key in self._planned)
         tally = f"{len(self._planned)} visits: "
         tally += ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
@@ -360,6 +391,7 @@ class Night:
             "results of an older plan or trial.toml, as their uploads are gone": self._plan.outdated,
             "published, but no longer planned": unplanned,
             "summary not renewed": [f"{label}: {why}" for label, why in self._stale_summaries.items()],
+            "page not made": [f"{label}: {why}" for label, why in self._missing_pages.items()],
         }.items():
             if which:
                 tally += f"; {what}: {', '.join(which)}"
