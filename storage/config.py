@@ -241,6 +241,9 @@ class SegmentConfig(_Section):
     """Weights that find the guide where the upload has none; empty: such a slice stays without masks."""
     guided: WeightsDigest
     """Weights of the guided network; empty where ``method`` needs none."""
+    guide_from: Literal["visit", "baseline"]
+    """Where a guide is from that no reader drew: ``visit``: found on the visit's own echoes; ``baseline``:
+    lent by the subject's first visit and aligned, where it fits."""
 
     @model_validator(mode="after")
     def _check_guided(self) -> Self:

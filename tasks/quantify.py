@@ -126,8 +126,9 @@ def _guide_note(note: Mapping[str, Any]) -> GuideNote:
         note["score"],
         tuple(note["findings"]),
         tuple(note["rejected"]),
-        note.get("overlap"),  # notes of former versions have neither
+        note.get("overlap"),  # notes of former versions have none of these
         note.get("reader_replaced", False),
+        note.get("not_carried"),
     )
 
 

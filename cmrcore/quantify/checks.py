@@ -38,6 +38,11 @@ CHECKS = {
     "guide_fell_back": Check(
         "a guide of a slice failed a check; that of another echo, or of the network, is used", None, "note"
     ),
+    "guide_not_carried": Check(
+        "the guide of a subject's first visit does not fit a slice of a later one; that of the visit is used",
+        None,
+        "note",
+    ),
     "reader_guide_replaced": Check(
         "a reader's mask of a slice is no closed ring or its labels overlap; the network's guide is used",
         None,

@@ -108,7 +108,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
 ) -> None:
     """Zarr keeps reference echo, origin, score and findings; quantify makes rows and flags of them."""
     monkeypatch.setattr("tasks.segment.finder_of", lambda *_: found_on_echo_2)
-    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="")
+    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="", guide_from="visit")
     segment.fn(job.visit, job.digests["intake"], config, "masks", False)
     store = open_store(trial.root, "S01", "V1", "masks")
     (note, _, _) = read_notes(store, "native/guide")["guides"]
@@ -139,6 +139,7 @@ def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job
         alpha=0.25,
         base=write_weights(folder, guided=False),
         guided=write_weights(folder, guided=True),
+        guide_from="visit",
     )
     result = segment.fn(job.visit, job.digests["intake"], config, "nothing", False)
     assert result.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
