@@ -323,6 +323,8 @@ class QcConfig(_Section):
     guide_overlap_min: Fraction
     """Least overlap of a reader's ventricle with what the network finds; below, its slice's numbers are left
     out."""
+    landmark_off_max_mm: Positive
+    """Largest distance of a reader's anterior insertion from the myocardium [mm]."""
     guide_dice_min: Fraction
     """Least median overlap of the echoes' masks with the guide."""
     aligned_dice_min: Fraction

@@ -48,6 +48,12 @@ CHECKS = {
         None,
         "review",
     ),
+    "landmark_off_heart": Check(
+        "a reader's anterior RV insertion lies too far from the myocardium; it is not used",
+        "mm",
+        "review",
+        ("landmark_off_max_mm",),
+    ),
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "mask_no_ring": Check("the mask on a slice's reference echo is no closed ring", "1", "fail"),
     "wall_implausible": Check(

@@ -75,6 +75,9 @@ class Series:
     first-acquired one."""
     guide_notes: tuple[GuideNote | None, ...] = ()
     """What is known about the guide of each slice; empty where nothing is."""
+    insertions_px: Float[Tensor, "slice 2"] | None = None
+    """A reader's points (row, col) for the anterior RV insertion, NaN on a slice without one [pixel]; None
+    where a reader marked nothing."""
     field_strength_t: float | None = None
     """Field strength [T]; None if unknown."""
     minutes_since_contrast: float | None = None

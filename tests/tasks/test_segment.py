@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from storage.series_rules import Role
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
-from tasks.segment import segment, segment_series
+from tasks.segment import read_guides, segment, segment_series
+from tasks.stage import GuideSource
 from tests.cmrcore.hearts import drawn_heart
 from tests.tasks.weights import write_weights
 
@@ -119,6 +121,8 @@ def test_guides_are_stored_with_what_is_known_of_them(
         "rejected": ["echo 0: the ring is open"],
         "overlap": None,
         "reader_replaced": False,
+        "source": None,
+        "not_carried": None,
     }
     for name in ("reference_echo", "confidence", "agreement", "masks"):
         assert f"native/{name}" in store
@@ -129,6 +133,43 @@ def test_guides_are_stored_with_what_is_known_of_them(
     echoes, flags = rows["echoes"], rows["flags"]
     assert {(row["guide_origin"], row["reference_echo_index"]) for row in echoes} == {("model", 2)}
     assert {"guide_doubtful", "guide_fell_back"} <= {flag["code"] for flag in flags}
+
+
+def test_a_lent_guide_is_stored_with_where_it_came_from(
+    trial: Trial, job: VisitJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Visit, digest, slice, origin and score of what was carried; of what was not, the reason."""
+    heart = drawn_heart()
+
+    def drawn(group: zarr.Group, role: Role) -> EchoStack:
+        stack = read_stack(group, role)
+        echoes = np.zeros_like(stack.echoes)
+        echoes[..., : heart.shape[1], : heart.shape[2]] = (heart[1] * 200.0 + heart[0] * 100.0).numpy()
+        return replace(stack, echoes=echoes)
+
+    def sound(*given: Any) -> Guide | None:
+        guide = found_on_echo_2(*given)
+        return None if guide is None else replace(guide, findings=())
+
+    monkeypatch.setattr("tasks.segment.read_stack", drawn)
+    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="", guide_from="baseline")
+    for digest, finder in (("sound", sound), ("doubtful", found_on_echo_2)):
+        monkeypatch.setattr("tasks.segment.finder_of", lambda *_, finder=finder: finder)
+        segment.fn(job.visit, job.digests["intake"], config, digest, False)
+        segment.fn(job.visit, job.digests["intake"], config, f"by {digest}", False, GuideSource("V1", digest))
+    for role in ("native", "post"):
+        notes = read_notes(open_store(trial.root, "S01", "V1", "by sound"), f"{role}/guide")["guides"]
+        assert [note["origin"] for note in notes] == ["baseline"] * 3
+        expected = {"visit_id": "V1", "segment_digest": "sound", "origin": "model", "score": 0.7}
+        assert [note["source"] for note in notes] == [{**expected, "slice_index": i} for i in range(3)]
+        notes = read_notes(open_store(trial.root, "S01", "V1", "by doubtful"), f"{role}/guide")["guides"]
+        assert {(note["origin"], note["source"]) for note in notes} == {("model", None)}
+        assert notes[1]["not_carried"] == "its slice 1 has no guide that passed its checks"
+
+
+def test_a_series_without_guides_lends_none(trial: Trial, job: VisitJob) -> None:
+    """The intake's store holds echoes alone."""
+    assert read_guides(open_store(trial.root, "S01", "V1", job.digests["intake"]), "native") is None
 
 
 def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job: VisitJob) -> None:
