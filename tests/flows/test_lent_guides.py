@@ -240,7 +240,7 @@ def test_a_night_carries_guides_and_finds_its_own_when_the_first_visit_is_gone(
     assert again.returncode == 0
     assert published_row(root, "visits", "S01", "V2") == second  # nothing was new
 
-    cut_off(root, "S01_*_V1*" if any((root / "incoming").glob("S01_*_V1*")) else "S01_2026*a")
+    cut_off(root, min((root / "incoming").iterdir()).name)
     cmrtrials("run", root, CMR_WORKERS="2")
     assert states(root)["S01/V1"] in {"refused", "failed"}
     renewed = published_row(root, "visits", "S01", "V2")

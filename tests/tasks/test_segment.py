@@ -1,12 +1,15 @@
 """Segmentation of a visit: a reader's guide wins, else one is found; what is known of it is stored."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 import zarr
@@ -25,7 +28,8 @@ from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
 from tasks.segment import read_guides, segment, segment_series
-from tasks.stage import GuideSource
+from tasks.stage import GuideSource, VisitRef
+from tasks.summarise import read_findings
 from tests.cmrcore.hearts import drawn_heart
 from tests.tasks.weights import write_weights
 
@@ -43,7 +47,16 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     root = tmp_path_factory.mktemp("segment") / "trial"
     recipe = Recipe(n_subjects=1, n_visits=1, seed=1, guides="none")
     simulate_trial(root, recipe, on_visit=lambda _: None)
+    mark_a_corner(next((root / "incoming").iterdir()))
     return open_trial(root)
+
+
+def mark_a_corner(upload: Path) -> None:
+    """Let a reader mark the first pixel of a slice as RV insertion, far from any heart."""
+    positions = [pydicom.dcmread(file).ImagePositionPatient for file in sorted(upload.glob("*.dcm"))]
+    point = {"position_mm": [float(value) for value in positions[0]]}
+    text = {"format": "cmrtrials-landmarks", "version": 1, "rv_insertion_anterior": [point]}
+    (upload / "landmarks.json").write_text(json.dumps(text))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +146,15 @@ def test_guides_are_stored_with_what_is_known_of_them(
     echoes, flags = rows["echoes"], rows["flags"]
     assert {(row["guide_origin"], row["reference_echo_index"]) for row in echoes} == {("model", 2)}
     assert {"guide_doubtful", "guide_fell_back"} <= {flag["code"] for flag in flags}
+    points = np.asarray(read_array(store, "native/insertions_px"))
+    assert points[~np.isnan(points)] == pytest.approx(np.zeros(2), abs=1e-3)
+    assert read_notes(store, "native/insertions_px")["origin"] == "reader"
+    off_heart = [flag for flag in flags if flag["code"] == "landmark_off_heart" and flag["role"] == "native"]
+    assert [flag["slice_index"] for flag in off_heart] == np.flatnonzero(~np.isnan(points[:, 0])).tolist()
+    heart = read_findings(VisitRef(str(trial.root), "S01", "V1", "01"), "result").heart
+    assert heart is not None
+    assert heart.insertions_px is not None
+    assert bool(heart.insertions_px.isnan().all())
 
 
 def test_a_lent_guide_is_stored_with_where_it_came_from(
