@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,16 +16,17 @@ from prefect import Task
 from prefect.logging import disable_run_logger
 
 from flows.night import Night
+from flows.simulate import Recipe, simulate_trial
 from storage.arrays import open_store, read_notes, store_path
 from storage.config import CONFIG_FILE
-from storage.errors import RefusedError
+from storage.errors import RefusedError, StorageError
 from storage.plan import PlannedVisit
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout
-from tasks.plan import NightPlan, VisitJob, stage_digests
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night, stage_digests
 from tasks.publish import Publisher
 from tasks.stage import GuideSource, StageResult, VisitRef
-from tests.flows.trials import Cmrtrials, cut_off, published_row, states
+from tests.flows.trials import cut_off, published_row, states
 from tests.storage.drawn_uploads import DEMO_CONFIG
 
 VISITS = ("V1", "V2", "V3")
@@ -213,37 +215,68 @@ def test_a_failed_measurement_takes_no_guides_away(trial: Trial) -> None:
     assert fanout.sources["S01/V3"] == source_of(trial, "V1")
 
 
+class LocalFanout:
+    """Cluster that runs the real tasks one by one in this process."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Hashable, Task[..., Any], tuple[Any, ...]]] = deque()
+
+    def submit(
+        self, key: Hashable, task: Task[..., Any], _resource: str, *arguments: Any, limit_s: float
+    ) -> None:
+        """Queue a task run."""
+        assert limit_s > 0
+        self._waiting.append((key, task, arguments))
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        while self._waiting:
+            key, task, arguments = self._waiting.popleft()
+            try:
+                yield key, task.fn(*arguments)
+            except StorageError as error:
+                yield key, Failure("error", error)
+
+
+def run_night(trial: Trial) -> tuple[str, ...]:
+    """Run a night as it is, but for the cluster; give the visits that it computed."""
+    with disable_run_logger():
+        plan = plan_night(trial, Selection())
+        publisher = Publisher(trial.root, trial.config, plan.matching, "run", "tester", "test")
+        Night(trial, plan, publisher, cast("Fanout", LocalFanout()), 3600.0).run()
+    return tuple(job.visit.visit_id for job in plan.jobs)
+
+
 @pytest.mark.slow
-def test_a_night_carries_guides_and_finds_its_own_when_the_first_visit_is_gone(
-    tmp_path: Path, cmrtrials: Cmrtrials
-) -> None:
-    """Real tasks: follow-ups are guided by the baseline, and computed again when that is refused."""
+def test_a_night_carries_guides_and_finds_its_own_when_the_first_visit_is_gone(tmp_path: Path) -> None:
+    """Follow-ups are guided by the baseline, and computed again when that is refused."""
     root = tmp_path / "trial"
-    options = ("--subjects", "1", "--visits", "2", "--no-faults", "--difficulty", "clean", "--guides", "none")
-    assert cmrtrials("simulate", root, *options).returncode == 0
+    recipe = Recipe(n_subjects=1, n_visits=2, seed=1, guides="none")
+    simulate_trial(root, recipe, on_visit=lambda _: None)
     lend_guides(root)
-    night = cmrtrials("run", root, CMR_WORKERS="2")
-    assert night.returncode == 0, night.stdout + night.stderr
+    trial = open_trial(root)
+    assert run_night(trial) == ("V1", "V2")
     first, second = (published_row(root, "visits", "S01", visit_id) for visit_id in ("V1", "V2"))
     notes = read_notes(open_store(root, "S01", "V2", second["segment_digest"]), "native/guide")["guides"]
-    lent = [note for note in notes if note["origin"] == "baseline"]
-    assert len(lent) == 3
-    assert {(note["source"]["visit_id"], note["source"]["segment_digest"]) for note in lent} == {
-        ("V1", first["segment_digest"])
-    }
-    assert all(0 < note["source"]["score"] <= 1 for note in lent)
-    echoes = pd.read_parquet(root / "tables" / "echoes" / "S01")
-    assert set(echoes.loc[echoes["visit_id"] == "V1", "guide_origin"]) == {"model"}
-    assert "baseline" in set(echoes.loc[echoes["visit_id"] == "V2", "guide_origin"])
+    assert [note["origin"] for note in notes] == ["baseline"] * 3
+    for index, note in enumerate(notes):
+        source = note["source"]
+        assert (source["visit_id"], source["segment_digest"]) == ("V1", first["segment_digest"])
+        assert (source["slice_index"], source["origin"]) == (index, "model")
+        assert 0 < source["score"] <= 1
+    origins = {visit_id: origins_of(root, visit_id) for visit_id in ("V1", "V2")}
+    assert origins == {"V1": {"model"}, "V2": {"baseline"}}
 
-    again = cmrtrials("run", root, CMR_WORKERS="2")
-    assert again.returncode == 0
-    assert published_row(root, "visits", "S01", "V2") == second  # nothing was new
+    assert run_night(trial) == ()
 
     cut_off(root, min((root / "incoming").iterdir()).name)
-    cmrtrials("run", root, CMR_WORKERS="2")
-    assert states(root)["S01/V1"] in {"refused", "failed"}
-    renewed = published_row(root, "visits", "S01", "V2")
-    assert renewed["segment_digest"] != second["segment_digest"]
-    echoes = pd.read_parquet(root / "tables" / "echoes" / "S01" / "V2.parquet")
-    assert set(echoes["guide_origin"]) == {"model"}
+    assert run_night(trial) == ("V1", "V2")
+    assert states(root)["S01/V1"] == "refused"
+    assert origins_of(root, "V2") == {"model"}
+    assert published_row(root, "visits", "S01", "V2")["segment_digest"] != second["segment_digest"]
+
+    assert run_night(trial) == ()
+
+
+def origins_of(root: Path, visit_id: str) -> set[str]:
+    """Where the published guides of a visit come from."""
+    return set(pd.read_parquet(root / "tables" / "echoes" / "S01" / f"{visit_id}.parquet")["guide_origin"])
