@@ -88,6 +88,7 @@ def segment(
         slices: list[SliceMasks | None] = []
         with one_thread(), write_store(visit.path, *ids, digest, extends=echoes_digest) as store:
             store.attrs["segment_digest"] = digest
+            store.attrs["segmentation"] = config.model_dump(mode="json")
             for role in stored_roles(store):
                 stack = read_stack(store, role)
                 uploaded = read_array(store, f"{role}/uploaded_guide")
