@@ -133,7 +133,8 @@ class NightPlan:
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
     outdated: tuple[str, ...]
-    """Visits whose result stands although plan or configuration have changed, and whose upload is gone."""
+    """Visits whose result stands although plan, configuration or the guides that they are lent have changed,
+    and whose upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
     """Visits tried in vain whose line in the plan has changed in what needs no new try; as recorded."""
     standing: Mapping[VisitKey, GuideSource]
