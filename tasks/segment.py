@@ -28,6 +28,7 @@ from cmrcore.segmentation import (
     choose_guide,
     guide_from_earlier,
 )
+from cmrcore.segmentation.heart import Look
 from cmrcore.threads import one_thread
 from storage.arrays import (
     open_store,
@@ -108,17 +109,22 @@ def compute_device() -> torch.device:
 
 
 def segmenter_of(root: Path, config: SegmentConfig, device: torch.device) -> Segmenter:
-    """Choose what trial.toml names as ``segment.method``."""
+    """Choose what trial.toml names as ``segment.method``; with a base network the guide follows the heart."""
     if config.method == "carry":
         return carry_guide
-    return GuidedSegmenter(load_network(root, "guided", config.guided, device))
+    return GuidedSegmenter(load_network(root, "guided", config.guided, device), look_of(root, config, device))
+
+
+def look_of(root: Path, config: SegmentConfig, device: torch.device) -> Look | None:
+    """Choose the base network; None where trial.toml names none."""
+    if not config.base:
+        return None
+    return partial(base_probability, load_network(root, "base", config.base, device))
 
 
 def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder:
     """Choose what finds a guide; without a base network in trial.toml there are readers' guides only."""
-    if not config.base:
-        return partial(choose_guide, None)
-    return partial(choose_guide, partial(base_probability, load_network(root, "base", config.base, device)))
+    return partial(choose_guide, look_of(root, config, device))
 
 
 def lender_of(visit: VisitRef, source: GuideSource, role: Role, stack: EchoStack) -> GuideLender:
