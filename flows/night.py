@@ -16,7 +16,7 @@ from cmrcore.quantify.repeatability import Coefficients
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
 from flows.user import current_user
-from storage.arrays import remove_stale_temporaries
+from storage.arrays import remove_stale_temporaries, store_exists
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -51,7 +51,7 @@ from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
-from tasks.stage import StageName, StageResult, VisitRef
+from tasks.stage import GuideSource, StageName, StageResult, VisitRef
 from tasks.summarise import repeatability, stated_repeatability, summarise
 from tasks.weights import needed_weights
 
@@ -127,6 +127,9 @@ class Night:
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
+        self._lending: set[str] = set()
+        self._unable_to_lend: set[str] = set()
+        self._awaiting: dict[str, list[str]] = {}
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
         self._missing_pages: dict[str, str] = {}
@@ -193,6 +196,8 @@ class Night:
                 self._end_repeatability(outcome)
             elif isinstance(outcome, Failure):
                 self._fail(self._jobs[name], stage, outcome)
+                if stage != "quantify":
+                    self._end_guides(self._jobs[name], is_segmented=False)
                 self._end_visit(self._jobs[name])
             else:
                 self._stages[name][stage] = outcome
@@ -203,18 +208,9 @@ class Night:
         digests = job.digests
         label = job.visit.label
         if stage == "intake":
-            self._fanout.submit(
-                (label, "segment"),
-                segment,
-                "GPU",
-                job.visit,
-                digests["intake"],
-                config.segment,
-                digests["segment"],
-                job.force,
-                limit_s=self._left_s(job),
-            )
+            self._submit_segment(job)
         elif stage == "segment":
+            self._end_guides(job, is_segmented=True)
             self._fanout.submit(
                 (label, "quantify"),
                 quantify,
@@ -230,6 +226,55 @@ class Night:
             )
         else:
             self._end_visit(job)
+
+    def _submit_segment(self, job: VisitJob) -> None:
+        """Segment a visit, once the one whose guides it takes has them."""
+        source = job.guide_source
+        if source is not None:
+            lender = f"{job.visit.subject_id}/{source.visit_id}"
+            if lender in self._jobs and lender not in self._lending:
+                self._awaiting.setdefault(lender, []).append(job.visit.label)
+                return
+        self._fanout.submit(
+            (job.visit.label, "segment"),
+            segment,
+            "GPU",
+            job.visit,
+            job.digests["intake"],
+            self._trial.config.segment,
+            job.digests["segment"],
+            job.force,
+            source,
+            limit_s=self._left_s(job),
+        )
+
+    def _end_guides(self, job: VisitJob, *, is_segmented: bool) -> None:
+        """Let those go on that wait for a visit's guides; where it has none, with those of the next visit.
+
+        A rerun that failed leaves the guides that stand. Without any, the next night plans as it is done
+        here: a visit that failed lends nothing until it is computed again.
+        """
+        visit, digest = job.visit, job.digests["segment"]
+        if is_segmented or store_exists(visit.path, visit.subject_id, visit.visit_id, digest):
+            self._lending.add(visit.label)
+        else:
+            self._unable_to_lend.add(visit.label)
+            self._find_lender(visit)
+        for label in self._awaiting.pop(visit.label, ()):
+            self._submit_segment(self._jobs[label])
+
+    def _find_lender(self, unable: VisitRef) -> None:
+        """Let the next visit that has guides, or will have, lend them in the place of one that has none."""
+        source: GuideSource | None = None
+        for line in self._visits_of[unable.subject_id]:
+            label = f"{line.subject_id}/{line.visit_id}"
+            job = self._jobs.get(label)
+            if job is not None and job.guide_source and job.guide_source.visit_id == unable.visit_id:
+                job = self._jobs[label] = job.guided_by(source)
+            if source is None and job is None:
+                source = self._plan.standing.get((line.subject_id, line.visit_id))
+            elif source is None and job is not None and label not in self._unable_to_lend:
+                source = GuideSource(line.visit_id, job.digests["segment"])
 
     def _left_s(self, job: VisitJob) -> float:
         """Time that a visit's next stage may take [s]."""

@@ -273,7 +273,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("confidence", NUMBER, "1", "confidence of the mask, 0 to 1"),
         Column("n_pixels_myocardium", COUNT, "1", "pixels of the myocardium"),
         Column("reference_echo_index", COUNT, "1", "echo of the slice that the guide was drawn on"),
-        Column("guide_origin", TEXT, "", "who drew the guide; empty without one", values=("reader", "model")),
+        Column(
+            "guide_origin",
+            TEXT,
+            "",
+            "who drew the guide, or baseline if the subject's first visit lends it; empty without one",
+            values=("reader", "model", "baseline"),
+        ),
         Column("guide_score", NUMBER, "1", "how well the guide passed its checks, 0 to 1"),
         Column(
             "alignment",

@@ -94,7 +94,7 @@ def quantify(
 def read_series(store: zarr.Group, stack: EchoStack) -> Series:
     """Read what a role's measurement needs from a store."""
     role = stack.role
-    names = ("guide", "masks", "confidence", "reference_echo")
+    names = ("guide", "masks", "confidence", "reference_echo", "insertions_px")
     found = {name: read_array(store, f"{role}/{name}") for name in names}
     masks = {name: None if array is None else torch.from_numpy(array) for name, array in found.items()}
     return Series(
@@ -112,6 +112,7 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         scheme=stack.scheme,
         field_strength_t=stack.field_strength_t,
         reference_echo=masks["reference_echo"],
+        insertions_px=masks["insertions_px"],
         guide_notes=tuple(
             None if note is None else _guide_note(note)
             for note in read_notes(store, f"{role}/guide").get("guides", ())
@@ -126,8 +127,9 @@ def _guide_note(note: Mapping[str, Any]) -> GuideNote:
         note["score"],
         tuple(note["findings"]),
         tuple(note["rejected"]),
-        note.get("overlap"),  # notes of former versions have neither
+        note.get("overlap"),  # notes of former versions have none of these
         note.get("reader_replaced", False),
+        note.get("not_carried"),
     )
 
 
