@@ -21,7 +21,8 @@ from storage.errors import StorageError
 from storage.plan import PLAN_FILE, plan_csv, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.schema import SCHEMA_VERSION
-from storage.tables import STAGING_FOLDER, TABLES_FOLDER, read_table
+from storage.staging import STAGING_FOLDER, TABLES_FOLDER
+from storage.tables import read_table
 
 LOCK_MANIFEST = "manifest.json"
 

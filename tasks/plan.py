@@ -11,6 +11,7 @@ from storage.digest import canonical_digest
 from storage.errors import NotStoredError, PlanError, UploadChangedError
 from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
+from storage.reviews import ReviewedSlice, read_reviews, reviews_digest
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import INCOMING, Upload, UploadListing
@@ -80,6 +81,8 @@ class VisitJob:
     """Digest of the stages ``intake``, ``segment`` and ``quantify``; the last is the result's."""
     force: bool
     """Whether stages run although their stores stand."""
+    reviewed: tuple[ReviewedSlice, ...] = ()
+    """A reader's decisions about the visit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ class NightPlan:
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
     outdated: tuple[str, ...]
-    """Visits whose result stands although plan or configuration have changed, and whose upload is gone."""
+    """Visits whose result stands although plan, configuration or a reader's decisions have changed, and whose
+    upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
     """Visits tried in vain whose line in the plan has changed in what needs no new try; as recorded."""
 
@@ -159,6 +163,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         for line in planned
     }
     rows = published_visits(trial.root)
+    reviews = read_reviews(trial.root)
     matching = matching_digests(rules.matching, recorded.values())
     uploads = match_uploads(trial.root, rules.matching, rules.uploads, planned, rows, matching)
     elsewhere = _places(uploads)
@@ -171,13 +176,14 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     arriving = list(uploads.arriving)
     for planned_line, (place, line) in zip(planned, recorded.items(), strict=True):
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
-        row = rows.get(place)
+        row, reviewed = rows.get(place), reviews.get(place, ())
         asked = selection.asks_for(line, row["state"] if row else None)
         if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
             corrected.append((visit, line))
         found = in_order_of_arrival(uploads.taken.get(place, ()), (row or {}).get("upload_digests", ()))
         if found:
-            digests = stage_digests(rules, line, [upload.content_digest for upload in found], key_name)
+            contents = [upload.content_digest for upload in found]
+            digests = stage_digests(rules, line, contents, key_name, reviewed)
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
                     files = tuple(upload.load() for upload in found)
@@ -186,7 +192,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
                     if row is None:
                         waiting.append(Waiting(visit, line, "its upload is still arriving"))
                     continue
-                jobs.append(VisitJob(visit, planned_line, line, files, digests, asked))
+                jobs.append(VisitJob(visit, planned_line, line, files, digests, asked, reviewed))
             taken[place] = found
             continue
         if selection.mode == "chosen" and asked:
@@ -199,7 +205,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
         elif row["state"] in USABLE_STATES:
-            digests = stage_digests(rules, line, row["upload_digests"], key_name)
+            digests = stage_digests(rules, line, row["upload_digests"], key_name, reviewed)
             if row["result_digest"] != digests["quantify"]:
                 outdated.append(visit.label)
     withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
@@ -247,7 +253,11 @@ def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) 
 
 
 def stage_digests(
-    config: TrialConfig, recorded: PlannedVisit, contents: Sequence[str], key_name: str | None
+    config: TrialConfig,
+    recorded: PlannedVisit,
+    contents: Sequence[str],
+    key_name: str | None,
+    reviewed: Sequence[ReviewedSlice] = (),
 ) -> dict[StageName, str]:
     """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
 
@@ -263,6 +273,9 @@ def stage_digests(
         each other.
     key_name
         Name of the key that dates and pseudonyms follow from, see `storage.deidentify.key_name`.
+    reviewed
+        A reader's decisions about the visit that have an effect; whether each still holds follows from them
+        and the masks.
     """
 
     def digest(stage: StageName, **inputs: Any) -> str:
@@ -288,6 +301,7 @@ def stage_digests(
         hematocrit=hematocrit,
         config=config.quantify.model_dump(mode="json"),
         align=config.align.model_dump(mode="json"),
+        **({"reviews": reviews_digest(reviewed)} if reviewed else {}),
     )
     return {"intake": intake, "segment": segment, "quantify": quantify}
 

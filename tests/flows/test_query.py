@@ -12,7 +12,7 @@ from flows.errors import QueryError
 from flows.query import parse_outside, run_query
 from storage.errors import StorageError
 from storage.schema import TABLES
-from storage.tables import table_file
+from storage.staging import table_file
 from tests.flows.published import publish_small_trial
 from tests.flows.trials import Cmrtrials, snapshot
 
