@@ -148,7 +148,7 @@ def print_visits(trial: Trial) -> None:
 
 
 def _reviewed(trial: Trial) -> dict[tuple[str, str], str]:
-    """Say of each reviewed visit who decided when, what else than accepted, and whether a night honored it."""
+    """Say of each reviewed visit who decided what and when, and whether a night has honored it."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in read_table(trial.root, REVIEWS).to_pylist():
         rows.setdefault((row["subject_id"], row["visit_id"]), []).append(row)

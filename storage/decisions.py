@@ -96,7 +96,7 @@ class Decisions(_Strict):
     """Who decided."""
     decided_at: AwareDatetime
     """When the reader saved the decisions, with the offset from UTC."""
-    slices: Annotated[tuple[SliceDecision, ...], Field(min_length=1)]
+    slices: tuple[SliceDecision, ...]
     """Every slice of every series once."""
 
     @model_validator(mode="after")

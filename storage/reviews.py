@@ -18,7 +18,6 @@ from storage.durable import exclusive_lock
 from storage.errors import DecisionsError
 from storage.rows import arrow_table
 from storage.schema import REVIEWS
-from storage.series_rules import Role
 from storage.staging import (
     HISTORY_FOLDER,
     REVIEWED,
@@ -38,7 +37,7 @@ VisitKey = tuple[str, str]
 class ReviewedSlice:
     """A reader's decision about one slice of one series that has an effect."""
 
-    role: Role
+    role: Literal["native", "post"]
     """Which series."""
     slice_index: int
     """Slice, 0 at the base."""
