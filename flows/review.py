@@ -11,7 +11,7 @@ from flows.user import current_user
 from storage.decisions import Decisions, read_decisions
 from storage.errors import DecisionsError
 from storage.lock import night_underway
-from storage.reviews import record_review, standing
+from storage.reviews import check_newest, record_review, was_recorded
 from storage.trial import Trial
 from tasks.review import review_rows
 
@@ -66,10 +66,11 @@ def _review(trial: Trial, path: Path, decisions: Decisions, digest: str, *, dry_
     label, said = "/".join(key), _said(decisions)
     try:
         # Before all else: what was recorded and honored is about a result that is replaced by now.
-        if standing(trial.root, key, digest, decisions.decided_at_utc) == "recorded":
+        if was_recorded(trial.root, key, digest):
             return ReviewOutcome(path, label, "recorded before", "nothing was changed")
         rows = review_rows(trial, decisions, digest, current_user(), datetime.now(UTC))
         if dry_run:
+            check_newest(trial.root, key, decisions.decided_at_utc)
             return ReviewOutcome(path, label, "would be recorded", said)
         if record_review(trial.root, rows) == "unchanged":  # by somebody else, meanwhile
             return ReviewOutcome(path, label, "recorded before", "nothing was changed")
@@ -85,5 +86,5 @@ def _said(decisions: Decisions) -> str:
         f"{words.count(word)} {word}" for word in ("accept", "repeat", "exclude") if word in words
     )
     n_redraw = sum(one.guide == "redraw" for one in decisions.slices)
-    redraw = f", {n_redraw} guides to redraw" if n_redraw else ""
+    redraw = f"; {n_redraw} guide{'s' if n_redraw > 1 else ''} to redraw" if n_redraw else ""
     return f"reader {decisions.reader_id}: {counts}{redraw}"

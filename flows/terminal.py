@@ -155,12 +155,14 @@ def _reviewed(trial: Trial) -> dict[tuple[str, str], str]:
     pending = set(pending_reviews(trial.root))
     found = {}
     for key, slices in rows.items():
-        counts = {
-            "to exclude": sum(row["decision"] == "exclude" for row in slices),
-            "to repeat": sum(row["decision"] == "repeat" for row in slices),
-            "guides to redraw": sum(row["guide"] == "redraw" for row in slices),
-        }
-        what = ", ".join(f"{n} {words}" for words, n in counts.items() if n) or "all accepted"
+        n_exclude, n_repeat = (
+            sum(row["decision"] == word for row in slices) for word in ("exclude", "repeat")
+        )
+        n_redraw = sum(row["guide"] == "redraw" for row in slices)
+        said = [f"{n_exclude} to exclude"] if n_exclude else []
+        said += [f"{n_repeat} to scan again"] if n_repeat else []
+        said += [f"guide to redraw on {n_redraw}"] if n_redraw else []
+        what = ", ".join(said) or "all accepted"
         when = "; from the next night on" if "/".join(key) in pending else ""
         found[key] = f"{slices[0]['reader_id']}, {slices[0]['decided_at']:%Y-%m-%d}: {what}{when}"
     return found

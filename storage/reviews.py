@@ -101,27 +101,30 @@ def pending_reviews(root: Path) -> list[str]:
     ]
 
 
-def standing(root: Path, key: VisitKey, file_digest: str, decided_at: datetime) -> Literal["new", "recorded"]:
-    """Say whether a decisions file was recorded before.
+def was_recorded(root: Path, key: VisitKey, file_digest: str) -> bool:
+    """Whether a visit's decisions file was recorded before, superseded since or not."""
+    former = (root / HISTORY_FOLDER / key[0] / key[1]).glob(f"*/{REVIEWS}.parquet")
+    paths = (table_file(root, REVIEWS, *key), *former)
+    return any(path.exists() and _first_row(path)["file_digest"] == file_digest for path in paths)
+
+
+def check_newest(root: Path, key: VisitKey, decided_at: datetime) -> None:
+    """Check that a review may take the place of the one that holds.
 
     Raises
     ------
     DecisionsError
-        If it was decided before the review that holds.
+        If it was decided earlier.
     """
-    current = table_file(root, REVIEWS, *key)
-    former = sorted((root / HISTORY_FOLDER / key[0] / key[1]).glob(f"*/{REVIEWS}.parquet"))
-    reviews = [_first_row(path) for path in (current, *former) if path.exists()]
-    if any(row["file_digest"] == file_digest for row in reviews):
-        return "recorded"
-    if current.exists() and decided_at <= reviews[0]["decided_at"]:
+    path = table_file(root, REVIEWS, *key)
+    held = _first_row(path) if path.exists() else None
+    if held is not None and decided_at <= held["decided_at"]:
         message = (
             f"decided at {decided_at:%Y-%m-%d %H:%M:%S} UTC, not after the review that holds, by "
-            f"{reviews[0]['reader_id']} at {reviews[0]['decided_at']:%Y-%m-%d %H:%M:%S} UTC; "
+            f"{held['reader_id']} at {held['decided_at']:%Y-%m-%d %H:%M:%S} UTC; "
             f"decide again on the visit's page if this one shall hold"
         )
         raise DecisionsError(message)
-    return "new"
 
 
 def former_result(root: Path, key: VisitKey, result_digest: str) -> str | None:
@@ -154,8 +157,9 @@ def record_review(root: Path, rows: Sequence[Mapping[str, Any]]) -> Literal["rec
     with exclusive_lock(root / TABLES_FOLDER):
         recover_staged(root)
         write_empty_tables(root)
-        if standing(root, key, first["file_digest"], first["decided_at"]) == "recorded":
+        if was_recorded(root, key, first["file_digest"]):
             return "unchanged"
+        check_newest(root, key, first["decided_at"])
         facts = {name: first[name] for name in ("reader_id", "result_digest", "file_digest")}
         facts["decided_at"] = first["decided_at"].isoformat()
         manifest = {

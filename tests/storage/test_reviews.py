@@ -19,7 +19,7 @@ from storage.reviews import (
     read_reviews,
     record_review,
     reviews_digest,
-    standing,
+    was_recorded,
 )
 from storage.tables import publish, read_table, recover
 from tests.storage.drawn_reviews import DECIDED_AT, RESULT, SLICES, publish_visit, review_rows_of
@@ -88,7 +88,7 @@ def test_a_review_that_was_decided_earlier_does_not_take_the_place_of_a_later_on
     ):
         record_review(root, earlier)
     assert reader_of(root) == {"R2"}
-    assert standing(root, KEY, "file-4", LATER + timedelta(seconds=1)) == "new"
+    assert [was_recorded(root, KEY, name) for name in ("file-2", "file-3")] == [True, False]
 
 
 def test_reviews_outlast_the_result_they_are_about(root: Path) -> None:
