@@ -28,7 +28,9 @@ def test_status_comes_within_a_second(small_trial: Path, environment: dict[str, 
     assert processor_seconds("status", str(small_trial), environment=environment) < 1
 
 
-@pytest.mark.parametrize("command", ["simulate", "run", "status", "rerun", "query", "compare", "serve"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "run", "status", "rerun", "query", "compare", "review", "serve"]
+)
 def test_every_command_has_a_help_text(command: str, cmrtrials: Cmrtrials) -> None:
     """Each says what it does and what its options mean."""
     shown = cmrtrials(command, "--help")

@@ -22,7 +22,7 @@ from tests.storage.drawn_uploads import DEMO_CONFIG
 
 NOW = datetime(2026, 3, 7, tzinfo=UTC)
 EXCLUDE: Slices = {("native", 1): {"decision": "exclude", "comment": "ghosts"}}
-FLAGS = [
+FLAGS: list[dict[str, Any]] = [
     {"code": "fit_poor", "severity": "review", "role": "native", "slice_index": 0},
     {"code": "ecv_implausible", "severity": "review", "role": None, "slice_index": 0},
     {"code": "t1_apart", "severity": "note", "role": "post", "slice_index": 1},
