@@ -15,6 +15,7 @@ error, and so is one that is there twice.
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,17 +39,21 @@ MAX_BYTES = 2**20
 
 
 def _check_comment(text: str) -> str:
-    if any(not char.isprintable() and char not in "\n\r\t" for char in text):
+    if _has_controls(text.translate(str.maketrans("", "", "\n\r\t"))):
         message = "holds control characters"
         raise ValueError(message)
     return text
 
 
 def _check_reader_id(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
+    if _has_controls(text) or text != text.strip():
         message = "begins or ends with a space, or holds control characters"
         raise ValueError(message)
     return text
+
+
+def _has_controls(text: str) -> bool:
+    return any(unicodedata.category(char) == "Cc" for char in text)
 
 
 class _Strict(BaseModel):

@@ -183,7 +183,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         found = in_order_of_arrival(uploads.taken.get(place, ()), (row or {}).get("upload_digests", ()))
         if found:
             contents = [upload.content_digest for upload in found]
-            digests = stage_digests(rules, line, contents, key_name, reviewed)
+            digests = stage_digests(rules, line, contents, key_name, reviewed=reviewed)
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
                     files = tuple(upload.load() for upload in found)
@@ -205,7 +205,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
         elif row["state"] in USABLE_STATES:
-            digests = stage_digests(rules, line, row["upload_digests"], key_name, reviewed)
+            digests = stage_digests(rules, line, row["upload_digests"], key_name, reviewed=reviewed)
             if row["result_digest"] != digests["quantify"]:
                 outdated.append(visit.label)
     withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
@@ -257,6 +257,7 @@ def stage_digests(
     recorded: PlannedVisit,
     contents: Sequence[str],
     key_name: str | None,
+    *,
     reviewed: Sequence[ReviewedSlice] = (),
 ) -> dict[StageName, str]:
     """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.

@@ -17,7 +17,7 @@ NATIVE_0 = ("native", 0)
 
 def test_all_that_the_file_says_is_kept(tmp_path: Path) -> None:
     """Comments with umlauts and lines, a time in another zone; the digest is that of the bytes."""
-    slices = {NATIVE_0: {"guide": "redraw", "decision": "exclude", "comment": "Bewegung,\nfünf Echos"}}
+    slices = {NATIVE_0: {"guide": "redraw", "decision": "exclude", "comment": "Bewegung,\nfünf\u00a0Echos"}}
     path = tmp_path / "decisions.json"
     path.write_text(json.dumps(decisions(slices, decided_at="2026-03-06T21:30:00+01:00")), encoding="utf-8")
     found, digest = read_decisions(path)

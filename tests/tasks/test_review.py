@@ -191,7 +191,7 @@ def test_decisions_are_an_input_of_the_result_alone(trial: Trial) -> None:
     (line,) = trial.plan()
     found = reviewed(trial, EXCLUDE)
     without, with_all, with_fewer = (
-        stage_digests(trial.config, line, ["content"], None, some) for some in ((), found, found[1:])
+        stage_digests(trial.config, line, ["content"], None, reviewed=some) for some in ((), found, found[1:])
     )
     assert {stage for stage in without if without[stage] != with_all[stage]} == {"quantify"}
     assert without == stage_digests(trial.config, line, ["content"], None)
