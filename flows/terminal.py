@@ -33,6 +33,7 @@ from storage.tables import read_table
 from storage.trial import Trial
 
 if TYPE_CHECKING:
+    from flows.export import Exported
     from flows.intake import CheckedUpload
     from flows.review import ReviewOutcome
 
@@ -246,6 +247,19 @@ def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         for column, text in zip(columns, row, strict=True):
             block.add_row(escape(column), text)
         console.print(block)
+
+
+def print_exports(exported: Sequence["Exported"]) -> None:
+    """Print what became of each visit: a table, or into a pipe one line each, its cells parted by tabs."""
+    headings = ["format", "subject", "visit", "outcome", "where, or why not"]
+    rows = [[one.kind, one.subject_id, one.visit_id, one.outcome, one.said] for one in exported]
+    if not console.is_terminal:
+        csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([headings, *rows])
+        return
+    table = _table("exports", headings)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def print_files(trial: Trial) -> None:

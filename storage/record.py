@@ -39,7 +39,7 @@ Chains = dict[str, dict[VisitKey, list[dict[str, Any]]]]
 """Events by their name and visit, oldest first."""
 
 NOT_COVERED = (
-    "trial.toml, subjects.csv, incoming/, quarantine/, reports/, arrays no publication names, "
+    "trial.toml, subjects.csv, incoming/, quarantine/, reports/, exports/, arrays no publication names, "
     "locks/ (see `cmrtrials lock verify`)"
 )
 """What no check looks at."""
