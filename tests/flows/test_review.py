@@ -1,5 +1,6 @@
 """A reader's decisions from the command to the next nights."""
 
+import io
 import json
 import shutil
 from collections import Counter
@@ -11,7 +12,9 @@ import pandas as pd
 import pydicom
 import pytest
 from pydicom.pixels.utils import pack_bits
+from rich.console import Console
 
+from flows import terminal
 from flows.review import review_files
 from storage import open_trial
 from storage.arrays import read_stack
@@ -75,6 +78,29 @@ def test_a_file_that_is_gone_ends_the_command(published: Path) -> None:
     """Nobody knows what it said."""
     with pytest.raises(NotStoredError, match="there is no such file"):
         review_files(open_trial(published), [published / "gone.json"])
+
+
+def test_a_terminal_shows_what_became_of_files_and_who_reviewed_what(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reviews without an effect need no night; one that holds back numbers waits for it."""
+    out = io.StringIO()
+    console = Console(file=out, width=300, force_terminal=True, no_color=True)
+    monkeypatch.setattr(terminal, "console", console)
+    trial = open_trial(published)
+    accepted = write_decisions(tmp_path / "a.json", decisions())
+    repeat = {("post", 1): {"decision": "repeat", "comment": "arrhythmia"}}
+    later = write_decisions(tmp_path / "b.json", decisions(repeat, reader_id="R2", decided_at=LATER))
+    terminal.print_reviews(review_files(trial, [later], dry_run=True), dry_run=True)
+    for file in (accepted, later):
+        terminal.print_reviews(review_files(trial, [file]), dry_run=False)
+        terminal.print_visits(trial)
+    lines = out.getvalue().splitlines()
+    shown = [line for line in lines if "R1, 2026-03-06" in line or "R2, 2026-03-07" in line]
+    assert "R1, 2026-03-06: all accepted  " in shown[0]
+    assert "R2, 2026-03-07: 1 to scan again; from the next night on" in shown[1]
+    assert sum("reader R2: 3 accept, 1 repeat" in line for line in lines) == 2
+    assert sum(line.strip() == "nothing was recorded: --dry-run" for line in lines) == 1
 
 
 @pytest.mark.slow
