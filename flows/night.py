@@ -222,6 +222,7 @@ class Night:
                 config.align,
                 digests["quantify"],
                 job.force,
+                job.reviewed,
                 limit_s=self._left_s(job),
             )
         else:
@@ -433,7 +434,7 @@ class Night:
             "uploads that no planned visit takes": [str(stray) for stray in self._plan.stray],
             "uploads still arriving": [str(len(self._plan.arriving))] if self._plan.arriving else [],
             "asked for, but without an upload": self._plan.idle,
-            "results of an older plan or trial.toml, as their uploads are gone": self._plan.outdated,
+            "results of an older plan, trial.toml or review, as their uploads are gone": self._plan.outdated,
             "published, but no longer planned": unplanned,
             "summary not renewed": [f"{label}: {why}" for label, why in self._stale_summaries.items()],
             "page not made": [f"{label}: {why}" for label, why in self._missing_pages.items()],

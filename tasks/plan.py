@@ -12,6 +12,7 @@ from storage.digest import canonical_digest
 from storage.errors import NotStoredError, PlanError, UploadChangedError
 from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
+from storage.reviews import ReviewedSlice, read_reviews, reviews_digest
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import INCOMING, Upload, UploadListing
@@ -87,6 +88,9 @@ class VisitJob:
     digests_by: Callable[[GuideSource | None], Mapping[StageName, str]] = field(repr=False)
     """Digests as they are with another visit's guides, or with none."""
 
+    reviewed: tuple[ReviewedSlice, ...] = ()
+    """A reader's decisions about the visit."""
+
     def guided_by(self, source: GuideSource | None) -> Self:
         """Give the job with guides from another visit, or from none."""
         return replace(self, digests=self.digests_by(source), guide_source=source)
@@ -133,8 +137,8 @@ class NightPlan:
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
     outdated: tuple[str, ...]
-    """Visits whose result stands although plan, configuration or the guides that they are lent have changed,
-    and whose upload is gone."""
+    """Visits whose result stands although plan, configuration, a reader's decisions or the guides lent to
+    them have changed, and whose upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
     """Visits tried in vain whose line in the plan has changed in what needs no new try; as recorded."""
     standing: Mapping[VisitKey, GuideSource]
@@ -172,6 +176,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         for line in planned
     }
     rows = published_visits(trial.root)
+    reviews = read_reviews(trial.root)
     matching = matching_digests(rules.matching, recorded.values())
     uploads = match_uploads(trial.root, rules.matching, rules.uploads, planned, rows, matching)
     elsewhere = _places(uploads)
@@ -186,7 +191,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     # A visit's digests may follow from those of an earlier one of its subject.
     for planned_line, (place, line) in _by_date(zip(planned, recorded.items(), strict=True)):
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
-        row = rows.get(place)
+        row, reviewed = rows.get(place), reviews.get(place, ())
         lender = lenders.of(line.subject_id)
         asked = selection.asks_for(line, row["state"] if row else None)
         if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
@@ -194,7 +199,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         found = in_order_of_arrival(uploads.taken.get(place, ()), (row or {}).get("upload_digests", ()))
         if found:
             contents = [upload.content_digest for upload in found]
-            digests_by = partial(stage_digests, rules, line, contents, key_name)
+            digests_by = partial(stage_digests, rules, line, contents, key_name, reviewed=reviewed)
             digests = digests_by(lender)
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
@@ -205,7 +210,9 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
                     if row is None:
                         waiting.append(Waiting(visit, line, "its upload is still arriving"))
                     continue
-                jobs.append(VisitJob(visit, planned_line, line, files, digests, asked, lender, digests_by))
+                jobs.append(
+                    VisitJob(visit, planned_line, line, files, digests, asked, lender, digests_by, reviewed)
+                )
                 lenders.add_computed(line, digests["segment"])
             else:
                 lenders.add_settled(line, digests["segment"])
@@ -222,7 +229,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
         elif row["state"] in USABLE_STATES:
             lenders.add_settled(line, _published_guides(row))
-            digests = stage_digests(rules, line, row["upload_digests"], key_name, lender)
+            digests = stage_digests(rules, line, row["upload_digests"], key_name, lender, reviewed=reviewed)
             if row["result_digest"] != digests["quantify"]:
                 outdated.append(visit.label)
     withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
@@ -292,6 +299,8 @@ def stage_digests(
     contents: Sequence[str],
     key_name: str | None,
     guide_source: GuideSource | None = None,
+    *,
+    reviewed: Sequence[ReviewedSlice] = (),
 ) -> dict[StageName, str]:
     """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
 
@@ -310,6 +319,9 @@ def stage_digests(
     guide_source
         Visit that lends its guides to this one. They follow from the digest of its segment stage, so that of
         this one is fixed before either is computed.
+    reviewed
+        A reader's decisions about the visit that have an effect; whether each still holds follows from them
+        and the masks.
     """
 
     def digest(stage: StageName, **inputs: Any) -> str:
@@ -340,6 +352,7 @@ def stage_digests(
         hematocrit=hematocrit,
         config=config.quantify.model_dump(mode="json"),
         align=config.align.model_dump(mode="json"),
+        **({"reviews": reviews_digest(reviewed)} if reviewed else {}),
     )
     return {"intake": intake, "segment": segment, "quantify": quantify}
 

@@ -270,6 +270,19 @@ CHECKS = {
     "inversion_time_doubtful": Check(
         "inversion times come from an attribute that often holds something else", None, "review"
     ),
+    # reader's decisions
+    "reader_excluded": Check("a reader excluded a slice", None, "fail"),
+    "reader_asks_repeat": Check(
+        "a reader excluded a slice and asks for its scan to be repeated", None, "fail"
+    ),
+    "reader_asks_redraw": Check(
+        "a reader asks for another guide of a slice, and no other one of a reader has come", None, "review"
+    ),
+    "reader_decision_lapsed": Check(
+        "a reader left out a slice that has other images or masks since; it is used until decided anew",
+        None,
+        "review",
+    ),
     # protocol
     "field_strength_differs": Check(
         "another field strength than at baseline, or after contrast", "T", "review"

@@ -43,6 +43,24 @@ class GuideNote:
 
 
 @dataclass(frozen=True, slots=True)
+class ReaderDecision:
+    """What a reader decided about a slice of one role."""
+
+    reader_id: str
+    """Who decided."""
+    decision: Literal["accept", "repeat", "exclude"]
+    """Whether its numbers are used; ``repeat`` asks for the scan again besides."""
+    comment: str
+    """The reader's reason."""
+    holds: bool
+    """Whether images and masks are still those that the reader saw."""
+    redraw: bool
+    """Whether the reader asks for another guide, and none has come."""
+    accepted: tuple[str, ...] = ()
+    """Checks whose findings of severity ``review`` the reader has seen and accepts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """Echoes of one role with masks and geometry; slices from base to apex, echoes by inversion time."""
 
@@ -78,6 +96,8 @@ class Series:
     insertions_px: Float[Tensor, "slice 2"] | None = None
     """A reader's points (row, col) for the anterior RV insertion, NaN on a slice without one [pixel]; None
     where a reader marked nothing."""
+    decisions: tuple[ReaderDecision | None, ...] = ()
+    """What a reader decided about each slice; empty where no one decided anything."""
     field_strength_t: float | None = None
     """Field strength [T]; None if unknown."""
     minutes_since_contrast: float | None = None

@@ -120,7 +120,7 @@ def _quantified(trial: Trial, drawn: DrawnVisit, line: PlannedVisit) -> VisitJob
         visit, recorded, digests["segment"], config.quantify, config.align, digests["quantify"], False
     )
     assert open_store(trial.root, "S01", drawn.visit_id, digests["quantify"])
-    return VisitJob(visit, recorded, recorded, (), digests, False)
+    return VisitJob(visit, recorded, recorded, (), digests, False, None, lambda _: digests)
 
 
 def drawn_stack(role: Any, drawn: DrawnVisit) -> EchoStack:  # noqa: ANN401 (a literal of storage)
