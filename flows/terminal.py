@@ -201,6 +201,14 @@ def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         console.print(block)
 
 
+def print_before_after(lines: Sequence[tuple[str, str, str]]) -> None:
+    """Print what a visit gave before, and gives under other settings."""
+    table = _table("what if", ["", "record", "what if"], n_text=1)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
 def print_files(trial: Trial) -> None:
     """Say where the results lie."""
     for folder, what in {
