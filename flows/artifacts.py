@@ -110,7 +110,10 @@ class NightArtifacts:
             shown += f"; {ROWS_MAX} of {len(rows)}, the others in `cmrtrials status`"
         self._attempt(
             lambda: create_table_artifact(
-                rows[:ROWS_MAX],
+                [
+                    row | {"report": f"[page]({row['report']})" if row["report"] else ""}
+                    for row in rows[:ROWS_MAX]
+                ],
                 key=artifact_key(trial_id, "visits"),
                 description=f"Visits of {trial_id}: {shown}",
             )
@@ -149,12 +152,23 @@ def visit_rows(
     news: Mapping[str, str],
     page: Callable[[str, str], str | None],
 ) -> list[dict[str, Any]]:
-    """Give a row for each planned visit: tonight's news first, then by state, subject and visit."""
+    """Give a row for each planned visit: tonight's news first, then by state, subject and visit.
+
+    Parameters
+    ----------
+    planned
+        Lines of the plan.
+    published
+        Rows of the table ``visits`` by subject and visit.
+    news
+        What went wrong tonight, by visit or upload.
+    page
+        Gives the address of a visit's report; None where there is none.
+    """
     rows = []
     for line in planned:
         row = published.get((line.subject_id, line.visit_id), {})
         label = f"{line.subject_id}/{line.visit_id}"
-        link = page(line.subject_id, line.visit_id) if row.get("result_digest") else None
         rows.append(
             {
                 "subject": line.subject_id,
@@ -165,7 +179,7 @@ def visit_rows(
                 "tonight": "new" if label in news else "",
                 # A rerun that failed leaves the row of its result as it is.
                 "reason": row.get("reason") or news.get(label, ""),
-                "report": "" if link is None else f"[page]({link})",
+                "report": page(line.subject_id, line.visit_id) or "" if row.get("result_digest") else "",
             }
         )
     rows.sort(
@@ -215,10 +229,10 @@ def summary_markdown(
         lines += ["Checks: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(verdicts.items())), ""]
     if news:
         lines += ["## Failed or refused tonight", ""]
-        lines += [f"- **{_plain(label)}** {_plain(reason)}" for label, reason in sorted(news.items())]
+        lines += [f"- **{plain(label)}** {plain(reason)}" for label, reason in sorted(news.items())]
         lines += [""]
-    lines += [_plain(tally), ""]
-    reports = [f"[{row['subject']}/{row['visit']}]{row['report'][6:]}" for row in rows if row["report"]]
+    lines += [plain(tally), ""]
+    reports = [f"[{row['subject']}/{row['visit']}]({row['report']})" for row in rows if row["report"]]
     if page is not None:
         lines += [f"Report of the trial: [{trial_id}]({page})", ""]
     if reports:
@@ -227,6 +241,6 @@ def summary_markdown(
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep Markdown from taking what a reason says for marks of its own."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

@@ -6,26 +6,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
+from flows.forms import Id, Reason, Root, with_form
 from flows.night import run_night
 from flows.site import dask_task_runner
 from tasks.plan import Selection
 
-# A form of the Prefect UI shows titles and descriptions, and refuses what does not fit.
-Root = Annotated[
-    str, Field(title="Folder of the trial", description="Filled in by `cmrtrials serve`; leave it.")
-]
-Reason = Annotated[
-    str,
-    Field(
-        title="Reason",
-        min_length=3,
-        description="Why, in a few words, and who asks; it is kept with the results and in the audit log.",
-    ),
-]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Subject or visit, as subjects.csv spells it."""
 
-
+@with_form
 @flow(name="rerun", task_runner=dask_task_runner(), persist_result=False)
 def rerun(
     root: Root,

@@ -1,6 +1,7 @@
 """Trials served: Prefect server with UI, the nightly schedules, runs on demand, the pages of reports."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.types.entrypoint import EntrypointType
 
 from flows.artifacts import REPORTS, slug
@@ -136,6 +137,17 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = former
 
 
+def _database(api_url: str) -> str:
+    """Say where Prefect keeps what must outlive a restart; never with a password."""
+    if PREFECT_API_URL.value() == api_url and os.environ.get("PREFECT_API_URL") != api_url:
+        return f"on the server {api_url}"
+    kind, _, place = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
+    if not kind.startswith("sqlite"):
+        return "in the database of PREFECT_API_DATABASE_CONNECTION_URL"
+    is_temporary = Path(place).is_relative_to(tempfile.gettempdir())
+    return place + (" (TEMPORARY: set PREFECT_HOME to a folder that lasts)" if is_temporary else "")
+
+
 def _say_where(api_url: str, reports_url: str, trials: Sequence[Trial]) -> None:
     """Say where to look, and what must be backed up with the trials."""
     typer.echo(f"Prefect UI: {api_url.removesuffix('/api')}")
@@ -145,7 +157,5 @@ def _say_where(api_url: str, reports_url: str, trials: Sequence[Trial]) -> None:
             f"trial {trial.config.trial_id}: pages {reports_url}/{trial.config.trial_id}/index.html, "
             f'nights "{schedule.cron}" {schedule.timezone} unless changed in the UI'
         )
-    database = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    where = "of PREFECT_API_DATABASE_CONNECTION_URL" if database else f"in {PREFECT_HOME.value()}"
-    typer.echo(f"history of runs, schedules and automations: Prefect's database {where}")
+    typer.echo(f"history of runs, schedules and automations: {_database(api_url)}")
     typer.echo("Ctrl-C ends it; runs that fall due meanwhile run when it is started again")

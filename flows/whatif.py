@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from pydantic import Field
 
-from flows.artifacts import artifact_key
+from flows.artifacts import artifact_key, plain
+from flows.forms import Id, Reason, Root, with_form
 from flows.night import Night, this_run
-from flows.rerun import Id, Reason, Root
 from flows.site import dask_task_runner, site_settings
 from flows.user import current_user
 from storage.arrays import link_store, store_exists
@@ -66,6 +66,7 @@ class Prepared:
     """The visit's line in subjects.csv."""
 
 
+@with_form
 @flow(name="whatif", task_runner=dask_task_runner(), persist_result=False)
 def whatif(
     root: Root,
@@ -155,7 +156,7 @@ def comparison_markdown(prepared: Prepared, reason: str) -> str:
     lines = [
         f"# {prepared.line.subject_id}/{prepared.line.visit_id} under other settings",
         "",
-        f"{reason}",
+        plain(reason),
         "",
         "| setting | record | what if |",
         "| --- | --- | --- |",
