@@ -108,12 +108,10 @@ class NightArtifacts:
         shown = "what needs attention first"
         if len(rows) > ROWS_MAX:
             shown += f"; {ROWS_MAX} of {len(rows)}, the others in `cmrtrials status`"
+        cells = [row | {"report": f"[page]({row['report']})" if row["report"] else ""} for row in rows]
         self._attempt(
             lambda: create_table_artifact(
-                [
-                    row | {"report": f"[page]({row['report']})" if row["report"] else ""}
-                    for row in rows[:ROWS_MAX]
-                ],
+                cells[:ROWS_MAX],
                 key=artifact_key(trial_id, "visits"),
                 description=f"Visits of {trial_id}: {shown}",
             )

@@ -1,5 +1,6 @@
-"""Forms of the Prefect UI: titles, descriptions and limits of what a flow can be asked for."""
+"""Forms of the Prefect UI: descriptions and limits of what a flow can be asked for."""
 
+import inspect
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from prefect import Flow
@@ -7,12 +8,11 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 Root = Annotated[
-    str, Field(title="Folder of the trial", description="Filled in by cmrtrials serve; leave it as it is.")
+    str, Field(description="Folder of the trial, filled in by cmrtrials serve; leave it as it is.")
 ]
 Reason = Annotated[
     str,
     Field(
-        title="Reason",
         min_length=3,
         description="Why, in a few words, and who asks. It is kept with the results and in the audit log.",
     ),
@@ -24,10 +24,16 @@ AnyFlow = TypeVar("AnyFlow", bound=Flow[..., Any])
 
 
 def with_form(flow: AnyFlow) -> AnyFlow:
-    """Give a flow's form the titles and descriptions of its parameters, which Prefect leaves out."""
-    for name, annotation in get_type_hints(flow.fn, include_extras=True).items():
-        for field in getattr(annotation, "__metadata__", ()):
-            if isinstance(field, FieldInfo) and name in flow.parameters.properties:
-                texts = {"title": field.title, "description": field.description}
-                flow.parameters.properties[name] |= {key: text for key, text in texts.items() if text}
+    """Have a flow's form show the descriptions of its parameters.
+
+    Prefect takes them from the docstring, where they stand in Google's style, and overlooks annotations.
+    """
+    texts = {
+        name: field.description
+        for name, annotation in get_type_hints(flow.fn, include_extras=True).items()
+        for field in getattr(annotation, "__metadata__", ())
+        if isinstance(field, FieldInfo) and field.description
+    }
+    arguments = "".join(f"    {name}: {text}\n" for name, text in texts.items())
+    flow.__doc__ = f"{inspect.getdoc(flow.fn)}\n\nArgs:\n{arguments}"
     return flow

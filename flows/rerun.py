@@ -19,12 +19,11 @@ def rerun(
     reason: Reason,
     subject_ids: Annotated[
         list[Id],
-        Field(title="Subjects", description="Subjects to run, as subjects.csv spells them. None: all."),
+        Field(description="Subjects to run, as subjects.csv spells them. None: all."),
     ] = [],  # noqa: B006 (nobody changes it, and the form's default is what it shows)
     visit_ids: Annotated[
         list[Id],
         Field(
-            title="Visits",
             description="Visits to run, such as V1. None: all. Neither subjects nor visits: what failed or "
             "was refused.",
         ),

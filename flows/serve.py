@@ -16,7 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from flows.artifacts import REPORTS, slug
@@ -47,6 +47,7 @@ def serve_trials(roots: Sequence[Path], port: int) -> None:
     trials = [open_trial(root) for root in roots]
     _check_names(trials)
     site = site_settings()
+    database = "on that server" if PREFECT_API_URL.value() else _database()
     pages = {trial.config.trial_id: trial.root / REPORTS for trial in trials}
     with (
         prefect_server(ui_port=port) as api_url,
@@ -58,7 +59,7 @@ def serve_trials(roots: Sequence[Path], port: int) -> None:
             for trial in trials:
                 settle_lost_runs(client, trial, trial_tag(trial.config.trial_id))
                 notify(client, trial.config.trial_id, trial_tag(trial.config.trial_id), site)
-        _say_where(api_url, own_reports_url, trials)
+        _say_where(api_url, own_reports_url, trials, database)
         # Paused at the end, nights that fall due meanwhile would be lost; as it is, they run when it is back.
         prefect.serve(*deployments, limit=1, pause_on_shutdown=False, print_starting_message=False)
 
@@ -85,7 +86,7 @@ def _deployments(client: SyncPrefectClient, trial: Trial) -> list[RunnerDeployme
     trial_id, schedule = trial.config.trial_id, trial.config.schedule
     sites = sorted({line.site_id for line in trial.plan()})
     # Names the schedule of trial.toml that a deployment last took over.
-    version = f"{schedule.cron} {schedule.timezone}"
+    version = f"trial.toml: {schedule.cron} {schedule.timezone}"
 
     def make(flow: Flow[..., Any], **scheduled: Any) -> RunnerDeployment:
         made = flow.to_deployment(
@@ -137,10 +138,8 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = former
 
 
-def _database(api_url: str) -> str:
+def _database() -> str:
     """Say where Prefect keeps what must outlive a restart; never with a password."""
-    if PREFECT_API_URL.value() == api_url and os.environ.get("PREFECT_API_URL") != api_url:
-        return f"on the server {api_url}"
     kind, _, place = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
     if not kind.startswith("sqlite"):
         return "in the database of PREFECT_API_DATABASE_CONNECTION_URL"
@@ -148,7 +147,7 @@ def _database(api_url: str) -> str:
     return place + (" (TEMPORARY: set PREFECT_HOME to a folder that lasts)" if is_temporary else "")
 
 
-def _say_where(api_url: str, reports_url: str, trials: Sequence[Trial]) -> None:
+def _say_where(api_url: str, reports_url: str, trials: Sequence[Trial], database: str) -> None:
     """Say where to look, and what must be backed up with the trials."""
     typer.echo(f"Prefect UI: {api_url.removesuffix('/api')}")
     for trial in trials:
@@ -157,5 +156,5 @@ def _say_where(api_url: str, reports_url: str, trials: Sequence[Trial]) -> None:
             f"trial {trial.config.trial_id}: pages {reports_url}/{trial.config.trial_id}/index.html, "
             f'nights "{schedule.cron}" {schedule.timezone} unless changed in the UI'
         )
-    typer.echo(f"history of runs, schedules and automations: {_database(api_url)}")
+    typer.echo(f"history of runs, schedules and automations: {database}")
     typer.echo("Ctrl-C ends it; runs that fall due meanwhile run when it is started again")

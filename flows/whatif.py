@@ -71,12 +71,11 @@ class Prepared:
 def whatif(
     root: Root,
     reason: Reason,
-    subject_id: Annotated[Id, Field(title="Subject", description="As subjects.csv spells it.")],
-    visit_id: Annotated[Id, Field(title="Visit", description="Such as V1.")],
+    subject_id: Annotated[Id, Field(description="As subjects.csv spells it.")],
+    visit_id: Annotated[Id, Field(description="Such as V1.")],
     settings: Annotated[
         list[Annotated[str, Field(pattern=r"^\s*[a-z0-9_]+(\.[a-z0-9_]+)+\s*=\s*\S")]],
         Field(
-            title="Settings",
             min_length=1,
             description="Each as in trial.toml with its section before it: segment.alpha=0.5, "
             'align.method="none". Sections: intake, segment, align, quantify, summarise.',
