@@ -122,7 +122,7 @@ class Night:
         publisher: Publisher,
         fanout: Fanout,
         visit_limit_s: float,
-        artifacts: NightArtifacts | None,
+        artifacts: NightArtifacts | None = None,
     ) -> None:
         self._trial = trial
         self._plan = plan

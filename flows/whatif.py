@@ -104,9 +104,7 @@ def whatif(
             who=current_user(),
             why=f"whatif: {reason}",
         )
-        state = Night(
-            trial, plan, publisher, Fanout(runner), site_settings().visit_minutes * 60, artifacts=None
-        ).run()
+        state = Night(trial, plan, publisher, Fanout(runner), site_settings().visit_minutes * 60).run()
     try:
         create_markdown_artifact(
             comparison_markdown(prepared, reason),

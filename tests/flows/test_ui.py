@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,6 +44,18 @@ CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-netwo
 
 MARK = "served-by-test-ui"
 """In the environment of everything that belongs to the served trial."""
+
+
+CLUSTER = """
+import sys
+from flows.cli import main
+main()  # sets the environment as the command does
+from distributed import LocalCluster
+from flows.site import SiteSettings, dask_task_runner
+with LocalCluster(**dask_task_runner(SiteSettings(workers=1)).cluster_kwargs) as cluster:
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
 
 
 @dataclass
@@ -111,10 +124,30 @@ class Served:
 
 
 @pytest.fixture(scope="module")
+def scheduler(environment: dict[str, str]) -> Iterator[str]:
+    """Address of a Dask cluster with one worker, which no night has started."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as cluster:
+        assert cluster.stdin is not None
+        assert cluster.stdout is not None
+        try:
+            yield cluster.stdout.readline().strip()
+        finally:
+            cluster.stdin.close()
+            cluster.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
 def served(
     small_trial: Path,
     environment: dict[str, str],
-    site: dict[str, str],
+    scheduler: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     """Small trial, one image of whose second subject is cut off, served."""
@@ -124,7 +157,7 @@ def served(
     with webhook() as (url, messages):
         own = {
             "PREFECT_HOME": str(folder / "prefect"),
-            "CMR_DASK_SCHEDULER": site["CMR_DASK_SCHEDULER"],
+            "CMR_DASK_SCHEDULER": scheduler,
             "CMR_NOTIFY_URL": url,
             "CMRTRIALS_TEST_MARK": MARK,
         }
@@ -235,9 +268,9 @@ def reasons(root: Path) -> set[str]:
     return {str(event.get("why")) for event in read_events(root)}
 
 
-def executing(site: dict[str, str]) -> list[str]:
+def executing(scheduler: str) -> list[str]:
     """Name what the workers of the outside cluster have been given."""
-    with Client(site["CMR_DASK_SCHEDULER"], set_as_default=False) as client:
+    with Client(scheduler, set_as_default=False) as client:
         return [str(key) for keys in client.processing().values() for key in keys]
 
 
@@ -379,9 +412,8 @@ def test_pause_and_schedule_of_the_ui_survive_a_restart(served: Served, page: Pa
     page.get_by_role("switch", name="toggle At 03:30 AM").click()
     wait_until(lambda: schedule_of(served.address) == ("30 3 * * *", "UTC", False))
     show(page, "paused")
-    runs = len(
-        ask(served.address, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
-    )
+    completed = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    n_completed = len(ask(served.address, "flow_runs/filter", completed))
 
     served.stop()
     served.start()
@@ -397,20 +429,20 @@ def test_pause_and_schedule_of_the_ui_survive_a_restart(served: Served, page: Pa
 
 
 def test_cancel_in_the_ui_stops_the_work_of_an_outside_cluster(
-    served: Served, page: Page, site: dict[str, str]
+    served: Served, page: Page, scheduler: str
 ) -> None:
     """The cluster lives on, but within 15 s nothing of the run is on it, and no process of it is left."""
     idle = len(processes_with(MARK))
     flow_run_id = served.run("rerun", reason="to be cancelled", visit_ids=["V1"])
     page.goto(f"{served.address}/v2/runs/flow-run/{flow_run_id}")
-    wait_until(lambda: bool(executing(site)))
+    wait_until(lambda: bool(executing(scheduler)))
     page.reload()
     visible(page.get_by_text("Running"))
     page.locator("button[aria-haspopup=menu]").last.click()
     page.get_by_role("menuitem", name="Cancel").click()
     page.get_by_role("button", name="Cancel Flow Run").click()
     cancelled_s = time.monotonic()
-    wait_until(lambda: not executing(site) and len(processes_with(MARK)) <= idle)
+    wait_until(lambda: not executing(scheduler) and len(processes_with(MARK)) <= idle)
     stopped_s = time.monotonic() - cancelled_s
     assert stopped_s < STOP_S
     wait_until(lambda: served.state(flow_run_id)["type"] == "CANCELLED")
