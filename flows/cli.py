@@ -238,6 +238,40 @@ def compare(
 
 
 @app.command()
+def export(
+    root: Root,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Maps as DICOM parametric maps, masks as DICOM segmentations.")
+    ] = False,
+    bids: Annotated[
+        bool, typer.Option("--bids", help="Maps and masks as NIfTI in a BIDS-style tree, T1 in seconds.")
+    ] = False,
+    subject: Annotated[list[str] | None, typer.Option(help="Only this subject; may be repeated.")] = None,
+    visit: Annotated[list[str] | None, typer.Option(help="Only this visit; may be repeated.")] = None,
+) -> None:
+    """Write the maps and masks of published results into exports/ of the trial, under pseudonyms.
+
+    A visit's folder appears whole; one that was made from the same result stands, one of a former result is
+    replaced. Visits without a result are named. Exit code 1 where there is none with a result.
+    """
+    from flows.terminal import fail_clearly, print_exports
+    from storage.trial import open_trial
+
+    if not (dicom or bids):
+        typer.echo("say in which format: --dicom, --bids or both", err=True)
+        raise typer.Exit(code=2)
+    with fail_clearly():
+        from flows.export import export_trial
+
+        trial = open_trial(root)
+        done = export_trial(trial, "dicom", subject or [], visit or []) if dicom else []
+        done += export_trial(trial, "bids", subject or [], visit or []) if bids else []
+        print_exports(done)
+    if all(one.outcome in ("skipped", "removed") for one in done):
+        raise typer.Exit(code=1)
+
+
+@app.command()
 def train(
     kind: Annotated[Literal["base", "guided"], typer.Argument(help="Which network.")],
     output: Annotated[Path, typer.Argument(help="Folder of checkpoint, learning curve, weights and card.")],

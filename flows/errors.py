@@ -13,5 +13,9 @@ class QueryError(FlowError, ValueError):
     """A statement that DuckDB refuses."""
 
 
+class ExportError(FlowError, ValueError):
+    """A choice of visits that cannot be exported."""
+
+
 class SettingsError(FlowError, ValueError):
     """An environment variable that cannot be used."""

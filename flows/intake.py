@@ -61,9 +61,12 @@ def check_intake(trial: Trial) -> tuple[CheckedUpload, ...]:
     Raises
     ------
     PlanError, ConfigError, NotStoredError
-        When the night could not be planned either, see `tasks.plan.plan_night`.
+        When the night could not be planned either, see `tasks.plan.plan_night`, or its weights are missing.
     """
     from tasks.plan import Selection, plan_night  # Prefect takes a second
+    from tasks.weights import needed_weights  # and torch another
+
+    needed_weights(trial.root, trial.config.segment)
 
     rules = trial.config.uploads
     places = {listing.path: number for number, listing in enumerate(list_uploads(trial.root, rules), 1)}
@@ -162,6 +165,8 @@ def _accepted(upload: Upload, taken: "VisitIntake") -> _Verdict:
         + _delay(taken.trigger_ms.get(stack.role))
         for stack in stacks
     ]
+    if taken.post is None:
+        parts.append("no post-contrast series, so no ECV")
     parts += [f"guide for {' and '.join(taken.guides)}" if taken.guides else "no guide"]
     parts += map(str, taken.prepared)
     n_other = taken.n_other_series - sum(series.n_series for series in taken.prepared)

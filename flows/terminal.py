@@ -31,6 +31,7 @@ from storage.tables import read_table
 from storage.trial import Trial
 
 if TYPE_CHECKING:
+    from flows.export import Exported
     from flows.intake import CheckedUpload
 
 STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed": "red", "refused": "red"}
@@ -206,6 +207,19 @@ def print_before_after(lines: Sequence[tuple[str, str, str]]) -> None:
     table = _table("what if", ["", "record", "what if"], n_text=1)
     for line in lines:
         table.add_row(*map(escape, line))
+    console.print(table)
+
+
+def print_exports(exported: Sequence["Exported"]) -> None:
+    """Print what became of each visit: a table, or into a pipe one line each, its cells parted by tabs."""
+    headings = ["format", "subject", "visit", "outcome", "where, or why not"]
+    rows = [[one.kind, one.subject_id, one.visit_id, one.outcome, one.said] for one in exported]
+    if not console.is_terminal:
+        csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([headings, *rows])
+        return
+    table = _table("exports", headings)
+    for row in rows:
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

@@ -238,7 +238,8 @@ class SegmentConfig(_Section):
     alpha: Fraction
     """Weight of consistency with the guide against fit to the image."""
     base: WeightsDigest
-    """Weights that find the guide where the upload has none; empty: such a slice stays without masks."""
+    """Weights that find the guide where the upload has none, and where the heart lies on each echo, so that
+    the guide follows; empty: a slice without an upload's guide stays without masks, guides stay in place."""
     guided: WeightsDigest
     """Weights of the guided network; empty where ``method`` needs none."""
 

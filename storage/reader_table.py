@@ -16,6 +16,9 @@ ID_COLUMNS = ("subject_id", "visit_id")
 PLACE_COLUMNS = ("level", "slice_index", "aha_segment")
 QUANTITY_COLUMNS = ("t1_native_ms", "t1_post_ms", "ecv_fraction")
 
+EMPTY = ("", "NA", "NaN", "nan")
+"""How spreadsheets, R and pandas write that there is no number."""
+
 T1_POSSIBLE_MS = (50.0, 5000.0)
 """T1 outside of this is a typing error or in another unit [ms]."""
 
@@ -37,7 +40,7 @@ class ReaderRow:
     aha_segment: int | None
     """AHA segment, 1 to 16."""
     values: Mapping[str, float | None]
-    """Values by column, of those of `QUANTITY_COLUMNS` that the table has; None for an empty cell."""
+    """Values by column, of those of `QUANTITY_COLUMNS` that the table has; None for one of `EMPTY`."""
 
 
 def read_reader_table(path: Path) -> tuple[ReaderRow, ...]:
@@ -166,7 +169,7 @@ def _parse_number(text: str) -> float:
 
 
 def _parse_t1(text: str) -> float | None:
-    if not text:
+    if text in EMPTY:
         return None
     value, (low, high) = _parse_number(text), T1_POSSIBLE_MS
     if not low <= value <= high:
@@ -176,7 +179,7 @@ def _parse_t1(text: str) -> float | None:
 
 
 def _parse_fraction(text: str) -> float | None:
-    if not text:
+    if text in EMPTY:
         return None
     value = _parse_number(text)
     if 1 < value <= 100:

@@ -28,7 +28,7 @@ from storage.tables import (
 VisitKey = tuple[str, str]
 
 NOT_COVERED = (
-    "trial.toml, subjects.csv, incoming/, quarantine/, reports/, arrays no publication names, "
+    "trial.toml, subjects.csv, incoming/, quarantine/, reports/, exports/, arrays no publication names, "
     "locks/ (see `cmrtrials lock verify`)"
 )
 """What no check looks at."""

@@ -24,6 +24,7 @@ from cmrcore.segmentation import (
     carry_guide,
     choose_guide,
 )
+from cmrcore.segmentation.heart import Look
 from cmrcore.threads import one_thread
 from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
 from storage.config import SegmentConfig
@@ -64,6 +65,7 @@ def segment(
         slices: list[SliceMasks | None] = []
         with one_thread(), write_store(visit.path, *ids, digest, extends=echoes_digest) as store:
             store.attrs["segment_digest"] = digest
+            store.attrs["segmentation"] = config.model_dump(mode="json")
             for role in stored_roles(store):
                 stack = read_stack(store, role)
                 uploaded = read_array(store, f"{role}/uploaded_guide")
@@ -82,17 +84,22 @@ def compute_device() -> torch.device:
 
 
 def segmenter_of(root: Path, config: SegmentConfig, device: torch.device) -> Segmenter:
-    """Choose what trial.toml names as ``segment.method``."""
+    """Choose what trial.toml names as ``segment.method``; with a base network the guide follows the heart."""
     if config.method == "carry":
         return carry_guide
-    return GuidedSegmenter(load_network(root, "guided", config.guided, device))
+    return GuidedSegmenter(load_network(root, "guided", config.guided, device), look_of(root, config, device))
+
+
+def look_of(root: Path, config: SegmentConfig, device: torch.device) -> Look | None:
+    """Choose the base network; None where trial.toml names none."""
+    if not config.base:
+        return None
+    return partial(base_probability, load_network(root, "base", config.base, device))
 
 
 def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder:
     """Choose what finds a guide; without a base network in trial.toml there are readers' guides only."""
-    if not config.base:
-        return partial(choose_guide, None)
-    return partial(choose_guide, partial(base_probability, load_network(root, "base", config.base, device)))
+    return partial(choose_guide, look_of(root, config, device))
 
 
 def segment_series(

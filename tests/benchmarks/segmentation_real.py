@@ -54,6 +54,9 @@ def real_data() -> Path:
 def read_sunnybrook(*, test: bool) -> Iterator[Drawn]:
     """Read the development patients' images, or the test patients'."""
     files = sorted((real_data() / "sunnybrook" / "Images").rglob("*.png"))
+    if not files:
+        message = "no images sunnybrook/Images/*.png: set CMRTRIALS_REAL_DATA to the folder of the real data"
+        raise FileNotFoundError(message)
     patients = sorted({_patient(file) for file in files})
     development = set(patients[::DEVELOPMENT_STEP])
     for file in files:

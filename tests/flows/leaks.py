@@ -1,5 +1,6 @@
 """What the privacy tests plant in an upload, and how they search what a night leaves behind."""
 
+import gzip
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -101,6 +102,8 @@ def everything_in(folder: Path) -> Iterator[tuple[str, bytes]]:
         if not path.is_file():
             continue
         yield place, path.read_bytes()
+        if path.suffix == ".gz":
+            yield f"content of {place}", gzip.decompress(path.read_bytes())
         if path.suffix == ".parquet":
             table = pq.ParquetFile(path).read(use_threads=False)
             yield f"rows of {place}", repr((table.schema, table.to_pylist())).encode()

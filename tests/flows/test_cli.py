@@ -28,7 +28,9 @@ def test_status_comes_within_a_second(small_trial: Path, environment: dict[str, 
     assert processor_seconds("status", str(small_trial), environment=environment) < 1
 
 
-@pytest.mark.parametrize("command", ["simulate", "run", "status", "rerun", "query", "compare", "serve"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "run", "status", "rerun", "query", "compare", "export", "serve"]
+)
 def test_every_command_has_a_help_text(command: str, cmrtrials: Cmrtrials) -> None:
     """Each says what it does and what its options mean."""
     shown = cmrtrials(command, "--help")
@@ -44,7 +46,9 @@ def test_status_of_a_new_trial_lists_what_is_planned(small_trial: Path, cmrtrial
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["run"], ["query"], ["serve"], ["audit", "verify"]], ids=lambda given: given[0]
+    "command",
+    [["status"], ["run"], ["query"], ["serve"], ["export", "--dicom"], ["audit", "verify"]],
+    ids=lambda given: given[0],
 )
 def test_a_folder_that_is_no_trial_is_refused_in_one_line(
     command: list[str], tmp_path: Path, cmrtrials: Cmrtrials

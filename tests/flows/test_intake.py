@@ -48,6 +48,22 @@ def test_a_sound_upload_would_be_accepted(trial: Trial) -> None:
     assert (checked.reason, checked.advice) == ("", "")
 
 
+def test_a_missing_post_series_is_said(trial: Trial) -> None:
+    """The visit is taken without it, and nobody should learn only from its row that there is no ECV."""
+    for path in (trial.root / "incoming" / "S01_a").iterdir():
+        if "post" in pydicom.dcmread(path).SeriesDescription:
+            path.unlink()
+    (checked,) = check_intake(trial)
+    assert checked.verdict == "accepted"
+    assert checked.found == "native 3 slices x 8 images; no post-contrast series, so no ECV; no guide"
+
+
+def test_missing_weights_are_told_before_the_night(trial: Trial) -> None:
+    """It could segment nothing."""
+    with pytest.raises(NotStoredError, match=r"segment\.base: no weights with digest sha256:0000"):
+        check_intake(_set_rules(trial, base=f'"sha256:{"0" * 64}"'))
+
+
 def _set_rules(trial: Trial, **lines: str) -> Trial:
     """Write other lines into trial.toml, by their keys."""
     text = (trial.root / "trial.toml").read_text()

@@ -86,6 +86,7 @@ def planted(
         outputs["wrong plan, status"] = cmrtrials("status", root, **own)
         (root / "subjects.csv").write_text(_with_another_hematocrit(plan))
         outputs["second night"] = cmrtrials("run", root, **own, **server)
+    outputs["export"] = cmrtrials("export", root, "--dicom", "--bids", **own)
     for command in (("status", root), ("query", root, "select * from flags"), ("audit", "verify", root)):
         outputs[command[0]] = cmrtrials(*command, **own)
     return PlantedTrial(root, surroundings, secrets, outputs)
@@ -228,6 +229,22 @@ def test_cleaned_headers_are_kept_for_exports(planted: PlantedTrial) -> None:
     assert (header.PatientID, header.PatientIdentityRemoved) == ("S01", "YES")
     assert len({uid for row in source.sop_instance_uids for uid in row}) == 3 * 8
     assert "InlineBinary" not in json.dumps(source.header)
+
+
+def test_exports_go_by_the_rules_of_privacy(planted: PlantedTrial) -> None:
+    """They lie among what is searched for secrets; references are pseudonyms, dates are moved ones."""
+    assert planted.outputs["export"].returncode == 0, planted.outputs["export"].stderr
+    arrays = open_trial(planted.root).arrays("S01", "V1")
+    source = stored_source_header(arrays, "native")
+    assert source is not None
+    image = pydicom.dcmread(planted.root / "exports" / "dicom" / "S01" / "V1" / "t1_native.dcm")
+    (series,) = image.ReferencedSeriesSequence
+    named = {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence}
+    assert named == {uid for row in source.sop_instance_uids for uid in row}
+    assert (image.PatientID, str(image.PatientName)) == ("S01", "")
+    header = pydicom.Dataset.from_json(source.header)
+    assert image.StudyDate == image.ContentDate == header.StudyDate
+    assert len(list((planted.root / "exports" / "bids").glob("sub-*/ses-*/anat/*_T1map.nii.gz"))) == 4
 
 
 def test_a_night_without_the_key_is_refused(planted: PlantedTrial, cmrtrials: Cmrtrials) -> None:

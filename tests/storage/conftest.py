@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.storage.drawn_export import DrawnVisits
 from tests.storage.drawn_uploads import NATIVE, on_slices, write_series
 
 
@@ -22,3 +23,9 @@ def public_root() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def drawn_visits(tmp_path_factory: pytest.TempPathFactory) -> DrawnVisits:
+    """Give visits to export, each drawn once."""
+    return DrawnVisits(tmp_path_factory.mktemp("drawn"))

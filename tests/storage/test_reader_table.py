@@ -24,6 +24,18 @@ def test_whole_scans_need_no_place(tmp_path: Path) -> None:
     assert second.values == {"t1_native_ms": 1090.5, "ecv_fraction": None}
 
 
+@pytest.mark.parametrize("cell", ["NA", "NaN", "nan", " NA "])
+def test_what_r_and_pandas_write_for_no_number_is_none(tmp_path: Path, cell: str) -> None:
+    """Their tables are taken as they come; in an id such letters stay a name."""
+    text = f"subject_id,visit_id,ecv_fraction,t1_native_ms\nNA,V1,{cell},1100\nS02,V1,0.3,{cell}\n"
+    first, second = read_reader_table(written(tmp_path, text))
+    assert (first.subject_id, first.values["ecv_fraction"], second.values["t1_native_ms"]) == (
+        "NA",
+        None,
+        None,
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "place"),
     [

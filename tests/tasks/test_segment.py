@@ -23,7 +23,7 @@ from storage.series_rules import Role
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
-from tasks.segment import segment, segment_series
+from tasks.segment import finder_of, segment, segment_series, segmenter_of
 from tests.cmrcore.hearts import drawn_heart
 from tests.tasks.weights import write_weights
 
@@ -143,6 +143,31 @@ def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job
     result = segment.fn(job.visit, job.digests["intake"], config, "nothing", False)
     assert result.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
     assert "native/masks" not in open_store(trial.root, "S01", "V1", "nothing")
+
+
+def test_masks_follow_a_heart_that_moved(trial: Trial, stack: EchoStack) -> None:
+    """The packaged networks on an echo beside itself, 7 rows lower and 5 columns to the left.
+
+    A guide that stays where it was drawn holds the mask back.
+    """
+    config, cpu = trial.config.segment, torch.device("cpu")
+    way_px = (7, -5)
+    echo = torch.from_numpy(stack.echoes[0, -1])
+    pair = replace(
+        stack,
+        echoes=torch.stack([echo, echo.roll(way_px, (0, 1))])[None].numpy(),
+        acquisition_index=stack.acquisition_index[:1, :2].argsort(1),
+    )
+    finder, missed_px = finder_of(trial.root, config, cpu), []
+    for method in (config, config.model_copy(update={"base": ""})):
+        with threads(1):
+            (one,) = segment_series(segmenter_of(trial.root, method, cpu), finder, pair, None, config.alpha)
+        assert one is not None
+        center = [mask.nonzero().double().mean(0) for mask in one.found.masks[:2].any(0)]
+        missed_px.append((center[1] - center[0] - torch.tensor(way_px)).norm().item())
+    followed, held = missed_px
+    assert followed < 0.7
+    assert held > 2
 
 
 def test_a_stage_stores_the_same_bytes_on_another_number_of_threads(
