@@ -1,7 +1,8 @@
 """Notifications: Prefect automations tell a webhook of nights that failed, are late or run too long.
 
 They are the server's: it tells while it runs, whatever became of runner and night. A message names the trial,
-the run, its state and what the night said of it, which holds counts and pseudonyms.
+the run, its state and what the night said of it, which holds counts and pseudonyms. Prefect handles an event
+again whose handling broke off, so a message may come more than once; it names its run.
 """
 
 import json
@@ -92,6 +93,8 @@ def _automations(trial_id: str, tag: str, site: SiteSettings, action: CallWebhoo
             "flow_run.state.message",
             posture=Posture.Reactive,
             expect=FAILED,
+            # A busy server may handle an event twice; within this time it remembers that it has told it.
+            within=timedelta(minutes=1),
         ),
         automation(
             "late",

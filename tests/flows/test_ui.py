@@ -297,7 +297,8 @@ def test_a_failed_night_shows_what_went_wrong_and_tells_the_webhook(served: Serv
     assert served.artifact("demo-progress")["data"] == 100
 
     wait_until(lambda: bool(served.messages))
-    (message,) = served.messages
+    message = served.messages[0]
+    assert {one["flow_run_id"] for one in served.messages} == {flow_run_id}
     assert (message["trial"], message["state"], message["flow_run_id"]) == ("demo", "Failed", flow_run_id)
     assert "2 visits: 1 done, 1 refused" in message["text"]
 
