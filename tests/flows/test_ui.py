@@ -310,9 +310,11 @@ def test_links_lead_to_the_pages_of_reports(served: Served, page: Page) -> None:
     if not (reports / "index.html").exists():
         (reports / "index.html").write_text("<title>pages of the trial</title>")
     page.goto(f"{served.address}/artifacts/artifact/{served.artifact('demo-night')['latest_id']}")
-    page.get_by_role("link", name="demo", exact=True).last.click()
-    page.wait_for_url(f"http://127.0.0.1:{served.port + 1}/demo/index.html")
-    assert page.title()
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="demo", exact=True).last.click()
+    popup.value.wait_for_url(f"http://127.0.0.1:{served.port + 1}/demo/index.html")
+    assert popup.value.title()
+    popup.value.close()
 
 
 def test_retry_in_the_ui_executes_only_what_failed(served: Served, page: Page) -> None:
