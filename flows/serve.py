@@ -1,5 +1,6 @@
 """Trials served: Prefect server with UI, the nightly schedules, runs on demand, the pages of reports."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import prefect
 import typer
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
@@ -59,9 +60,12 @@ def serve_trials(roots: Sequence[Path], port: int) -> None:
             for trial in trials:
                 settle_lost_runs(client, trial, trial_tag(trial.config.trial_id))
                 notify(client, trial.config.trial_id, trial_tag(trial.config.trial_id), site)
-        _say_where(api_url, own_reports_url, trials, database)
         # Paused at the end, nights that fall due meanwhile would be lost; as it is, they run when it is back.
-        prefect.serve(*deployments, limit=1, pause_on_shutdown=False, print_starting_message=False)
+        runner = Runner(limit=1, pause_on_shutdown=False)
+        for deployment in deployments:
+            runner.add_deployment(deployment)
+        _say_where(api_url, own_reports_url, trials, database)
+        asyncio.run(runner.start())
 
 
 def trial_tag(trial_id: str) -> str:
