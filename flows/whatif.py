@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from storage.config import TrialConfig
 from storage.errors import NotStoredError, PlanError
 from storage.lock import night_underway
 from storage.plan import PlannedVisit
+from storage.reviews import read_reviews
 from storage.running import marked_running
 from storage.tables import read_table, recover
 from storage.trial import Trial, open_trial
@@ -187,16 +189,16 @@ def _plan(prepared: Prepared) -> NightPlan:
     visit = VisitRef(str(prepared.folder), line.subject_id, line.visit_id, line.site_id)
     job = next((one for one in of_record.jobs if (one.visit.subject_id, one.visit.visit_id) == key), None)
     if job is None:
-        uploads = _former_uploads(of_record.published.get(key, {}), config)
-        contents = [upload.content_digest for upload in uploads]
-        digests = stage_digests(config, recorded, contents, of_record.key_name)
-        if not uploads or not store_exists(record.root, *key, digests["intake"]):
-            message = (
-                f"{visit.label}: has no upload in incoming/ to compute from, and nothing stored that these "
-                f"settings leave as it is"
-            )
-            raise NotStoredError(message)
-        job = VisitJob(visit, line, recorded, uploads, digests, force=False)
+        job = _former_job(prepared, of_record, recorded, visit)
+    source = job.guide_source
+    if source is not None and not store_exists(
+        record.root, line.subject_id, source.visit_id, source.segment_digest
+    ):
+        message = (
+            f"{visit.label}: visit {source.visit_id} guides it, which these settings have never segmented; "
+            f'set segment.guide_from="visit" as well'
+        )
+        raise NotStoredError(message)
     return NightPlan(
         recorded=(recorded,),
         key_name=of_record.key_name,
@@ -212,7 +214,40 @@ def _plan(prepared: Prepared) -> NightPlan:
         idle=(),
         outdated=(),
         corrected=(),
+        standing={},
     )
+
+
+def _former_job(
+    prepared: Prepared, of_record: NightPlan, recorded: PlannedVisit, visit: VisitRef
+) -> VisitJob:
+    """Plan a visit whose uploads are gone, from what was once taken of them.
+
+    Raises
+    ------
+    NotStoredError
+        When nothing is stored that the settings leave as it is, or another visit's guides are asked for.
+    """
+    record, config, line = prepared.record, prepared.variant.config, prepared.line
+    key = (line.subject_id, line.visit_id)
+    uploads = _former_uploads(of_record.published.get(key, {}), config)
+    contents = [upload.content_digest for upload in uploads]
+    reviewed = read_reviews(record.root).get(key, ())
+    digests_by = partial(stage_digests, config, recorded, contents, of_record.key_name, reviewed=reviewed)
+    digests = digests_by(None)
+    if not uploads or not store_exists(record.root, *key, digests["intake"]):
+        message = (
+            f"{visit.label}: has no upload in incoming/ to compute from, and nothing stored that these "
+            f"settings leave as it is"
+        )
+        raise NotStoredError(message)
+    if config.segment.guide_from != "visit":
+        message = (
+            f"{visit.label}: has no upload in incoming/, so nobody knows which visit guides it; "
+            f'set segment.guide_from="visit" as well'
+        )
+        raise NotStoredError(message)
+    return VisitJob(visit, line, recorded, uploads, digests, False, None, digests_by, reviewed)
 
 
 def _former_uploads(row: Mapping[str, Any], config: TrialConfig) -> tuple[Upload, ...]:
@@ -232,6 +267,10 @@ def _reuse(record: Path, root: Path, job: VisitJob) -> None:
         if store_exists(record, *ids, digest) and not store_exists(root, *ids, digest):
             link_store(record, root, *ids, digest)
             get_run_logger().info("%s %s is the record's, digest=%.12s", stage, job.visit.label, digest)
+    if (source := job.guide_source) is not None:
+        lender = (job.visit.subject_id, source.visit_id, source.segment_digest)
+        if not store_exists(root, *lender):
+            link_store(record, root, *lender)
 
 
 def _scan(root: Path, subject_id: str, visit_id: str) -> Mapping[str, Any]:
