@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from storage.errors import DecisionsError, NotStoredError
+from storage.plan import parse_id
 
 FORMAT = "cmrtrials-decisions"
 MAX_BYTES = 2**20
@@ -52,8 +53,20 @@ def _check_reader_id(text: str) -> str:
     return text
 
 
+def _check_moment(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        message = "lies before year 1 or after year 9999 in UTC"
+        raise ValueError(message) from None
+    return moment
+
+
 def _has_controls(text: str) -> bool:
     return any(unicodedata.category(char) == "Cc" for char in text)
+
+
+_Id = Annotated[str, AfterValidator(parse_id)]
 
 
 class _Strict(BaseModel):
@@ -91,15 +104,15 @@ class Decisions(_Strict):
     """Version of the format."""
     trial_id: str
     """Trial the page was made for."""
-    subject_id: str
+    subject_id: _Id
     """Pseudonym of the subject."""
-    visit_id: str
+    visit_id: _Id
     """Visit of the subject."""
     result_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Result that the reader saw."""
     reader_id: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_check_reader_id)]
     """Who decided."""
-    decided_at: AwareDatetime
+    decided_at: Annotated[AwareDatetime, AfterValidator(_check_moment)]
     """When the reader saved the decisions, with the offset from UTC."""
     slices: tuple[SliceDecision, ...]
     """Every slice of every series once."""
@@ -148,7 +161,9 @@ def read_decisions(path: Path) -> tuple[Decisions, str]:
     except ValidationError as error:
         problems = [_describe(one["loc"], one["type"], one["input"], one["msg"]) for one in error.errors()]
         raise DecisionsError("; ".join(problems)) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except DecisionsError:
+        raise
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         kind = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no JSON: {error}"
         message = f"{kind}; download it again from the visit's page"
         raise DecisionsError(message) from None
