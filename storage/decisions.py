@@ -152,22 +152,28 @@ def read_decisions(path: Path) -> tuple[Decisions, str]:
         message = f"has over {MAX_BYTES} bytes, which no decisions file of one visit has"
         raise DecisionsError(message)
     try:
-        text = data.decode("utf-8-sig")
-        found = json.loads(text, object_pairs_hook=_unrepeated)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            message = f'is no decisions file: expected an object with "format": "{FORMAT}"'
-            raise DecisionsError(message)
-        decisions = Decisions.model_validate_json(text)
+        decisions = Decisions.model_validate_json(_text_of(data))
     except ValidationError as error:
         problems = [_describe(one["loc"], one["type"], one["input"], one["msg"]) for one in error.errors()]
         raise DecisionsError("; ".join(problems)) from None
+    return decisions, hashlib.sha256(data).hexdigest()
+
+
+def _text_of(data: bytes) -> str:
+    """Decode what may be a decisions file; that it is JSON, and of that format, is told before all else."""
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_unrepeated)
     except DecisionsError:
         raise
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         kind = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no JSON: {error}"
         message = f"{kind}; download it again from the visit's page"
         raise DecisionsError(message) from None
-    return decisions, hashlib.sha256(data).hexdigest()
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        message = f'is no decisions file: expected an object with "format": "{FORMAT}"'
+        raise DecisionsError(message)
+    return text
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
