@@ -12,6 +12,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
+from flows.preflight import check_ready
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
 from flows.user import current_user
@@ -77,6 +78,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
         raise TypeError(message)
     trial = open_trial(root)
     run_id = str(context.flow_run.id)
+    check_ready(trial.root, site_settings())
     with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
         crash_dead_runs(trial.root, dead)
         return _run_marked(trial, selection, why, run_id, runner)
