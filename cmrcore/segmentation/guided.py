@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cmrcore.segmentation.follow import center_px, is_drawn, translate
+
 GuideTarget = Literal["scaled", "whole"]
 """``scaled``: the guide enters the loss times alpha, as equation 1 is written; ``whole``: as a 0/1 mask."""
 
@@ -32,15 +34,8 @@ def shift_guide(
     Share 1 puts center on center, 0 leaves the guide where it is, as does an empty mask on either side.
     Translations by parts of a pixel interpolate linearly.
     """
-    rows, cols = guide.shape[-2:]
-    way = share[:, None] * (_center(truth) - _center(guide))
-    way = torch.where((_any(guide) & _any(truth))[:, None], way, 0.0)
-    theta = torch.eye(2, 3, device=guide.device).repeat(len(guide), 1, 1)
-    # Pulling: a mask that moves down is read further up; torch counts (x, y) in half image sides.
-    theta[:, 0, 2] = -way[:, 1] * 2 / cols
-    theta[:, 1, 2] = -way[:, 0] * 2 / rows
-    grid = torch.nn.functional.affine_grid(theta, [len(guide), 1, rows, cols], align_corners=False)
-    return torch.nn.functional.grid_sample(guide[:, None], grid, align_corners=False)[:, 0].clamp(0, 1)
+    way_px = share[:, None] * (center_px(truth) - center_px(guide))
+    return translate(guide, torch.where((is_drawn(guide) & is_drawn(truth))[:, None], way_px, 0.0))
 
 
 def guided_loss(
@@ -77,17 +72,3 @@ def guided_loss(
     if target == "scaled":
         shifted = alpha[:, None, None] * shifted
     return (1 - alpha) * overlap_loss(logits, truth) + alpha * overlap_loss(logits, shifted)
-
-
-def _any(mask: Float[Tensor, "n row col"]) -> Tensor:
-    return mask.sum((-2, -1)) > 0
-
-
-def _center(mask: Float[Tensor, "n row col"]) -> Float[Tensor, "n 2"]:
-    """Center of mass (row, col) [pixel]; 0 for an empty mask."""
-    rows = torch.arange(mask.shape[-2], device=mask.device, dtype=mask.dtype)
-    cols = torch.arange(mask.shape[-1], device=mask.device, dtype=mask.dtype)
-    total = mask.sum((-2, -1)).clamp_min(torch.finfo(mask.dtype).tiny)
-    return (
-        torch.stack([(mask.sum(-1) * rows).sum(-1), (mask.sum(-2) * cols).sum(-1)], dim=-1) / total[:, None]
-    )

@@ -54,7 +54,7 @@ def look_in_frame(
     images: Float[Tensor, "n row col"],
     spacing_mm: tuple[float, float],
     frame: Frame,
-    scaled_guide: Float[Tensor, "row col"] | Bool[Tensor, "row col"] | None = None,
+    scaled_guide: Float[Tensor, "*guide row col"] | Bool[Tensor, "*guide row col"] | None = None,
     *,
     view: View = "upright",
 ) -> Float[Tensor, "n label row col"]:
@@ -71,13 +71,14 @@ def look_in_frame(
     frame
         Where to look.
     scaled_guide
-        The guide's myocardium times alpha, on the image's pixels.
+        The guide's myocardium times alpha, on the image's pixels: one for all, or one for each echo.
     view
         How the network sees the frame; what it says is turned back.
     """
     seen = None
     if scaled_guide is not None:
-        seen = _turned(look_mask(scaled_guide[None], frame, spacing_mm), view).expand(len(images), SIZE, SIZE)
+        guides = scaled_guide.reshape(-1, *scaled_guide.shape[-2:])
+        seen = _turned(look_mask(guides, frame, spacing_mm), view).expand(len(images), SIZE, SIZE)
     said = _probability(network, _turned(look(images, frame, spacing_mm), view), seen)
     said = _turned(said, view, back=True)
     return show(said, frame, spacing_mm, (images.shape[1], images.shape[2]))

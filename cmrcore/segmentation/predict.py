@@ -4,20 +4,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cmrcore.dice import dice_coefficients
 from cmrcore.errors import InvalidInputError
 from cmrcore.segmentation.check import separation
 from cmrcore.segmentation.contours import masks_from
+from cmrcore.segmentation.follow import heart_ways_px, translate, ways_px
 from cmrcore.segmentation.frame import Frame, heart_frame
 from cmrcore.segmentation.guide import Guide
+from cmrcore.segmentation.heart import Look
 from cmrcore.segmentation.infer import View, look_in_frame
 from cmrcore.segmentation.unet import UNet
 
 LABELS = ("myocardium", "blood_pool", "rv")
 """Order of the leading axis of every mask."""
+FOLLOW_MM = 1.5
+"""Way of the heart from which on the guide may follow it; the base network's own centers err by less [mm]."""
+STIRRED_MM = 0.5
+"""Way of the mask itself from which on the base network is asked: a third of `FOLLOW_MM` [mm]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,17 @@ class GuidedSegmenter:
     The frame is laid about the guide's LV; all echoes of the slice go through the network at once. The
     confidence of an echo is the Dice coefficient of its myocardium with the probability it was drawn from: 1
     where the network was sure of every pixel and the smooth contours changed nothing.
+
+    A guide holds the mask of a heart that moved: at alpha 0.25 it follows about half of the way. So the base
+    network looks at the echoes whose masks moved by more than `STIRRED_MM`. One on which it sees the heart
+    more than `FOLLOW_MM` off is read again with the guide moved there, and the reading of higher confidence
+    stays. S1 reads every echo with the guide where it was drawn.
     """
 
     network: UNet
     """Guided network in eval mode, on the device where it shall run."""
+    look: Look | None = None
+    """The base network, which tells where the heart lies; None: the guide stays where it was drawn."""
 
     def __call__(
         self,
@@ -107,11 +120,58 @@ class GuidedSegmenter:
             nothing = torch.zeros(len(LABELS), *echoes.shape, dtype=torch.bool, device=echoes.device)
             zeros = torch.zeros(len(echoes), device=echoes.device)
             return EchoMasks(nothing, zeros, zeros.clone())
+        scaled_guide = alpha * guide.masks[0].to(echoes.device, torch.float32)
+        masks, confidence = self._read(echoes, spacing_mm, frame, scaled_guide)
+        if self.look is not None and alpha > 0:
+            away, way_px = _away(self.look, masks, echoes, spacing_mm, frame, guide.echo)
+            if len(away):
+                moved = translate(scaled_guide.expand(len(away), -1, -1), way_px)
+                again, sure = self._read(echoes[away], spacing_mm, frame, moved)
+                is_surer = sure > confidence[away]
+                masks[:, away[is_surer]] = again[:, is_surer]
+                confidence[away[is_surer]] = sure[is_surer]
+        return EchoMasks(masks, confidence, _agreement(masks[0], guide))
+
+    def _read(
+        self,
+        echoes: Float[Tensor, "ti row col"],
+        spacing_mm: tuple[float, float],
+        frame: Frame,
+        scaled_guide: Float[Tensor, "*guide row col"],
+    ) -> tuple[Bool[Tensor, "label ti row col"], Float[Tensor, " ti"]]:
+        """Masks of echoes, read with one guide or with one each, and how sure the network is of them."""
         device = _device(self.network)
-        scaled_guide = alpha * guide.masks[0].to(device, torch.float32)
         with _half_on_gpu(device):
-            found = look_in_frame(self.network, echoes.to(device), spacing_mm, frame, scaled_guide)
-        return _echo_masks(found.to(echoes.device), spacing_mm, guide)
+            found = look_in_frame(
+                self.network, echoes.to(device), spacing_mm, frame, scaled_guide.to(device)
+            ).to(echoes.device)
+        masks = torch.stack([masks_from(one, spacing_mm) for one in found], dim=1)
+        return masks, _certainty(found[:, 0], masks[0])
+
+
+def _away(
+    look: Look,
+    masks: Bool[Tensor, "label ti row col"],
+    echoes: Float[Tensor, "ti row col"],
+    spacing_mm: tuple[float, float],
+    frame: Frame,
+    reference: int,
+) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 2"]]:
+    """Echoes on which the heart lies elsewhere, and its way there [pixel]."""
+    stirred = _length_mm(ways_px(masks, reference), spacing_mm) > STIRRED_MM
+    stirred |= ~masks[:2].flatten(2).any(2).any(0)
+    stirred[reference] = False
+    asked = torch.cat([torch.tensor([reference], device=stirred.device), stirred.nonzero()[:, 0]])
+    if len(asked) == 1:
+        return asked[1:], torch.zeros(0, 2, device=stirred.device)
+    way_px = heart_ways_px(look, echoes[asked], spacing_mm, frame, 0)
+    is_away = _length_mm(way_px, spacing_mm) > FOLLOW_MM
+    return asked[is_away], way_px[is_away]
+
+
+def _length_mm(way_px: Float[Tensor, "n 2"], spacing_mm: tuple[float, float]) -> Float[Tensor, " n"]:
+    length: Tensor = (way_px * way_px.new_tensor(spacing_mm)).norm(dim=1)
+    return length
 
 
 def base_probability(
@@ -139,14 +199,6 @@ def base_probability(
     device = _device(network)
     with _half_on_gpu(device):
         return look_in_frame(network, images.to(device), spacing_mm, frame, view=view).to(images.device)
-
-
-def _echo_masks(
-    probability: Float[Tensor, "ti label row col"], spacing_mm: tuple[float, float], guide: Guide
-) -> EchoMasks:
-    """Draw the masks of every echo from its probabilities."""
-    masks = torch.stack([masks_from(one, spacing_mm) for one in probability], dim=1)
-    return EchoMasks(masks, _certainty(probability[:, 0], masks[0]), _agreement(masks[0], guide))
 
 
 def _half_on_gpu(device: torch.device) -> torch.autocast:

@@ -3,8 +3,9 @@
 Slices of the digital trial, native and post-contrast, with the masks that the shipped networks draw, told
 from the echo that their guide lies on, as a night has it. Side by side: no correction, the true displacement
 (what no alignment in the plane can beat), affine from the true masks, affine from the networks' masks (as the
-demo trial has it; with masks that know no guide; without asking the images), the model-driven refinement on
-top (as the rule chooses it; always), and SimpleITK pairwise on a part. Every scan leaves one file in the
+demo trial has it; with a guide that stays where it was drawn; with masks that know no guide; without asking
+the images), the model-driven refinement on top (as the rule chooses it; always), and SimpleITK pairwise on a
+part. Every scan leaves one file in the
 folder; a broken run goes on where it was.
 """
 
@@ -53,18 +54,15 @@ def predicted_masks(series: MovingSeries, sources: set[Source]) -> tuple[dict[So
     Empty masks and the first-acquired echo where no guide is found.
     """
     base, guided = networks()
-    guide = find_guide(
-        partial(base_probability, base),
-        series.echoes,
-        series.pixel_spacing_mm,
-        series.reference,
-    )
+    look = partial(base_probability, base)
+    guide = find_guide(look, series.echoes, series.pixel_spacing_mm, series.reference)
     if guide is None:
         return dict.fromkeys(sources, torch.zeros_like(series.labels)), series.reference
     masks = {}
     for source in sources:
-        alpha = ALPHA if source == "predicted" else 0.0
-        found = GuidedSegmenter(guided)(series.echoes, series.pixel_spacing_mm, guide, alpha)
+        segment = GuidedSegmenter(guided, look if source == "predicted" else None)
+        alpha = 0.0 if source == "alpha 0" else ALPHA
+        found = segment(series.echoes, series.pixel_spacing_mm, guide, alpha)
         masks[source] = found.masks.transpose(0, 1)
     return masks, guide.echo
 
@@ -121,7 +119,7 @@ def _measure_slice(drawn: MovingSlice, names: list[str]) -> list[dict[str, objec
                     "t1_median_error_ms": outcome.t1_median_error_ms,
                     "t1_pixel_error_ms": outcome.t1_pixel_error_ms,
                     "t1_change_ms": (outcome.t1_ms - before.t1_ms).abs().nanmedian().item(),
-                    "mask_dice": _mask_dice(shown, series),
+                    "echo_dice": _mask_dice(shown, series),
                     "seconds": seconds,
                 }
             )
@@ -132,10 +130,11 @@ def _measure_slice(drawn: MovingSlice, names: list[str]) -> list[dict[str, objec
     return rows
 
 
-def _mask_dice(masks: Masks, series: MovingSeries) -> float:
-    """Mean Dice coefficient of the myocardium with the true one over the echoes."""
-    scores = [dice(own, true) or 0.0 for own, true in zip(masks[:, 0], series.labels[:, 0], strict=True)]
-    return sum(scores) / len(scores)
+def _mask_dice(masks: Masks, series: MovingSeries) -> list[float]:
+    """Dice coefficient of the myocardium with the true one on each told echo."""
+    told = series.is_told
+    pairs = zip(masks[told, 0], series.labels[told, 0], strict=True)
+    return [dice(own, true) or 0.0 for own, true in pairs]
 
 
 def measure(folder: Path, n_scans: dict[str, int], n_workers: int) -> Evidence:

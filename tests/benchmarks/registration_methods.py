@@ -23,7 +23,7 @@ SETTINGS = AlignSettings(
     shift_max_mm=30.0,
     turn_max_deg=20.0,
     scale_max_fraction=0.25,
-    still_px=0.25,
+    still_px=0.5,
     r_squared_fall_max=0.0,
     post_dice_min=0.6,
 )
@@ -31,7 +31,8 @@ SETTINGS = AlignSettings(
 
 Masks = Bool[Tensor, "ti label row col"]
 Field = Float[Tensor, "ti 2 row col"]
-Source = Literal["true", "predicted", "alpha 0"]
+Source = Literal["true", "predicted", "held", "alpha 0"]
+"""``predicted``: as the night reads masks; ``held``: the guide stays where it was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,7 @@ METHODS: dict[str, Method] = {
     "truth": Method(true_displacement, true_way),
     "affine, true masks": Method(by_masks, onto_by_masks),
     "affine": Method(by_masks, onto_by_masks, "predicted"),
+    "affine, guide held": Method(by_masks, onto_by_masks, "held", "few"),
     "affine, alpha 0": Method(by_masks, onto_by_masks, "alpha 0", "few"),
     "affine, images not asked": Method(unconfirmed, onto_by_masks, "predicted", "few"),
     "refined, always": Method(always_refined, onto_by_masks, "predicted", "few"),

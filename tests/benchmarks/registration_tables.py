@@ -35,6 +35,8 @@ HEADINGS = {
     "error_px": "error, median [px]",
     "error_95_px": "95th percentile [px]",
     "halved_fraction": "halved where > 2 px (n)",
+    "dice": "Dice of the networks' masks",
+    "far_dice": "where > 2 px",
     "r_squared_mean": "mean R2",
     "above_fraction": "R2 > 0.9 [%]",
     "low_fraction": "> 10 % low [%]",
@@ -59,7 +61,9 @@ def parts(found: Evidence) -> Iterator[tuple[str, Evidence]]:
 
 def summary(own: Evidence, still: Evidence) -> dict[str, float]:
     """Figures of one method on some slices; ``still`` are the rows of the same slices without alignment."""
-    error, start = (np.concatenate(own[name].tolist()) for name in ("error_px", "start_px"))
+    error, start, dice = (
+        np.concatenate(own[name].tolist()) for name in ("error_px", "start_px", "echo_dice")
+    )
     far = start > FAR_PX
     paired = own.merge(still, on=SLICE, suffixes=("", "_still"))
     gain = paired.t1_pixel_error_ms_still - paired.t1_pixel_error_ms
@@ -70,6 +74,8 @@ def summary(own: Evidence, still: Evidence) -> dict[str, float]:
         "error_95_px": float(np.percentile(error, 95)),
         "halved_fraction": float((error[far] <= start[far] / 2).mean()) if far.any() else float("nan"),
         "n_far": int(far.sum()),
+        "dice": float(dice.mean()),
+        "far_dice": float(dice[far].mean()) if far.any() else float("nan"),
         "r_squared_mean": own.r_squared_mean.mean(),
         "above_fraction": (own.r_squared_mean > 0.9).mean(),
         "low_fraction": (own.low_fraction > 0.1).mean(),
@@ -99,8 +105,10 @@ def figures_of(found: Evidence) -> list[Figure]:
     for (difficulty, role, method), own in found.groupby(["difficulty", "role", "method"], sort=False):
         one = summary(own, _still(found, str(difficulty), str(role)))
         name, note = f"{difficulty} {role}: {method}", f"n = {len(own)} slices"
+        halved = 100 * one["halved_fraction"] if one["n_far"] else None
         figures += [
             Figure(f"{name}: error, median", one["error_px"], "pixel", "< 1.0", note),
+            Figure(f"{name}: halved where > 2 pixels", halved, "%", "", f"{one['n_far']:.0f} echoes"),
             Figure(f"{name}: mean R2", one["r_squared_mean"], "", "", note),
             Figure(f"{name}: mean R2 > 0.9", 100 * one["above_fraction"], "%", ">= 98.7", note),
             Figure(f"{name}: > 10 % low pixels", 100 * one["low_fraction"], "%", "<= 26.4", note),
@@ -152,6 +160,8 @@ def _cells(one: dict[str, float]) -> list[str]:
         f"{one['error_px']:.2f}",
         f"{one['error_95_px']:.2f}",
         f"{halved} ({one['n_far']})",
+        "-" if one["dice"] == 1 else f"{one['dice']:.3f}",
+        "-" if one["dice"] == 1 or np.isnan(one["far_dice"]) else f"{one['far_dice']:.3f}",
         f"{one['r_squared_mean']:.3f}",
         f"{100 * one['above_fraction']:.0f}",
         f"{100 * one['low_fraction']:.0f}",

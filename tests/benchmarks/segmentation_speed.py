@@ -72,10 +72,11 @@ def measure(n_threads: int) -> dict[str, float]:
     base = load_network(Path(), "base", config.base, CPU)
     guided = load_network(Path(), "guided", config.guided, CPU)
     slices = draw_visit()
-    segment = GuidedSegmenter(guided)
+    look = partial(base_probability, base)
+    segment = GuidedSegmenter(guided, look)
 
     def find_guides() -> list[Guide | None]:
-        return [find_guide(partial(base_probability, base), one, SPACING_MM, 0) for one in slices]
+        return [find_guide(look, one, SPACING_MM, 0) for one in slices]
 
     found = [(one, guide) for one, guide in zip(slices, find_guides(), strict=True) if guide is not None]
 
