@@ -82,7 +82,8 @@ def simulate(
 def run(root: Root) -> None:
     """Run one night now, with a Prefect server and a Dask cluster of its own.
 
-    Exit code 1 when a visit failed or was newly refused, 2 when the night could not begin, 3 when it broke off.
+    Exit code 1 when a visit failed or was newly refused, 2 when the night could not begin, 3 when it broke
+    off.
     """
     from flows.terminal import fail_clearly
     from storage.trial import open_trial
@@ -151,7 +152,13 @@ def report(
 
 
 @app.command()
-def status(root: Root) -> None:
+def status(
+    root: Root,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Instead: past nights, what they took, and the slowest visits."),
+    ] = False,
+) -> None:
     """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
     from flows.intake import waiting_uploads
     from flows.terminal import fail_clearly, print_uploads, print_visits
@@ -159,6 +166,11 @@ def status(root: Root) -> None:
 
     with fail_clearly():
         trial = open_trial(root)
+        if history:
+            from flows.history import print_history
+
+            print_history(trial)
+            return
         print_visits(trial)
         waiting = waiting_uploads(trial)
         if waiting:

@@ -31,6 +31,7 @@ from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
+from tasks.canonical import canonical_line
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.matching import VisitKey
@@ -192,6 +193,8 @@ class Night:
             for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
                 self._submit_summary(subject_id)
         for (name, stage), outcome in self._fanout:
+            if stage != "repeatability":
+                self._say_ended(name, stage, outcome)
             if stage == "summarise":
                 self._end_summary(name, outcome)
             elif stage == "repeatability":
@@ -204,6 +207,27 @@ class Night:
             else:
                 self._stages[name][stage] = outcome
                 self._advance(self._jobs[name], stage)
+
+    def _say_ended(self, name: str, stage: str, outcome: object) -> None:
+        """Log the canonical line of a stage, failed ones too, which no worker may have lived to tell."""
+        subject_id, _, visit_id = name.partition("/")
+        result = outcome if isinstance(outcome, StageResult) else None
+        state = "stored" if result is not None and result.seconds is None else "executed"
+        if isinstance(outcome, Failure):
+            refused = isinstance(outcome.error, RefusedError)
+            state = "refused" if refused else {"error": "failed"}.get(outcome.kind, outcome.kind)
+        line = canonical_line(
+            trial=self._trial.config.trial_id,
+            subject=subject_id,
+            visit=visit_id or None,
+            stage=stage,
+            state=state,
+            run=self._publisher.run_id,
+            seconds=result and result.seconds,
+            peak_memory_mib=result and result.peak_memory_mib,
+            device=result and result.device,
+        )
+        self._log.info("%s", line)
 
     def _advance(self, job: VisitJob, stage: StageName) -> None:
         config = self._trial.config

@@ -186,6 +186,17 @@ def test_a_night_on_the_deployed_site(deployed: Site, small_copy: Path, cmrtrial
     assert runs.endswith("|COMPLETED"), runs
     logs = httpx.post(f"{deployed['PREFECT_API_URL']}/logs/filter", json={"limit": 200}, timeout=30).json()
     said = [log["message"] for log in logs]
+    run = row["run_id"]
+    for stage in ("intake", "segment", "quantify"):
+        wanted = (
+            rf"trial=demo subject=S01 visit=V1 stage={stage} state=executed seconds=\d+\.\d\d "
+            rf"peak_memory_mib=\d\d+ verdict=- device=cpu run={run}"
+        )
+        assert sum(re.fullmatch(wanted, message) is not None for message in said) == 1, said
+    published = f"verdict={row['qc_verdict']} device=cpu run={run} outcome=published reason=-"
+    assert sum(message.endswith(published) for message in said) == len(states(small_copy)), said
+    (page,) = [message.split(": ")[1] for message in said if message.startswith("workers of the Dask")]
+    assert httpx.get(page, timeout=30).status_code == httpx.codes.OK
     assert not any("no GPU worker" in message for message in said)
     assert any(message.startswith("segment S01/V1 executed") for message in said), said
 

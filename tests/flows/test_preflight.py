@@ -96,7 +96,9 @@ def test_a_worker_with_another_package_is_refused(tmp_path: Path) -> None:
         try:
             with Client(cluster) as client:
                 client.wait_for_workers(2, timeout=120)
-            with pytest.raises(VersionMismatchError, match=r": 1 of 2 workers: zarr 0\.0\.1 \(here \d.*; install"):
+            with pytest.raises(
+                VersionMismatchError, match=r": 1 of 2 workers: zarr 0\.0\.1 \(here \d.*; install"
+            ):
                 check_cluster(cluster.scheduler_address)
         finally:
             worker.terminate()
