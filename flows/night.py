@@ -223,9 +223,9 @@ class Night:
             stage=stage,
             state=state,
             run=self._publisher.run_id,
-            seconds=result and result.seconds,
-            peak_memory_mib=result and result.peak_memory_mib,
-            device=result and result.device,
+            seconds=None if result is None else result.seconds,
+            peak_memory_mib=None if result is None else result.peak_memory_mib,
+            device=None if result is None else result.device,
         )
         self._log.info("%s", line)
 

@@ -1,4 +1,4 @@
-"""Every row that ``visits`` ever had: those of now, and the former ones in history/."""
+"""history/<subject>/<visit>/<number>/<table>.parquet: what was published before, oldest first."""
 
 from pathlib import Path
 from typing import Any
@@ -6,27 +6,49 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.durable import shared_lock
 from storage.errors import StorageError
-from storage.staging import HISTORY_FOLDER
-from storage.tables import read_table
+from storage.rows import complete_rows
+from storage.staging import HISTORY_FOLDER, TABLES_FOLDER
 
 
-def all_visit_rows(root: Path) -> list[dict[str, Any]]:
-    """Read the rows of ``visits``, replaced ones too, in the order in which they were published.
+def former_rows(root: Path, name: str) -> dict[tuple[str, str], list[list[dict[str, Any]]]]:
+    """Read every former version of a table's rows, by subject and visit, oldest version first.
 
-    A row of a former version has the columns of that version only.
+    Rows have the columns of today; one that their version of the schema lacked is None.
+
+    Parameters
+    ----------
+    root
+        Root of the trial.
+    name
+        Name of the table.
 
     Raises
     ------
     StorageError
-        If a former row cannot be read.
+        If there is no such table, or a file cannot be read.
     """
-    rows: list[dict[str, Any]] = read_table(root, "visits").to_pylist()
-    for file in sorted((root / HISTORY_FOLDER).glob("*/*/*/visits.parquet")):
-        try:
-            rows += pq.read_table(file, partitioning=None).to_pylist()
-        except (OSError, pa.ArrowException):
-            where = file.relative_to(root)
-            message = f"{where} cannot be read; `cmrtrials audit verify ROOT` says whether it was changed"
-            raise StorageError(message) from None
-    return sorted(rows, key=lambda row: row["published_at"])
+    versions: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
+    if not (root / HISTORY_FOLDER).is_dir():
+        return versions
+    with shared_lock(root / TABLES_FOLDER):
+        folders = [path for path in (root / HISTORY_FOLDER).glob("*/*/*") if path.name.isdigit()]
+        for folder in sorted(folders, key=lambda path: (path.parent, int(path.name))):
+            file = folder / f"{name}.parquet"
+            if file.exists():
+                key = (folder.parent.parent.name, folder.parent.name)
+                versions.setdefault(key, []).append(_rows(name, file, *key))
+    return versions
+
+
+def _rows(name: str, file: Path, subject_id: str, visit_id: str) -> list[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(file) as opened:
+            return complete_rows(name, opened.read(use_threads=False).to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        message = (
+            f"history of table {name}, subject {subject_id}, visit {visit_id}, number {file.parent.name}: "
+            f"cannot be read; see `cmrtrials audit verify ROOT`"
+        )
+        raise StorageError(message) from error

@@ -220,9 +220,10 @@ class Fanout:
                 f'start workers with: dask worker ADDRESS --nthreads 1 --resources "CPU=1"'
             ) from None
         self._offered = self._look().offered
-        # Its page /status needs bokeh, which is not among the packages; this one is always there.
-        dashboard = self._runner.client.dashboard_link.replace("/status", "/info/main/workers.html")
-        get_run_logger().info("workers of the Dask cluster: %s", dashboard)
+        with suppress(KeyError):  # a scheduler started without it
+            # Its page /status needs bokeh, which is not among the packages; this one is always there.
+            link = self._runner.client.dashboard_link.replace("/status", "/info/main/workers.html")
+            get_run_logger().info("Dask dashboard: %s", link)
         if "GPU" not in self._offered:
             get_run_logger().info("no GPU worker in the cluster: segmentation runs on CPU workers")
 

@@ -123,8 +123,9 @@ def ask(database: str, sql: str) -> str:
     """Ask PostgreSQL itself."""
     (programs,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
     host = database.rpartition("=")[2]
-    asked = [programs / "psql", "-h", host, "-U", "prefect", "-At", "-c", sql, "prefect"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    asked = [str(programs / "psql"), "-h", host, "-U", "prefect", "-At", "-c", sql, "prefect"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_a_night_on_the_deployed_site(deployed: Site, small_copy: Path, cmrtrial
         assert sum(re.fullmatch(wanted, message) is not None for message in said) == 1, said
     published = f"verdict={row['qc_verdict']} device=cpu run={run} outcome=published reason=-"
     assert sum(message.endswith(published) for message in said) == len(states(small_copy)), said
-    (page,) = [message.split(": ")[1] for message in said if message.startswith("workers of the Dask")]
+    (page,) = [message.split(": ")[1] for message in said if message.startswith("Dask dashboard")]
     assert httpx.get(page, timeout=30).status_code == httpx.codes.OK
     assert not any("no GPU worker" in message for message in said)
     assert any(message.startswith("segment S01/V1 executed") for message in said), said
