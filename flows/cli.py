@@ -418,19 +418,78 @@ def train(
 
 
 @app.command()
-def serve(
+def whatif(
     root: Root,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
+    subject: Annotated[str, typer.Option(help="Subject of the visit.")],
+    visit: Annotated[str, typer.Option(help="The visit.")],
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="As segment.alpha=0.5; as often as there are settings.",
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "none was given",
 ) -> None:
-    """Serve a trial: Prefect server with UI, the nightly schedule, and runs on demand. Ctrl-C ends it."""
+    """Compute one visit under other settings into whatif/, beside the record, and show before and after.
+
+    The record stays as it is, and what it has stored under the same settings is used. The folder that is
+    named at the end is a trial of its own for `status`, `query` and `compare`. Exit code 1 when the visit
+    failed, 3 when the run itself broke off.
+    """
+    from flows.terminal import fail_clearly, flow_progress, print_before_after
+
+    with fail_clearly():
+        from flows.night import NEWS
+        from flows.server import prefect_server
+        from flows.whatif import before_after, prepare
+        from flows.whatif import whatif as whatif_flow
+
+        prepared = prepare(
+            root.resolve(), subject, visit, settings
+        )  # says what is wrong before Prefect starts
+        parameters = {
+            "root": str(root.resolve()),
+            "reason": reason,
+            "subject_id": subject,
+            "visit_id": visit,
+            "settings": settings,
+        }
+        with prefect_server(), flow_progress("visits"):
+            state = cast("State[Any]", whatif_flow(**parameters, return_state=True))
+        print_before_after(before_after(prepared))
+    typer.echo(state.message)
+    typer.echo(f"{prepared.folder}")
+    if not state.is_completed():
+        raise typer.Exit(code=1 if (state.message or "").startswith(NEWS) else 3)
+
+
+@app.command()
+def serve(
+    roots: Annotated[
+        list[Path],
+        typer.Argument(metavar="ROOT...", help="Folders of trials, with trial.toml and subjects.csv."),
+    ],
+    port: Annotated[
+        int,
+        typer.Option(min=1, max=65534, help="Port of the Prefect UI on 127.0.0.1; reports take the next."),
+    ] = 4200,
+) -> None:
+    """Serve trials: Prefect server with UI, the nightly schedules, runs on demand, reports. Ctrl-C ends it.
+
+    Runs wait for each other. Started again, it goes on where it was: runs that fell due meanwhile run, and
+    what was paused or scheduled otherwise in the UI stays so, unless [schedule] of trial.toml has changed.
+    """
     from flows.terminal import fail_clearly
     from storage.trial import open_trial
 
     with fail_clearly():
-        open_trial(root)
-        from flows.serve import serve_trial
+        for root in roots:
+            open_trial(root)
+        from flows.serve import serve_trials
 
-        serve_trial(root.resolve(), port)
+        serve_trials(roots, port)
 
 
 @audit_app.command("verify")

@@ -13,6 +13,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
+from flows.artifacts import NightArtifacts
 from flows.preflight import check_ready
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
@@ -77,20 +78,25 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     -------
         Failed when a visit failed or an upload was newly refused, with the reasons; else Completed.
     """
+    run_id, runner = this_run()
+    trial = open_trial(root)
+    check_ready(trial.root, site_settings())
+    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
+        crash_dead_runs(trial.root, dead, get_run_logger())
+        return _run_marked(trial, selection, why, run_id, runner)
+
+
+def this_run() -> tuple[str, DaskTaskRunner]:
+    """Give id and task runner of the flow run that this is called in."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
-        message = "run_night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
+        message = "a night works inside of a Prefect flow run; use `cmrtrials run ROOT`"
         raise RuntimeError(message)
     runner = context.task_runner
     if not isinstance(runner, DaskTaskRunner):
-        message = f"the night needs a DaskTaskRunner, found {type(runner).__name__}"
+        message = f"a night needs a DaskTaskRunner, found {type(runner).__name__}"
         raise TypeError(message)
-    trial = open_trial(root)
-    run_id = str(context.flow_run.id)
-    check_ready(trial.root, site_settings())
-    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
-        crash_dead_runs(trial.root, dead)
-        return _run_marked(trial, selection, why, run_id, runner)
+    return str(context.flow_run.id), runner
 
 
 def _run_marked(
@@ -112,20 +118,29 @@ def _run_marked(
         who=current_user(),
         why=why,
     )
-    return Night(trial, plan, publisher, Fanout(runner), site_settings().visit_minutes * 60).run()
+    site = site_settings()
+    artifacts = NightArtifacts(trial, site.reports_url)
+    return Night(trial, plan, publisher, Fanout(runner), site.visit_minutes * 60, artifacts).run()
 
 
 class Night:
     """One night over one trial, while it runs."""
 
     def __init__(
-        self, trial: Trial, plan: NightPlan, publisher: Publisher, fanout: Fanout, visit_limit_s: float
+        self,
+        trial: Trial,
+        plan: NightPlan,
+        publisher: Publisher,
+        fanout: Fanout,
+        visit_limit_s: float,
+        artifacts: NightArtifacts | None = None,
     ) -> None:
         self._trial = trial
         self._plan = plan
         self._publisher = publisher
         self._fanout = fanout
         self._visit_limit_s = visit_limit_s
+        self._artifacts = artifacts
         self._log = get_run_logger()
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
@@ -161,6 +176,8 @@ class Night:
             row = self._plan.published.get((visit.subject_id, visit.visit_id))
             if row is not None and visit.label not in self._jobs:
                 self._publisher.correction(visit, recorded, row)
+        if self._artifacts is not None:
+            self._artifacts.begin(len(self._jobs))
         try:
             self._compute()
             published = published_visits(self._trial.root)
@@ -313,6 +330,8 @@ class Night:
         self._open[subject_id] -= 1
         n_ended = len(self._jobs) - self._open.total()
         progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
+        if self._artifacts is not None:
+            self._artifacts.advance(n_ended, len(self._jobs))
         if not self._trial.config.summarise.retest_visits:
             if self._open[subject_id] == 0:
                 self._submit_summary(subject_id)
@@ -471,6 +490,8 @@ class Night:
             label = f"{subject_id}/{visit_id}"
             if row["state"] in {"failed", "refused"} and label not in self._news:
                 self._log.info("still %s: %s: %s", row["state"], label, row["reason"])
+        if self._artifacts is not None:
+            self._artifacts.end(self._plan.recorded, rows, self._news, tally)
         if self._news:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")

@@ -24,6 +24,14 @@ class SiteSettings(BaseSettings):
     """Worker processes of a night's own cluster."""
     visit_minutes: float = Field(default=30.0, gt=0)
     """Longest time that the stages of one visit may compute, in all [min]; then its worker is restarted."""
+    reports_url: str | None = None
+    """Where browsers find the pages of trials, as in ``http://127.0.0.1:4201``; `flows.serve` sets it."""
+    notify_url: str | None = None
+    """Webhook that is told of nights that failed or are late; none where it is not set."""
+    notify_late_minutes: float = Field(default=30.0, ge=10 / 60)
+    """Time that a night may be due without beginning before that is told [min]."""
+    notify_long_minutes: float = Field(default=480.0, ge=10 / 60)
+    """Time that a night may run before that is told [min]."""
 
 
 def site_settings() -> SiteSettings:

@@ -249,6 +249,14 @@ def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         console.print(block)
 
 
+def print_before_after(lines: Sequence[tuple[str, str, str]]) -> None:
+    """Print what a visit gave before, and gives under other settings."""
+    table = _table("what if", ["", "record", "what if"], n_text=1)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
 def print_exports(exported: Sequence["Exported"]) -> None:
     """Print what became of each visit: a table, or into a pipe one line each, its cells parted by tabs."""
     headings = ["format", "subject", "visit", "outcome", "where, or why not"]

@@ -77,7 +77,12 @@ def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.
 
 @contextmanager
 def write_store(
-    root: Path, subject_id: str, visit_id: str, digest: str, extends: str | None = None
+    root: Path,
+    subject_id: str,
+    visit_id: str,
+    digest: str,
+    extends: str | None = None,
+    source: Path | None = None,
 ) -> Iterator[zarr.Group]:
     """Write a result's arrays; they appear under their digest when the block ends without an error.
 
@@ -91,6 +96,8 @@ def write_store(
         Digest of the stage's inputs; a store of this name with the same bytes is left as it is.
     extends
         Digest of an earlier stage whose arrays are taken along, as hard links where the disk can.
+    source
+        Root that has the earlier stage; None for ``root``.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def write_store(
         if extends is None:
             group = zarr.create_group(temporary)
         else:
-            earlier = store_path(root, subject_id, visit_id, extends)
+            earlier = store_path(source or root, subject_id, visit_id, extends)
             if not earlier.is_dir():
                 message = f"subject {subject_id}, visit {visit_id}: no arrays of stage {extends} to build on"
                 raise NotStoredError(message)
@@ -128,6 +135,18 @@ def write_store(
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def link_store(source: Path, root: Path, subject_id: str, visit_id: str, digest: str) -> None:
+    """Take a result's arrays over from the root ``source``, as hard links where the disk can.
+
+    Raises
+    ------
+    NotStoredError
+        If the source has none.
+    """
+    with write_store(root, subject_id, visit_id, digest, extends=digest, source=source):
+        pass
 
 
 def write_array(

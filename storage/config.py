@@ -535,11 +535,26 @@ def load_config(path: Path) -> TrialConfig:
         Naming every wrong key with what was found and what was expected.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_config(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         message = f"{CONFIG_FILE} is missing: copy deploy/trials/demo.toml into the trial's root and adapt it"
         raise NotStoredError(message) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        message = f"{CONFIG_FILE} is no TOML: {error}"
+        raise ConfigError(message) from None
+
+
+def parse_config(text: str) -> TrialConfig:
+    """Check the text of a trial.toml.
+
+    Raises
+    ------
+    ConfigError
+        As `load_config`.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         message = f"{CONFIG_FILE} is no TOML: {error}"
         raise ConfigError(message) from None
     try:

@@ -31,7 +31,7 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
         fcntl.flock(file, fcntl.LOCK_EX)
         starting.rename(mark)
         try:
-            yield [path.name for path in _marks(folder) if not _is_held(path)]
+            yield dead_nights(root)
         finally:
             mark.unlink(missing_ok=True)
 
@@ -39,6 +39,11 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
 def running_nights(root: Path) -> list[str]:
     """Ids of the runs that are at work."""
     return [path.name for path in _marks(root / RUNNING_FOLDER) if _is_held(path)]
+
+
+def dead_nights(root: Path) -> list[str]:
+    """Ids of the runs that died without a word."""
+    return [path.name for path in _marks(root / RUNNING_FOLDER) if not _is_held(path)]
 
 
 def forget_run(root: Path, run_id: str) -> None:

@@ -113,4 +113,4 @@ def test_every_deployment_is_a_flow_and_every_parameter_is_known() -> None:
         flow = getattr(importlib.import_module(module), name)
         assert set(deployment["parameters"]) <= set(flow.parameters.properties), name
         names.add(flow.name)
-    assert names >= {"nightly", "rerun", "train"}
+    assert names >= {"nightly", "rerun", "whatif", "train"}

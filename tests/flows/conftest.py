@@ -106,9 +106,9 @@ def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -
 
 
 @pytest.fixture
-def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
+def democopy_trial(demo_night: DemoNight, tmp_path: Path) -> Path:
     """Copy of the demo trial after its first night."""
-    return _copy(demo_night.root, tmp_path / "trial")
+    return copy_trial(demo_night.root, tmp_path / "trial")
 
 
 @pytest.fixture(scope="session")
@@ -122,9 +122,9 @@ def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) 
 
 
 @pytest.fixture
-def small_copy(small_trial: Path, tmp_path: Path) -> Path:
+def smallcopy_trial(small_trial: Path, tmp_path: Path) -> Path:
     """Copy of the small trial before its first night."""
-    return _copy(small_trial, tmp_path / "trial")
+    return copy_trial(small_trial, tmp_path / "trial")
 
 
 @pytest.fixture(scope="session")
@@ -132,18 +132,18 @@ def small_night(
     small_trial: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials, site: dict[str, str]
 ) -> Path:
     """Small trial after its first night; tests that change it take a copy."""
-    root = _copy(small_trial, tmp_path_factory.mktemp("night") / "trial")
+    root = copy_trial(small_trial, tmp_path_factory.mktemp("night") / "trial")
     night = cmrtrials("run", root, **site)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
 
 
 @pytest.fixture
-def small_night_copy(small_night: Path, tmp_path: Path) -> Path:
+def small_nightcopy_trial(small_night: Path, tmp_path: Path) -> Path:
     """Copy of the small trial after its first night."""
-    return _copy(small_night, tmp_path / "trial")
+    return copy_trial(small_night, tmp_path / "trial")
 
 
-def _copy(root: Path, copy: Path) -> Path:
+def copy_trial(root: Path, copy: Path) -> Path:
     """Copy a trial with the times of its files, so that nothing looks new."""
     return Path(shutil.copytree(root, copy, copy_function=shutil.copy2))

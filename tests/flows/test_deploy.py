@@ -264,7 +264,7 @@ def test_prefect_yaml_is_deployed(deployed: Site, small_trial: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     url = deployed["PREFECT_API_URL"]
-    for flow in ("nightly", "rerun", "train"):
+    for flow in ("nightly", "rerun", "whatif", "train"):
         made = httpx.get(f"{url}/deployments/name/{flow}/demo", timeout=30).json()
         assert made["entrypoint"] == f"flows.{flow}.{flow}"
         assert made["work_pool_name"] == "cmrtrials"
