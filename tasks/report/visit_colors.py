@@ -80,7 +80,7 @@ ECV = ColorScale("batlow", "linear", 0.0, 100.0, "%", per_unit=100.0, n_decimals
 """Fixed for all visits; amyloid hearts and blood (58 % at a hematocrit of 0.42) lie within it."""
 R_SQUARED = ColorScale("lapaz_r", "linear", 0.8, 1.0, "", n_decimals=3)
 """Fixed for all visits; what was badly fitted is bright, myocardium of a good fit lies above 0.95."""
-T1_MAPS = {kind.role: kind for kind in MAPS if kind.quantity == "t1"}
+T1_MAPS = {str(kind.role): kind for kind in MAPS if kind.quantity == "t1"}
 """Kinds of T1 maps, whose windows viewers of exported maps are told as well."""
 
 
