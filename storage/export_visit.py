@@ -17,11 +17,11 @@ from storage.series_rules import Role
 
 Drawer = Literal["reader", "reader and network", "network"]
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raised by hand when an export of the same result comes out otherwise; older exports are then replaced."""
 
-HIGH_FIELD_FROM_T = 2.25
-"""Field strength from which windows are those of 3 T [T]."""
+LOW_FIELD_BELOW_T = 2.25
+"""Field strength below which windows are those of 1.5 T, halfway to 3 T [T]."""
 
 EVEN_SPACING_MM = 0.01
 """Slices that lie further from where even steps put them are not evenly spaced [mm]."""
@@ -47,23 +47,40 @@ class MapKind:
     meaning: str
     """What it shows."""
     windows: tuple[tuple[float, float], tuple[float, float]]
-    """Lowest and highest value to show, in the same unit, at 1.5 T and at 3 T."""
+    """Lowest and highest value to show, in the same unit, at 1.5 T and at 3 T; pages have the same."""
 
     def window(self, field_strength_t: float | None) -> tuple[float, float]:
-        """Values to show, fixed so that visits can be compared by eye."""
-        return self.windows[field_strength_t is not None and field_strength_t >= HIGH_FIELD_FROM_T]
+        """Values to show, fixed so that visits can be compared by eye; those of `window_field`."""
+        return self.windows[window_field(field_strength_t) == "3 T"]
 
 
-_WHOLE = ((0.0, 1.0), (0.0, 1.0))
+def window_field(field_strength_t: float | None) -> Literal["1.5 T", "3 T"]:
+    """Name the field strength that windows are made for; the wider ones of 3 T where it is unknown."""
+    is_low = field_strength_t is not None and field_strength_t < LOW_FIELD_BELOW_T
+    return "1.5 T" if is_low else "3 T"
+
+
+_T1_NATIVE = ((500.0, 1800.0), (600.0, 2200.0))
+_T1_POST = ((150.0, 650.0), (150.0, 750.0))
+_ECV = ((0.0, 1.0), (0.0, 1.0))
+_R_SQUARED = ((0.8, 1.0), (0.8, 1.0))
 
 MAPS = (
-    MapKind("t1_native", "native/t1_ms", "native", "t1", "ms", "native T1", ((600, 1800), (800, 2200))),
-    MapKind("t1_post", "post/t1_ms", "post", "t1", "ms", "post-contrast T1", ((100, 800), (100, 900))),
-    MapKind("ecv", "ecv_fraction", "native", "ecv", "1", "extracellular volume fraction", _WHOLE),
+    MapKind("t1_native", "native/t1_ms", "native", "t1", "ms", "native T1", _T1_NATIVE),
+    MapKind("t1_post", "post/t1_ms", "post", "t1", "ms", "post-contrast T1", _T1_POST),
+    MapKind("ecv", "ecv_fraction", "native", "ecv", "1", "extracellular volume fraction", _ECV),
     MapKind(
-        "r_squared_native", "native/r_squared", "native", "r_squared", "1", "R2 of the native T1 fit", _WHOLE
+        "r_squared_native",
+        "native/r_squared",
+        "native",
+        "r_squared",
+        "1",
+        "R2 of the native T1 fit",
+        _R_SQUARED,
     ),
-    MapKind("r_squared_post", "post/r_squared", "post", "r_squared", "1", "R2 of the post T1 fit", _WHOLE),
+    MapKind(
+        "r_squared_post", "post/r_squared", "post", "r_squared", "1", "R2 of the post T1 fit", _R_SQUARED
+    ),
 )
 """Maps in the order they are exported."""
 

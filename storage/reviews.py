@@ -62,10 +62,10 @@ class ReviewedSlice:
         return self.guide != "accepted" or self.decision != "accept" or bool(self.accepted_flags)
 
 
-def read_reviews(root: Path) -> dict[VisitKey, tuple[ReviewedSlice, ...]]:
-    """Read the decisions that have an effect, of the newest review of each visit."""
+def read_reviews(root: Path, subject_id: str | None = None) -> dict[VisitKey, tuple[ReviewedSlice, ...]]:
+    """Read the decisions that have an effect, of the newest review of each visit (of one subject)."""
     found: dict[VisitKey, list[ReviewedSlice]] = {}
-    for row in read_table(root, REVIEWS).to_pylist():
+    for row in read_table(root, REVIEWS, subject_id).to_pylist():
         reviewed = ReviewedSlice(
             row["role"],
             row["slice_index"],

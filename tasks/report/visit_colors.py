@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-N_COLORS = 256
+from storage.export_visit import MAPS, window_field
 
-_FIELDS_BORDER_T = 2.25
-"""Halfway between 1.5 T and 3 T."""
+N_COLORS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +80,17 @@ ECV = ColorScale("batlow", "linear", 0.0, 100.0, "%", per_unit=100.0, n_decimals
 """Fixed for all visits; amyloid hearts and blood (58 % at a hematocrit of 0.42) lie within it."""
 R_SQUARED = ColorScale("lapaz_r", "linear", 0.8, 1.0, "", n_decimals=3)
 """Fixed for all visits; what was badly fitted is bright, myocardium of a good fit lies above 0.95."""
-T1_WINDOWS_MS = {
-    ("native", "1.5 T"): (500.0, 1800.0),
-    ("native", "3 T"): (600.0, 2200.0),
-    ("post", "1.5 T"): (150.0, 650.0),
-    ("post", "3 T"): (150.0, 750.0),
-}
-"""Fixed for all visits of a role at a field strength: myocardium, edema and blood lie within [ms]."""
+T1_MAPS = {str(kind.role): kind for kind in MAPS if kind.quantity == "t1"}
+"""Kinds of T1 maps, whose windows viewers of exported maps are told as well."""
 
 
 def t1_scale(role: str, field_strength_t: float | None) -> tuple[ColorScale, str]:
     """Scale of a role's T1 maps, and the field strength that its window is made for.
 
-    An unknown field strength has the window of 3 T, which is the wider one.
+    The window is fixed for all visits of a role at a field strength: myocardium, edema and blood lie within.
     """
-    field = "1.5 T" if field_strength_t is not None and field_strength_t < _FIELDS_BORDER_T else "3 T"
-    return ColorScale("lipari", "logarithmic", *T1_WINDOWS_MS[role, field], "ms"), field
+    window = T1_MAPS[role].window(field_strength_t)
+    return ColorScale("lipari", "logarithmic", *window, "ms"), window_field(field_strength_t)
 
 
 def log_share(values: np.ndarray[Any, Any], lower: float, upper: float) -> np.ndarray[Any, Any]:

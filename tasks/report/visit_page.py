@@ -1,6 +1,6 @@
 """The page of a visit, made from its stored arrays and published rows alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -14,6 +14,8 @@ from storage.arrays import open_store, stored_roles
 from storage.digest import canonical_digest
 from storage.durable import write_durably
 from storage.errors import NotStoredError
+from storage.reviews import read_reviews, reviews_digest
+from storage.schema import REVIEWS
 from storage.tables import read_table
 from storage.trial import Trial
 from tasks.report.shell import render
@@ -24,12 +26,12 @@ from tasks.report.visit_history import change_lines, history_charts
 from tasks.report.visit_maps import map_columns, map_rows, slice_crops
 from tasks.report.visit_measured import alignment_lines, bullseyes, curve_panels, distributions
 from tasks.report.visit_provenance import provenance
-from tasks.report.visit_words import ROLE_NAMES, STATES, VERDICTS, flag_lines, quantities
+from tasks.report.visit_words import ROLE_NAMES, STATES, VERDICTS, flag_lines, quantities, review_words
 
 Row = Mapping[str, Any]
 
 REPORTS_FOLDER = "reports"
-PAGE_VERSION = 1
+PAGE_VERSION = 2
 """Raised when pages shall be made anew though nothing was published."""
 
 _MADE_FROM = "<!-- made from {} -->\n"
@@ -43,7 +45,7 @@ class _Rows:
     visits: dict[str, Row]
     """Row of ``visits`` of each visit, in the order of their dates."""
     tables: dict[str, list[Row]]
-    """Rows of the result tables of all visits."""
+    """Rows of the result tables and of the reviews of all visits."""
 
     def of(self, table: str, visit_id: str) -> list[Row]:
         """Rows of one visit."""
@@ -68,7 +70,12 @@ def outdated_pages(root: Path, published: Mapping[tuple[str, str], Row]) -> list
     of_subject: dict[str, list[Row]] = {}
     for (subject_id, _), row in published.items():
         of_subject.setdefault(subject_id, []).append(row)
-    digests = {subject_id: page_digest(rows) for subject_id, rows in of_subject.items()}
+    reviews: dict[str, list[Row]] = {}
+    for row in read_table(root, REVIEWS).to_pylist():
+        reviews.setdefault(row["subject_id"], []).append(row)
+    digests = {
+        subject_id: page_digest(rows, reviews.get(subject_id, ())) for subject_id, rows in of_subject.items()
+    }
     return sorted(
         (subject_id, visit_id)
         for subject_id, visit_id in published
@@ -76,10 +83,17 @@ def outdated_pages(root: Path, published: Mapping[tuple[str, str], Row]) -> list
     )
 
 
-def page_digest(visits: list[Row]) -> str:
-    """Digest of what the pages of a subject are made from: each shows the subject's history."""
+def page_digest(visits: Sequence[Row], reviews: Sequence[Row]) -> str:
+    """Digest of what the pages of a subject are made from: each shows the subject's history.
+
+    Parameters
+    ----------
+    visits, reviews
+        The subject's rows of the tables ``visits`` and ``reviews``.
+    """
     published = sorted([row["visit_id"], row["published_at"].isoformat()] for row in visits)
-    return canonical_digest([PAGE_VERSION, version("cmrtrials"), published])
+    reviewed = sorted({(row["visit_id"], row["file_digest"]) for row in reviews})
+    return canonical_digest([PAGE_VERSION, version("cmrtrials"), published, reviewed])
 
 
 def made_from(page: Path) -> str | None:
@@ -114,7 +128,7 @@ def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Path:
     else:
         with one_thread():
             html = render("visit.html", **_head(trial, rows, row), **_content(trial, rows, row))
-    digest = page_digest(list(rows.visits.values()))
+    digest = page_digest(list(rows.visits.values()), rows.tables[REVIEWS])
     path = page_path(trial.root, subject_id, visit_id)
     write_durably(path, (html + _MADE_FROM.format(digest)).encode())
     return path
@@ -136,7 +150,7 @@ def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str)
 def _read_rows(trial: Trial, subject_id: str) -> _Rows:
     visits = read_table(trial.root, "visits", subject_id).to_pylist()
     visits.sort(key=lambda row: (row["visit_date"], row["visit_id"]))
-    names = ("scans", "slices", "segments", "echoes", "flags", "longitudinal")
+    names = ("scans", "slices", "segments", "echoes", "flags", "longitudinal", REVIEWS)
     tables = {name: read_table(trial.root, name, subject_id).to_pylist() for name in names}
     return _Rows({row["visit_id"]: row for row in visits}, tables)
 
@@ -144,6 +158,8 @@ def _read_rows(trial: Trial, subject_id: str) -> _Rows:
 def _head(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
     """Give what every page of a visit says first."""
     verdict = row["qc_verdict"]
+    key = (row["subject_id"], row["visit_id"])
+    honored = reviews_digest(read_reviews(trial.root, key[0]).get(key, ())) == row["reviews_digest"]
     return {
         "title": f"{row['subject_id']} {row['visit_id']} · {trial.config.trial_id}",
         "version": version("cmrtrials"),
@@ -152,6 +168,7 @@ def _head(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
         "siblings": list(rows.visits.values()),
         "state_words": STATES[row["state"]],
         "verdict_words": VERDICTS.get(verdict, ""),
+        "review": review_words(rows.of(REVIEWS, key[1]), is_honored=honored),
     }
 
 

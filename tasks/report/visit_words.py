@@ -11,6 +11,9 @@ Row = Mapping[str, Any]
 BLINDED_CODES = frozenset({"ecv_implausible", "ecv_changed"})
 """Flags that tell ECV or change, which a reader shall not know before the decision."""
 
+HIDDEN_CODES = frozenset({"ecv_changed"})
+"""Those whose very name tells it, and which no decision settles: their line is hidden whole."""
+
 VERDICTS = {
     "pass": "nothing was found against it",
     "review": "look at it before its numbers are used",
@@ -41,6 +44,8 @@ class FlagLine:
     """Where it was raised, and its message."""
     is_blinded: bool
     """Whether it tells ECV or change."""
+    is_hidden: bool
+    """Whether its name tells so, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ def flag_lines(flags: Sequence[Row]) -> tuple[FlagLine, ...]:
             meaning=CHECKS[code].meaning if code in CHECKS else "a check that this version does not know",
             found=tuple((_place(flag), flag["message"]) for flag in raised),
             is_blinded=code in BLINDED_CODES,
+            is_hidden=code in HIDDEN_CODES,
         )
         for (order, code), raised in sorted(grouped.items())
     )
@@ -105,7 +111,12 @@ def quantities(scan: Row) -> tuple[Quantity, ...]:
             _value(scan["hematocrit_fraction"], decimals=3),
             "" if hours is None else f"{hours:.1f} h from the scan",
         ),
-        Quantity("ECV ± uncertainty", _ecv(scan, "ecv"), _slices(scan, "ecv"), is_blinded=has_ecv),
+        Quantity(
+            "ECV ± uncertainty",
+            _ecv(scan, "ecv"),
+            _slices(scan, "ecv") if has_ecv else "",
+            is_blinded=has_ecv,
+        ),
         Quantity("ECV, septum", _value(scan["ecv_septal_fraction"], " %", 100.0, 1), "", is_blinded=has_ecv),
     )
 
@@ -134,3 +145,30 @@ def _slices(scan: Row, mean: str) -> str:
 def _minutes(scan: Row) -> str:
     minutes = scan["minutes_since_contrast"]
     return "" if minutes is None else f"{minutes:.0f} min after contrast"
+
+
+def review_words(reviews: Sequence[Row], *, is_honored: bool) -> str:
+    """Say who reviewed a visit, when, and what was decided; empty where nobody did.
+
+    Parameters
+    ----------
+    reviews
+        Rows of the table ``reviews`` of the visit.
+    is_honored
+        Whether the published result was computed with these decisions.
+    """
+    if not reviews:
+        return ""
+    counts = {
+        "accepted": sum(row["decision"] == "accept" for row in reviews),
+        "excluded": sum(row["decision"] == "exclude" for row in reviews),
+        "to be scanned again": sum(row["decision"] == "repeat" for row in reviews),
+    }
+    said = [f"{n} {word}" for word, n in counts.items() if n]
+    n_redraw = sum(row["guide"] == "redraw" for row in reviews)
+    if n_redraw:
+        said.append(f"guide to be redrawn on {n_redraw}")
+    first = reviews[0]
+    pending = "" if is_honored else "; the numbers follow it from the next night on"
+    head = f"Reviewed by {first['reader_id']} on {first['decided_at']:%Y-%m-%d} UTC"
+    return f"{head}, slices of both series: {', '.join(said)}{pending}."

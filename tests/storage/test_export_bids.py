@@ -130,7 +130,7 @@ def test_a_sidecar_says_sources_and_verdict(anat: Path, visit: DrawnVisit) -> No
     assert sidecar["SourceFiles"][0][0]["sha256"] == stack.sources[0][0].sha256
     np.testing.assert_allclose(sidecar["InversionTimes"], stack.ti_ms / 1000)
     assert (sidecar["QCVerdict"], sidecar["QCReasons"]) == ("review", ["center_jumps"])
-    assert sidecar["DisplayWindow"] == [0.1, 0.9]
+    assert sidecar["DisplayWindow"] == [0.15, 0.75]
     assert sidecar["MagneticFieldStrength"] == 3.0
 
 

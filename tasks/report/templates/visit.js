@@ -49,8 +49,11 @@ document.addEventListener("keydown", (event) => {
 
 // Decisions
 const problem = document.getElementById("problem"), done = document.getElementById("done"), reader = document.getElementById("reader");
-let hasLooked = false;
-function unblind() { body.classList.remove("blinded"); }
+let hasLooked = false, isOpen = false, saved = null;
+function unblind() { body.classList.remove("blinded"); isOpen = false; }
+form.addEventListener("input", (event) => { isOpen = isOpen || Boolean(event.target.name); });
+window.addEventListener("beforeunload", (event) => { if (isOpen) event.preventDefault(); });
+window.addEventListener("beforeprint", () => document.querySelectorAll("details.notes").forEach((one) => { one.open = true; }));
 function decisionOf(fieldset) {
   const chosen = (name) => { const input = fieldset.querySelector(`input[name^=${name}-]:checked`); return input && input.value; };
   return { role: fieldset.dataset.role, slice_index: Number(fieldset.dataset.slice), guide: chosen("guide"),
@@ -58,11 +61,14 @@ function decisionOf(fieldset) {
 }
 const fieldsets = [...document.querySelectorAll("fieldset[data-role]")];
 function incomplete(one) { return !one.guide || !one.decision || (one.decision !== "accept" && !one.comment); }
-document.getElementById("accept-all").addEventListener("click", () => fieldsets.forEach((fieldset) => {
-  const one = decisionOf(fieldset);
-  if (!one.guide) fieldset.querySelector("input[value=accepted]").checked = true;
-  if (!one.decision) fieldset.querySelector("input[value=accept]").checked = true;
-}));
+document.getElementById("accept-all").addEventListener("click", () => {
+  isOpen = true;
+  fieldsets.forEach((fieldset) => {
+    const one = decisionOf(fieldset);
+    if (!one.guide) fieldset.querySelector("input[value=accepted]").checked = true;
+    if (!one.decision) fieldset.querySelector("input[value=accept]").checked = true;
+  });
+});
 document.getElementById("look").addEventListener("click", () => {
   hasLooked = true;
   unblind();
@@ -73,6 +79,7 @@ document.getElementById("look").addEventListener("click", () => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (hasLooked) return;
+  if (saved) { download(saved); return; }
   const slices = fieldsets.map(decisionOf);
   fieldsets.forEach((fieldset, index) => fieldset.classList.toggle("incomplete", incomplete(slices[index])));
   const open = slices.filter(incomplete);
@@ -84,11 +91,18 @@ form.addEventListener("submit", (event) => {
   if (!reader.value.trim()) { problem.textContent = "Say who reads: the reader id is missing."; reader.focus(); return; }
   problem.textContent = "";
   const decisions = { ...decisionsHead, reader_id: reader.value.trim(), decided_at: new Date().toISOString().replace(/\.\d+Z$/, "Z"), slices };
+  saved = decisions;
+  download(saved);
+  // Who has seen the ECV cannot decide blindly any more.
+  unblind();
+  form.querySelectorAll("fieldset, #reader, #accept-all").forEach((one) => { one.disabled = true; });
+  form.querySelector("button.main").textContent = "Download them again";
+});
+function download(decisions) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(decisions, null, 1) + "\n"], { type: "application/json" }));
   link.download = `decisions_${decisions.subject_id}_${decisions.visit_id}_${decisions.reader_id.replace(/[^A-Za-z0-9._-]/g, "_")}.json`;
   link.click();
-  URL.revokeObjectURL(link.href);
-  unblind();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   done.textContent = `Saved as ${link.download}.`;
-});
+}

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from annotated_types import MaxLen
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from storage import Trial
+from storage.decisions import SliceDecision
 from tasks.report.visit_page import write_visit_page
 
 pytestmark = pytest.mark.slow
@@ -128,10 +130,13 @@ def test_decisions_are_saved_and_end_the_blinding(
     assert not any(one.is_visible() for one in hidden.all())
     expect(page.locator("#history + p")).to_contain_text("hidden until")
 
+    leaves = "() => window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    assert page.evaluate(leaves)
     save = page.get_by_role("button", name="Save decisions")
     save.click()
     expect(page.locator("#problem")).to_contain_text("4 of 4 still open")
     page.check('input[name="decision-post-1"][value="repeat"]')
+    assert not page.evaluate(leaves), "unsaved decisions are lost without a question"
     page.check('input[name="guide-post-1"][value="redraw"]')
     page.get_by_role("button", name="Accept what is still open").click()
     save.click()
@@ -168,6 +173,19 @@ def test_decisions_are_saved_and_end_the_blinding(
     assert download.value.suggested_filename == "decisions_S01_V2_reader-a.json"
     expect(page.locator('figure.after-decision img[alt^="ECV"]').first).to_be_visible()
     expect(page.locator("#history ~ div.after-decision")).to_be_visible()
+    expect(page.locator('input[name="decision-post-1"][value="accept"]')).to_be_disabled()
+    assert page.evaluate(leaves)
+    with page.expect_download() as again:
+        page.get_by_role("button", name="Download them again").click()
+    assert again.value.path().read_bytes() == file.read_bytes()
+
+
+def test_a_comment_is_no_longer_than_a_decisions_file_takes(whole_trial: Trial, watched: Watched) -> None:
+    """Else the file would be refused when the blinding is over."""
+    page = watched.open(write_visit_page(whole_trial, "S01", "V2"))
+    rules = SliceDecision.model_fields["comment"].metadata
+    (limit,) = (rule.max_length for rule in rules if isinstance(rule, MaxLen))
+    assert int(page.locator('textarea[name="comment-post-1"]').get_attribute("maxlength") or 0) == limit
 
 
 def test_looking_without_deciding_saves_nothing(whole_trial: Trial, watched: Watched) -> None:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from storage.export_visit import MAPS
 from tasks.report.visit_colors import (
     ECV,
     N_COLORS,
     R_SQUARED,
-    T1_WINDOWS_MS,
     color_table,
     log_share,
     t1_scale,
@@ -87,4 +87,17 @@ def test_windows_follow_the_field_strength(field_strength_t: float | None, field
     """An unknown one has the wider window."""
     scale, named = t1_scale("post", field_strength_t)
     assert named == field
-    assert (scale.lower, scale.upper) == T1_WINDOWS_MS["post", field]
+    windows = {"1.5 T": (150.0, 650.0), "3 T": (150.0, 750.0)}
+    assert (scale.lower, scale.upper) == windows[field]
+
+
+@pytest.mark.parametrize("field_strength_t", [1.494, 2.89, None])
+def test_pages_and_exports_show_the_same_windows(field_strength_t: float | None) -> None:
+    """A map looks alike on the page of its visit and in the viewer that opens its export."""
+    exported = {kind.name: kind.window(field_strength_t) for kind in MAPS}
+    scales = {
+        **{f"t1_{role}": t1_scale(role, field_strength_t)[0] for role in ("native", "post")},
+        **{"ecv": ECV, "r_squared_native": R_SQUARED, "r_squared_post": R_SQUARED},
+    }
+    shown = {name: (one.lower / one.per_unit, one.upper / one.per_unit) for name, one in scales.items()}
+    assert shown == exported

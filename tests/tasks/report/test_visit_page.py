@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 
 from storage import Trial
 from storage.errors import NotStoredError
+from storage.reviews import record_review
 from tasks.plan import published_visits
 from tasks.report.visit_failed import FAILED_FILE, failed_pages, record_pages
 from tasks.report.visit_images import film_strip, heart_crop
 from tasks.report.visit_page import made_from, outdated_pages, page_path, write_visit_page
+from tests.storage.drawn_rows import row
+from tests.tasks.report.drawn_visits import DrawnVisit, drawn_trial
 
 SIZE_MAX = 5_000_000
 
@@ -109,6 +113,15 @@ def test_ecv_change_and_history_are_hidden_until_the_decision(pages: dict[str, s
     assert history.index('<div class="after-decision">') < history.index("<svg")
 
 
+def test_a_scan_without_ecv_has_no_slices_of_it(pages: dict[str, str]) -> None:
+    """What would have served is no part of a mean that there is not."""
+    ecv = re.search(
+        r'ECV ± uncertainty</th><td class="number">-</td><td class="soft">([^<]*)<', pages["no-hct"]
+    )
+    assert ecv is not None
+    assert ecv[1] == ""
+
+
 def test_the_form_asks_for_every_slice_of_every_role_once(pages: dict[str, str]) -> None:
     """And knows the result that the decisions are about."""
     asked = re.findall(r'<fieldset data-role="(\w+)" data-slice="(\d)">', pages["V1"])
@@ -183,6 +196,22 @@ def test_pages_are_made_again_when_what_they_show_changed(
     write_visit_page(whole_trial, "S01", "V3")
     monkeypatch.setattr("tasks.report.visit_page.PAGE_VERSION", 0)
     assert len(outdated_pages(whole_trial.root, published)) == 4
+
+
+def test_a_review_is_told_and_outdates_the_page(tmp_path: Path, pages: dict[str, str]) -> None:
+    """Also one that changes no number, after which no result is published."""
+    assert "Reviewed by" not in pages["V1"]
+    trial = drawn_trial(tmp_path / "trial", DrawnVisit(roles=("native",)))
+    published: Any = published_visits(trial.root)
+    write_visit_page(trial, "S01", "V1")
+    assert outdated_pages(trial.root, published) == []
+    seen = {"result_digest": "V1-quantify", "reader_id": "R1"}
+    rows = [row("reviews", **seen, slice_index=index, decision="exclude") for index in (0, 1)]
+    record_review(trial.root, rows)
+    assert outdated_pages(trial.root, published) == [("S01", "V1")]
+    page = write_visit_page(trial, "S01", "V1").read_text()
+    assert re.search(r"Reviewed by R1 on 2026-03-05 UTC[^<]*: 2 excluded[^<]*; the numbers follow it", page)
+    assert outdated_pages(trial.root, published) == []
 
 
 def test_a_page_that_failed_says_so_and_is_tried_again(whole_trial: Trial) -> None:
