@@ -48,3 +48,4 @@ bench: setup
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
 	@$(BIN)/python -m tests.benchmarks.accuracy
+	@$(BIN)/python -m tests.benchmarks.carried_guide

@@ -123,6 +123,34 @@ def rerun(
 
 
 @app.command()
+def report(
+    root: Root,
+    subject: Annotated[list[str] | None, typer.Option(help="Subject to show; may be repeated.")] = None,
+    visit: Annotated[list[str] | None, typer.Option(help="Visit to show; may be repeated.")] = None,
+) -> None:
+    """Make the pages of a trial anew from what is stored: nothing is computed again.
+
+    Prints the path of the trial's page. Exit code 1 when a page could not be made.
+    """
+    from flows.terminal import fail_clearly, flow_progress
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        from flows.report import make_pages
+        from tasks.plan import Selection
+
+        with flow_progress("pages"):
+            chosen = Selection("chosen", frozenset(subject or ()), frozenset(visit or ()))
+            pages = make_pages(open_trial(root), chosen)
+    for label, reason in pages.failed.items():
+        typer.echo(f"{label}: page not made: {reason}", err=True)
+    typer.echo(f"{pages.n_made} pages of visits")
+    typer.echo(pages.trial_page)
+    if pages.failed:
+        raise typer.Exit(code=1)
+
+
+@app.command()
 def status(root: Root) -> None:
     """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
     from flows.intake import waiting_uploads
@@ -168,10 +196,46 @@ def intake(
 
 
 @app.command()
+def review(
+    root: Root,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DECISIONS.json...",
+            exists=True,
+            dir_okay=False,
+            help="Decisions files, as the pages of visits give them to download.",
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check: say what would be recorded.")
+    ] = False,
+) -> None:
+    """Record what readers decided about the slices of visits; the next night honors it.
+
+    A slice to exclude or to repeat leaves the means; an accepted one no longer asks for a review, but stays
+    out where a check failed it. The newest review of a visit holds, former ones move to history/. A file that
+    was recorded before changes nothing. Exit code 1 when a file is refused; the others are recorded.
+    """
+    from flows.review import review_files
+    from flows.terminal import fail_clearly, print_reviews
+    from storage.trial import open_trial
+
+    with fail_clearly():
+        outcomes = review_files(open_trial(root), files, dry_run=dry_run)
+        print_reviews(outcomes, dry_run=dry_run)
+    if any(outcome.verdict == "refused" for outcome in outcomes):
+        raise typer.Exit(code=1)
+
+
+@app.command()
 def query(
     root: Root,
     sql: Annotated[
-        str, typer.Argument(help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal.")
+        str,
+        typer.Argument(
+            help="SQL over visits, scans, slices, segments, echoes, flags, longitudinal, reviews."
+        ),
     ],
     outside: Annotated[
         list[str] | None,
@@ -440,6 +504,8 @@ def audit_verify(root: Root) -> None:
         f"as published: {found.n_visits} visits, {found.n_former} former states of visits, "
         f"arrays of {found.n_arrays} results"
     )
+    if found.n_reviews:
+        typer.echo(f"as recorded: {found.n_reviews} reviews by readers")
     if found.n_unlisted:
         typer.echo(f"published by a version that noted no digests of them: {found.n_unlisted}, not compared")
     if found.interrupted:

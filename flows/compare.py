@@ -23,7 +23,8 @@ from cmrcore.quantify.agreement import (
 from cmrcore.quantify.regions import QUANTITIES, regional_values
 from storage.errors import NotStoredError
 from storage.reader_table import read_reader_table
-from storage.tables import TABLES_FOLDER, read_table
+from storage.staging import TABLES_FOLDER
+from storage.tables import read_table
 from storage.trial import open_trial
 
 Scan = tuple[str, str]

@@ -87,3 +87,6 @@ def _print(lock: "Lock") -> None:
     if lock.other_configuration:
         visits = ", ".join(lock.other_configuration)
         typer.echo(f"rows written under another trial.toml than the one in the lock: {visits}")
+    if lock.pending_reviews:
+        visits = ", ".join(lock.pending_reviews)
+        typer.echo(f"reviewed, and not honored yet: {visits}; run a night, and lock under another name")

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -16,7 +17,7 @@ from flows.artifacts import NightArtifacts
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
 from flows.user import current_user
-from storage.arrays import remove_stale_temporaries
+from storage.arrays import remove_stale_temporaries, store_exists
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -32,6 +33,7 @@ from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
+from tasks.matching import VisitKey
 from tasks.plan import (
     NightPlan,
     RetestPair,
@@ -45,8 +47,12 @@ from tasks.plan import (
 )
 from tasks.publish import Publisher
 from tasks.quantify import quantify
+from tasks.report.task import report
+from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
+from tasks.report.visit_failed import record_pages
+from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
-from tasks.stage import StageName, StageResult, VisitRef
+from tasks.stage import GuideSource, StageName, StageResult, VisitRef
 from tasks.summarise import repeatability, stated_repeatability, summarise
 from tasks.weights import needed_weights
 
@@ -56,6 +62,8 @@ progress = logging.getLogger("cmrtrials.progress")
 STALE_TEMPORARY_S = 24 * 3600.0
 """Age at which a temporary store cannot belong to a running night any more [s]."""
 
+PAGE_LIMIT_S = 120.0
+"""Time that a visit's page may take, which takes a second [s]."""
 
 NEWS = "failed or refused tonight: "
 """How the message of a night begins in which something new went wrong."""
@@ -134,8 +142,12 @@ class Night:
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
+        self._lending: set[str] = set()
+        self._unable_to_lend: set[str] = set()
+        self._awaiting: dict[str, list[str]] = {}
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
+        self._missing_pages: dict[str, str] = {}
         self._retests: tuple[RetestPair, ...] = plan.retests
         self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
@@ -165,10 +177,12 @@ class Night:
             self._artifacts.begin(len(self._jobs))
         try:
             self._compute()
+            published = published_visits(self._trial.root)
+            self._make_pages(published)
         except BaseException:  # stopped in the UI, Ctrl-C, or a defect: nothing may go on without the night
             self._fanout.abandon()
             raise
-        return self._verdict()
+        return self._verdict(published)
 
     def _compute(self) -> None:
         """Send what is to compute, and publish as it ends."""
@@ -199,6 +213,8 @@ class Night:
                 self._end_repeatability(outcome)
             elif isinstance(outcome, Failure):
                 self._fail(self._jobs[name], stage, outcome)
+                if stage != "quantify":
+                    self._end_guides(self._jobs[name], is_segmented=False)
                 self._end_visit(self._jobs[name])
             else:
                 self._stages[name][stage] = outcome
@@ -209,18 +225,9 @@ class Night:
         digests = job.digests
         label = job.visit.label
         if stage == "intake":
-            self._fanout.submit(
-                (label, "segment"),
-                segment,
-                "GPU",
-                job.visit,
-                digests["intake"],
-                config.segment,
-                digests["segment"],
-                job.force,
-                limit_s=self._left_s(job),
-            )
+            self._submit_segment(job)
         elif stage == "segment":
+            self._end_guides(job, is_segmented=True)
             self._fanout.submit(
                 (label, "quantify"),
                 quantify,
@@ -232,10 +239,60 @@ class Night:
                 config.align,
                 digests["quantify"],
                 job.force,
+                job.reviewed,
                 limit_s=self._left_s(job),
             )
         else:
             self._end_visit(job)
+
+    def _submit_segment(self, job: VisitJob) -> None:
+        """Segment a visit, once the one whose guides it takes has them."""
+        source = job.guide_source
+        if source is not None:
+            lender = f"{job.visit.subject_id}/{source.visit_id}"
+            if lender in self._jobs and lender not in self._lending:
+                self._awaiting.setdefault(lender, []).append(job.visit.label)
+                return
+        self._fanout.submit(
+            (job.visit.label, "segment"),
+            segment,
+            "GPU",
+            job.visit,
+            job.digests["intake"],
+            self._trial.config.segment,
+            job.digests["segment"],
+            job.force,
+            source,
+            limit_s=self._left_s(job),
+        )
+
+    def _end_guides(self, job: VisitJob, *, is_segmented: bool) -> None:
+        """Let those go on that wait for a visit's guides; where it has none, with those of the next visit.
+
+        A rerun that failed leaves the guides that stand. Without any, the next night plans as it is done
+        here: a visit that failed lends nothing until it is computed again.
+        """
+        visit, digest = job.visit, job.digests["segment"]
+        if is_segmented or store_exists(visit.path, visit.subject_id, visit.visit_id, digest):
+            self._lending.add(visit.label)
+        else:
+            self._unable_to_lend.add(visit.label)
+            self._find_lender(visit)
+        for label in self._awaiting.pop(visit.label, ()):
+            self._submit_segment(self._jobs[label])
+
+    def _find_lender(self, unable: VisitRef) -> None:
+        """Let the next visit that has guides, or will have, lend them in the place of one that has none."""
+        source: GuideSource | None = None
+        for line in self._visits_of[unable.subject_id]:
+            label = f"{line.subject_id}/{line.visit_id}"
+            job = self._jobs.get(label)
+            if job is not None and job.guide_source and job.guide_source.visit_id == unable.visit_id:
+                job = self._jobs[label] = job.guided_by(source)
+            if source is None and job is None:
+                source = self._plan.standing.get((line.subject_id, line.visit_id))
+            elif source is None and job is not None and label not in self._unable_to_lend:
+                source = GuideSource(line.visit_id, job.digests["segment"])
 
     def _left_s(self, job: VisitJob) -> float:
         """Time that a visit's next stage may take [s]."""
@@ -366,8 +423,28 @@ class Night:
         site_id = self._planned[subject_id, visit_id].site_id
         return VisitRef(str(self._trial.root), subject_id, visit_id, site_id)
 
-    def _verdict(self) -> State[Any]:
-        rows = published_visits(self._trial.root)
+    def _make_pages(self, published: Mapping[VisitKey, Mapping[str, Any]]) -> None:
+        """Make the pages that no longer show what is published; one that fails is told and fails no visit."""
+        made: set[VisitKey] = set()
+        failed: dict[VisitKey, str] = {}
+        try:
+            for subject_id, visit_id in outdated_pages(self._trial.root, published):
+                key, root = (subject_id, visit_id), str(self._trial.root)
+                self._fanout.submit(key, report, "CPU", root, subject_id, visit_id, limit_s=PAGE_LIMIT_S)
+            for key, outcome in self._fanout:
+                if isinstance(outcome, Failure):
+                    failed[key] = describe(outcome)
+                else:
+                    made.add(key)
+            record_pages(self._trial, made, failed)
+            # A night without news changes no file.
+            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+                write_trial_page(self._trial)
+        except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
+            self._missing_pages["pages"] = describe(Failure("error", error))
+        self._missing_pages |= {"/".join(key): why for key, why in failed.items()}
+
+    def _verdict(self, rows: Mapping[VisitKey, Mapping[str, Any]]) -> State[Any]:
         counts = Counter(row["state"] for key, row in rows.items() if key in self._planned)
         tally = f"{len(self._planned)} visits: "
         tally += ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
@@ -376,9 +453,10 @@ class Night:
             "uploads that no planned visit takes": [str(stray) for stray in self._plan.stray],
             "uploads still arriving": [str(len(self._plan.arriving))] if self._plan.arriving else [],
             "asked for, but without an upload": self._plan.idle,
-            "results of an older plan or trial.toml, as their uploads are gone": self._plan.outdated,
+            "results of an older plan, trial.toml or review, as their uploads are gone": self._plan.outdated,
             "published, but no longer planned": unplanned,
             "summary not renewed": [f"{label}: {why}" for label, why in self._stale_summaries.items()],
+            "page not made": [f"{label}: {why}" for label, why in self._missing_pages.items()],
         }.items():
             if which:
                 tally += f"; {what}: {', '.join(which)}"

@@ -26,13 +26,16 @@ from rich.table import Table
 
 from flows.errors import FlowError
 from storage.errors import StorageError
+from storage.reviews import pending_reviews
 from storage.running import running_nights
+from storage.schema import REVIEWS
 from storage.tables import read_table
 from storage.trial import Trial
 
 if TYPE_CHECKING:
     from flows.export import Exported
     from flows.intake import CheckedUpload
+    from flows.review import ReviewOutcome
 
 STATE_STYLES = {"done": "green", "flagged": "yellow", "waiting": "dim", "failed": "red", "refused": "red"}
 
@@ -43,6 +46,9 @@ VERDICT_STYLES = {
     "arriving": "dim",
     "refused": "red",
     "no planned visit": "red",
+    "recorded": "green",
+    "recorded before": "dim",
+    "would be recorded": "green",
 }
 
 PERCENT = "{:.1%}"
@@ -118,12 +124,16 @@ def print_visits(trial: Trial) -> None:
     published = {
         (row["subject_id"], row["visit_id"]): row for row in read_table(trial.root, "visits").to_pylist()
     }
-    table = _table("visits", ["subject", "visit", "planned", "state", "reason"])
+    reviewed = _reviewed(trial)
+    table = _table(
+        "visits", ["subject", "visit", "planned", "state", *(["reviewed"] if reviewed else []), "reason"]
+    )
 
     def add(subject_id: str, visit_id: str, planned: str, state: str, reason: str) -> None:
         style = STATE_STYLES.get(state, "")
         styled = f"[{style}]{state}[/{style}]" if style else state
-        table.add_row(subject_id, visit_id, planned, styled, escape(reason))
+        review = [escape(reviewed.get((subject_id, visit_id), "-"))] if reviewed else []
+        table.add_row(subject_id, visit_id, planned, styled, *review, escape(reason))
 
     for line in trial.plan():
         row = published.pop((line.subject_id, line.visit_id), None)
@@ -136,6 +146,43 @@ def print_visits(trial: Trial) -> None:
     console.print(table)
     if running_nights(trial.root):
         console.print("a night is at work; these are the states before it publishes")
+
+
+def _reviewed(trial: Trial) -> dict[tuple[str, str], str]:
+    """Say of each reviewed visit who decided what and when, and whether a night has honored it."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in read_table(trial.root, REVIEWS).to_pylist():
+        rows.setdefault((row["subject_id"], row["visit_id"]), []).append(row)
+    pending = set(pending_reviews(trial.root))
+    found = {}
+    for key, slices in rows.items():
+        n_exclude, n_repeat = (
+            sum(row["decision"] == word for row in slices) for word in ("exclude", "repeat")
+        )
+        n_redraw = sum(row["guide"] == "redraw" for row in slices)
+        said = [f"{n_exclude} to exclude"] if n_exclude else []
+        said += [f"{n_repeat} to scan again"] if n_repeat else []
+        said += [f"guide to redraw on {n_redraw}"] if n_redraw else []
+        what = ", ".join(said) or "all accepted"
+        when = "; from the next night on" if "/".join(key) in pending else ""
+        found[key] = f"{slices[0]['reader_id']}, {slices[0]['decided_at']:%Y-%m-%d}: {what}{when}"
+    return found
+
+
+def print_reviews(outcomes: Sequence["ReviewOutcome"], *, dry_run: bool) -> None:
+    """Print what became of decisions files: a table, or into a pipe lines of cells parted by tabs."""
+    headings = ["file", "visit", "verdict", "reason"]
+    rows = [[str(one.file), one.visit, one.verdict, one.reason or "-"] for one in outcomes]
+    if not console.is_terminal:
+        csv.writer(sys.stdout, delimiter="\t", lineterminator="\n").writerows([headings, *rows])
+        return
+    table = _table("reviews", headings)
+    for row in rows:
+        style = VERDICT_STYLES[row[2]]
+        table.add_row(*(f"[{style}]{cell}[/{style}]" if cell == row[2] else escape(cell) for cell in row))
+    console.print(table)
+    if dry_run:
+        console.print("nothing was recorded: --dry-run")
 
 
 def print_uploads(title: str, uploads: Sequence["CheckedUpload"], *, with_names: bool = False) -> None:
@@ -227,6 +274,7 @@ def print_files(trial: Trial) -> None:
     """Say where the results lie."""
     for folder, what in {
         "tables": "Parquet: pandas.read_parquet(FOLDER/scans)",
+        "reports": "HTML: a page for each visit",
         "arrays": "Zarr: echoes, masks and maps of each visit",
         "quarantine": "refused files, each with reason.json",
         "history": "results that were replaced",

@@ -5,6 +5,7 @@ nothing was written, never zero.
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -266,6 +267,22 @@ def read_stack(group: zarr.Group, role: Role) -> EchoStack:
         sources=tuple(tuple(FileSource(**source) for source in row) for row in sources),
         ti_source=tuple(map(tuple, ti_source)),
     )
+
+
+def slice_digests(group: zarr.Group, role: Role, slice_index: int) -> tuple[str, str]:
+    """SHA-256 of a slice's images and masks, and that of its guide, whatever else a store holds."""
+
+    def digest(slice_axes: Mapping[str, int]) -> str:
+        hashed = hashlib.sha256()
+        for name, axis in slice_axes.items():
+            array = group.get(f"{role}/{name}")
+            if isinstance(array, zarr.Array):
+                values = np.asarray(array[:, slice_index] if axis else array[slice_index])
+                hashed.update(f"{name} {values.dtype.str} {values.shape};".encode())
+                hashed.update(np.ascontiguousarray(values).tobytes())
+        return hashed.hexdigest()
+
+    return digest({"echoes": 0, "ti_ms": 0, "masks": 1, "reference_echo": 0}), digest({"guide": 1})
 
 
 def content_digest(path: Path) -> str:

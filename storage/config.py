@@ -242,6 +242,9 @@ class SegmentConfig(_Section):
     the guide follows; empty: a slice without an upload's guide stays without masks, guides stay in place."""
     guided: WeightsDigest
     """Weights of the guided network; empty where ``method`` needs none."""
+    guide_from: Literal["visit", "baseline"]
+    """Where a guide is from that no reader drew: ``visit``: found on the visit's own echoes; ``baseline``:
+    lent by the subject's first visit and aligned, where it fits."""
 
     @model_validator(mode="after")
     def _check_guided(self) -> Self:
@@ -321,6 +324,8 @@ class QcConfig(_Section):
     guide_overlap_min: Fraction
     """Least overlap of a reader's ventricle with what the network finds; below, its slice's numbers are left
     out."""
+    landmark_off_max_mm: Positive
+    """Largest distance of a reader's anterior insertion from the myocardium [mm]."""
     guide_dice_min: Fraction
     """Least median overlap of the echoes' masks with the guide."""
     aligned_dice_min: Fraction

@@ -16,6 +16,7 @@ ABOUT = {
     "echoes": "One row for each echo of a slice and series.",
     "flags": "One row for each raised quality check.",
     "longitudinal": "One row for each region and pair of visits of a subject: what changed.",
+    "reviews": "One row for each slice and series of a visit's newest review: what its reader decided.",
 }
 """What a row of each table is."""
 

@@ -69,6 +69,10 @@ class ReaderTableError(StorageError, ValueError):
     """A reader's numbers that cannot be trusted."""
 
 
+class DecisionsError(StorageError, ValueError):
+    """A reader's decisions that cannot be recorded."""
+
+
 class PlanError(StorageError, ValueError):
     """subjects.csv has errors; the message lists all of them with their row numbers."""
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from storage.durable import shared_lock
 from storage.errors import StorageError
 from storage.rows import complete_rows
-from storage.tables import HISTORY_FOLDER, TABLES_FOLDER
+from storage.staging import HISTORY_FOLDER, TABLES_FOLDER
 
 
 def former_rows(root: Path, name: str) -> dict[tuple[str, str], list[list[dict[str, Any]]]]:

@@ -2,14 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 
 from storage.bounded import BoundedReader, shared_reader
 from storage.config import GuideConfig, IntakeConfig
@@ -17,6 +17,7 @@ from storage.dicom_read import FileSource, Instance, describe_files, naming_the_
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile, Remedy
 from storage.guide import Guide, is_nifti, place_guide
+from storage.landmarks import Landmarks, is_landmarks, place_landmarks, read_landmarks
 from storage.no_image import why_no_image
 from storage.plan import PlannedVisit
 from storage.prepared_series import PreparedSeries
@@ -25,6 +26,7 @@ from storage.upload import Upload, UploadFile
 from storage.zipped import DAMAGED_MEMBER, is_archive
 
 GuideMasks = Bool[np.ndarray, "label slice row col"]
+SlicePoints = Float64[np.ndarray, "slice 2"]
 
 _CONTRAST_MINUTES_MAX = 12 * 60.0
 """A bolus further back was no bolus of this examination."""
@@ -40,6 +42,8 @@ class VisitIntake:
     """Post-contrast echoes; None where none were uploaded."""
     guides: dict[Role, GuideMasks]
     """Guiding mask of each role that has one, labels in the order of `storage.guide.LABELS`."""
+    insertions_px: dict[Role, SlicePoints]
+    """Anterior RV insertion (row, col) on each slice of the roles that a reader marked, NaN where not."""
     refused_files: tuple[RefusedFile, ...]
     """Files that are left out, each with its reason."""
     made_good_files: tuple[RefusedFile, ...]
@@ -99,12 +103,14 @@ def intake_visit(uploads: Sequence[Upload], intake: IntakeConfig) -> VisitIntake
         files = (*read.refused, *error.files)
         raise RefusedError(error.reason + _left_out(files), files) from None
     masks, refused_guides = _place_guides(list(read.guides.values()), images, intake.position_tolerance_mm)
-    refused = (*read.refused, *images.refused_files, *refused_guides)
+    points, refused_points = _place_points(read.landmarks, images, intake.position_tolerance_mm)
+    refused = (*read.refused, *images.refused_files, *refused_guides, *refused_points)
     made_good = _made_good(refused, read, images)
     return VisitIntake(
         native=images.native,
         post=images.post,
         guides=masks,
+        insertions_px=points,
         refused_files=tuple(file for file in refused if file not in made_good),
         made_good_files=made_good,
         other_files=frozenset(read.others),
@@ -171,6 +177,8 @@ class _ReadFiles:
     """Upload and number of what is neither DICOM nor guide."""
     decoded: set[FileSource]
     """Files whose pixels could be read."""
+    landmarks: dict[str, Landmarks]
+    """By the digest of its bytes: a reader's points."""
 
     def read_frames(
         self, files: Sequence[Sequence[Instance]]
@@ -189,14 +197,14 @@ class _ReadFiles:
 
 
 def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles:
-    read = _ReadFiles([], {}, [], {}, set(), set())
+    read = _ReadFiles([], {}, [], {}, set(), set(), {})
     for upload in uploads:
         reader = read.readers[upload.upload_id] = shared_reader(upload.rules)
         sources = [FileSource(upload.upload_id, file.number, file.sha256) for file in upload.files]
         images = [
             (file.path, source)
             for file, source in zip(upload.files, sources, strict=True)
-            if not (is_nifti(file.path) or file.is_damaged)
+            if not (is_nifti(file.path) or is_landmarks(file.site_path) or file.is_damaged)
         ]
         found = reader.read_files(images, intake.spin_lock)
         outcomes = dict(zip((source for _, source in images), found, strict=True))
@@ -209,7 +217,8 @@ def _read_uploads(uploads: Sequence[Upload], intake: IntakeConfig) -> _ReadFiles
                     _read_file(read, reader, file, source, outcomes.get(source), intake.guide)
             except RefusedError as error:
                 # A guide or an archive that is sent again as it is would be refused once more.
-                remedy: Remedy = "mend" if is_nifti(file.path) or is_archive(file.site_path) else "send"
+                is_drawn = is_nifti(file.path) or is_landmarks(file.site_path)
+                remedy: Remedy = "mend" if is_drawn or is_archive(file.site_path) else "send"
                 read.refused.append(_refused_file(source, file.path, error.reason, remedy))
     return read
 
@@ -228,6 +237,9 @@ def _read_file(
             roles = _roles_by_name(file.site_path.rpartition("/")[2], rules)
             guide = reader.read_nifti(file.path, source, rules.nifti_labels)
             read.guides[file.sha256] = _NamedGuide(guide, roles)
+        return
+    if is_landmarks(file.site_path):
+        read.landmarks.setdefault(file.sha256, read_landmarks(file.path, source))
         return
     if isinstance(found, RefusedError | OSError):
         raise found
@@ -323,6 +335,41 @@ def _place_guides(
             masks[role] = np.logical_or.reduce(kept)
     return masks, [
         _refused_file(guide.source, guide.path, reason, "mend") for guide, reason in refused.items()
+    ]
+
+
+def _place_points(
+    landmarks: Mapping[str, Landmarks], images: IntakeResult, tolerance_mm: float
+) -> tuple[dict[Role, SlicePoints], list[RefusedFile]]:
+    """Give each role a reader's points; two files for one slice of a role are both refused."""
+    stacks = [stack for stack in (images.native, images.post) if stack is not None]
+    refused: dict[Landmarks, str] = {}
+    placed: dict[Role, dict[Landmarks, SlicePoints]] = {stack.role: {} for stack in stacks}
+    for one in landmarks.values():
+        absent = {point.role for point in one.points} - {None, *placed}
+        if absent:
+            refused[one] = f"marks {min(map(str, absent))} images, which are not in the upload"
+            continue
+        for stack in stacks:
+            try:
+                points = place_landmarks(one, stack.role, stack.geometry, tolerance_mm)
+            except RefusedError as error:
+                refused[one] = f"{stack.role}: {error.reason}"
+                break
+            placed[stack.role][one] = points
+    for role, of_role in placed.items():
+        marked = {one: ~np.isnan(points[:, 0]) for one, points in of_role.items() if one not in refused}
+        twice = sum(marked.values(), np.zeros(1, dtype=int)) > 1
+        for one, slices in marked.items():
+            if (slices & twice).any():
+                refused[one] = f"{role}: another file marks the same slice; upload one point a slice"
+    insertions = {}
+    for role, of_role in placed.items():
+        kept = [points for one, points in of_role.items() if one not in refused]
+        if any(not np.isnan(points).all() for points in kept):
+            insertions[role] = np.fmax.reduce(kept)
+    return insertions, [
+        _refused_file(one.source, one.path, reason, "mend") for one, reason in refused.items()
     ]
 
 

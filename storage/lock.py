@@ -59,6 +59,8 @@ class Lock:
     """Visits in each state."""
     other_configuration: tuple[str, ...]
     """Visits whose row was written under another trial.toml than the one in the lock."""
+    pending_reviews: tuple[str, ...]
+    """Visits whose rows do not honor a reader's newest decisions, as no night has run since."""
 
 
 @contextmanager
@@ -247,4 +249,5 @@ def _described(folder: Path) -> Lock:
         n_arrays=len(manifest["arrays"]),
         states=manifest["states"],
         other_configuration=tuple(manifest["other_configuration"]),
+        pending_reviews=tuple(manifest.get("pending_reviews", ())),  # locks of former versions lack it
     )

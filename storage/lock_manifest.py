@@ -20,8 +20,10 @@ from storage.durable import fsync_path, shared_lock
 from storage.errors import StorageError
 from storage.plan import PLAN_FILE, plan_csv, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
+from storage.reviews import pending_reviews
 from storage.schema import SCHEMA_VERSION
-from storage.tables import STAGING_FOLDER, TABLES_FOLDER, read_table
+from storage.staging import STAGING_FOLDER, TABLES_FOLDER
+from storage.tables import read_table
 
 LOCK_MANIFEST = "manifest.json"
 
@@ -90,6 +92,7 @@ def write_files(
             for row in visits
             if row["config_digest"] != config_digest
         ],
+        "pending_reviews": pending_reviews(root),
         "arrays": _array_digests(root, visits),
         "files": {path: file_digest(folder / path) for path in _files(folder)},
     }

@@ -1,6 +1,10 @@
-"""Whether the record is as it was published: the audit log, tables, arrays and former rows agree."""
+"""Whether the record is as it was published: the audit log, tables, arrays and former rows agree.
 
-from collections.abc import Iterator, Mapping
+A visit's published results and its reviews are two chains: each has its current files in tables/, and for
+every earlier link a folder of history/.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,19 +17,26 @@ from storage.arrays import ARRAYS, content_digest, store_path
 from storage.digest import file_digest
 from storage.durable import shared_lock
 from storage.errors import TamperedError
-from storage.schema import TABLES
-from storage.tables import (
-    EMPTY_FILE,
-    FORMER_EMPTY_FILE,
+from storage.schema import RESULT_TABLES, REVIEWS, TABLES
+from storage.staging import (
     HISTORY_FOLDER,
     MANIFEST_FILE,
+    PUBLISHED,
+    REVIEWED,
     STAGING_FOLDER,
     SUPERSEDED_FILE,
     TABLES_FOLDER,
     table_file,
 )
+from storage.tables import EMPTY_FILE, FORMER_EMPTY_FILE
 
 VisitKey = tuple[str, str]
+
+CHAINS = {PUBLISHED: RESULT_TABLES, REVIEWED: (REVIEWS,)}
+"""Tables whose files an event of the audit log names."""
+
+Chains = dict[str, dict[VisitKey, list[dict[str, Any]]]]
+"""Events by their name and visit, oldest first."""
 
 NOT_COVERED = (
     "trial.toml, subjects.csv, incoming/, quarantine/, reports/, exports/, arrays no publication names, "
@@ -48,6 +59,8 @@ class RecordCheck:
     """Published results, former ones among them, whose arrays are those that the log names."""
     n_unlisted: int
     """States of visits whose files, and results whose arrays, a former version did not put into the log."""
+    n_reviews: int
+    """Reviews, former ones among them, that are those that the log names."""
     interrupted: tuple[str, ...]
     """Visits whose publication a kill interrupted and the next run completes; they are not compared."""
 
@@ -61,35 +74,42 @@ def verify_record(root: Path) -> RecordCheck:
         If the log was edited, cut or reordered; else naming every file that is not as it was published.
     """
     head = audit.verify(root)
-    publications: dict[VisitKey, list[dict[str, Any]]] = {}
+    chains: Chains = {name: {} for name in CHAINS}
     if not (root / TABLES_FOLDER).is_dir():
-        if head.n_lines and any(event["event"] == "published" for event in audit.read_events(root)):
+        if head.n_lines and any(event["event"] in CHAINS for event in audit.read_events(root)):
             message = f"{TABLES_FOLDER}/ is missing, but {audit.AUDIT_LOG} names publications"
             raise TamperedError(message)
-        return RecordCheck(head, 0, 0, 0, 0, ())
+        return RecordCheck(head, 0, 0, 0, 0, 0, ())
     with shared_lock(root / TABLES_FOLDER):
         for event in audit.read_events(root):
-            if event["event"] == "published":
-                publications.setdefault((event["subject_id"], event["visit_id"]), []).append(event)
+            if event["event"] in CHAINS:
+                key = (event["subject_id"], event["visit_id"])
+                chains[event["event"]].setdefault(key, []).append(event)
         interrupted = _interrupted(root)
-        problems = _unknown_files(root, publications, interrupted)
-        compared = {key: events for key, events in publications.items() if key not in interrupted}
-        for key, events in compared.items():
-            problems += _differences(root, key, events)
-    results = {key: _arrays_digests(events) for key, events in compared.items()}
+        problems = _unknown_files(root, chains, interrupted)
+        compared: Chains = {
+            name: {key: events for key, events in of_visits.items() if key not in interrupted}
+            for name, of_visits in chains.items()
+        }
+        for name, of_visits in compared.items():
+            for key, events in of_visits.items():
+                problems += _differences(root, key, events, CHAINS[name])
+    published = compared[PUBLISHED]
+    results = {key: _arrays_digests(events) for key, events in published.items()}
     for key, digests in results.items():
         problems += _array_differences(root, key, digests)
     if problems:
         raise TamperedError("not as published: " + "; ".join(problems))
-    states = [event for events in compared.values() for event in events]
+    states = [event for events in published.values() for event in events]
     known = [bool(digests) for of_visit in results.values() for digests in of_visit.values()]
     n_unlisted = sum("files" not in event for event in states) + known.count(False)
     return RecordCheck(
         head=head,
-        n_visits=sum("files" in events[-1] for events in compared.values()),
-        n_former=sum("files" in event for events in compared.values() for event in events[:-1]),
+        n_visits=sum("files" in events[-1] for events in published.values()),
+        n_former=sum("files" in event for events in published.values() for event in events[:-1]),
         n_arrays=known.count(True),
         n_unlisted=n_unlisted,
+        n_reviews=sum(map(len, compared[REVIEWED].values())),
         interrupted=tuple(sorted("/".join(key) for key in interrupted)),
     )
 
@@ -99,16 +119,18 @@ def _interrupted(root: Path) -> set[VisitKey]:
     return {(path.parent.parent.name, path.parent.name) for path in staged}
 
 
-def _unknown_files(
-    root: Path, publications: Mapping[VisitKey, list[dict[str, Any]]], interrupted: set[VisitKey]
-) -> list[str]:
+def _unknown_files(root: Path, chains: Chains, interrupted: set[VisitKey]) -> list[str]:
     """Name what lies in tables/ and history/ of which the log knows nothing.
 
     A table is read with all that lies in its folder, so a file under any name adds rows to it.
     """
-    visits = publications.keys() | interrupted
     tables, history = root / TABLES_FOLDER, root / HISTORY_FOLDER
-    expected = {table_file(root, name, *key) for name in TABLES for key in visits}
+    expected = {
+        table_file(root, name, *key)
+        for event, names in CHAINS.items()
+        for name in names
+        for key in chains[event].keys() | interrupted
+    }
     empty = {tables / name / file for name in TABLES for file in (EMPTY_FILE, FORMER_EMPTY_FILE)}
     expected |= empty
     problems = [
@@ -123,9 +145,10 @@ def _unknown_files(
     ]
     kept = {
         history.joinpath(*key, str(event["history_number"]), name)
-        for key, events in publications.items()
+        for event_name, names in CHAINS.items()
+        for key, events in chains[event_name].items()
         for event in events[1:]
-        for name in (*(f"{table}.parquet" for table in TABLES), SUPERSEDED_FILE)
+        for name in (*(f"{table}.parquet" for table in names), SUPERSEDED_FILE)
     }
     problems += [
         f"{path.relative_to(root)}: the log knows of no such former state"
@@ -144,9 +167,11 @@ def _n_rows(path: Path) -> int | None:
     return n_rows
 
 
-def _differences(root: Path, key: VisitKey, events: list[dict[str, Any]]) -> Iterator[str]:
-    """Name the files of a visit that differ from what the log says of its publications."""
-    current = {name: table_file(root, name, *key) for name in TABLES}
+def _differences(
+    root: Path, key: VisitKey, events: list[dict[str, Any]], tables: Sequence[str]
+) -> Iterator[str]:
+    """Name the files of a visit in some tables that differ from what the log says of them."""
+    current = {name: table_file(root, name, *key) for name in tables}
     if "files" in events[-1]:
         yield from _file_differences(root, current, events[-1]["files"])
     for former, event in pairwise(events):
@@ -154,7 +179,7 @@ def _differences(root: Path, key: VisitKey, events: list[dict[str, Any]]) -> Ite
         paths: dict[str, Path] = {}
         digests: dict[str, str] = {}
         if "files" in former:
-            paths |= {name: folder / f"{name}.parquet" for name in TABLES}
+            paths |= {name: folder / f"{name}.parquet" for name in tables}
             digests |= former["files"]
         if "files" in event:
             paths[SUPERSEDED_FILE] = folder / SUPERSEDED_FILE

@@ -25,6 +25,8 @@ VERDICTS = ("pass", "review", "fail")
 STATES = ("done", "flagged", "failed", "waiting", "refused")
 STAGES = ("intake", "segment", "quantify", "summarise", "publish")
 ALIGNMENTS = ("none", "affine", "refined")
+GUIDE_JUDGEMENTS = ("accepted", "redraw")
+DECISIONS = ("accept", "repeat", "exclude")
 _UNUSABLE_MASKS = ("empty", "at_border", "reference_unusable", "implausible")
 POST_ALIGNMENTS = ("aligned", "still", "contradicted", "not_aligned", *_UNUSABLE_MASKS)
 ECHO_ALIGNMENTS = ("reference", *POST_ALIGNMENTS, "unconfirmed")
@@ -273,7 +275,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("confidence", NUMBER, "1", "confidence of the mask, 0 to 1"),
         Column("n_pixels_myocardium", COUNT, "1", "pixels of the myocardium"),
         Column("reference_echo_index", COUNT, "1", "echo of the slice that the guide was drawn on"),
-        Column("guide_origin", TEXT, "", "who drew the guide; empty without one", values=("reader", "model")),
+        Column(
+            "guide_origin",
+            TEXT,
+            "",
+            "who drew the guide, or baseline if the subject's first visit lends it; empty without one",
+            values=("reader", "model", "baseline"),
+        ),
         Column("guide_score", NUMBER, "1", "how well the guide passed its checks, 0 to 1"),
         Column(
             "alignment",
@@ -343,6 +351,55 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("scanner", TEXT, "", "manufacturer and model of the visit's scanner"),
         Column("baseline_scanner", TEXT, "", "the same of the visit the change is counted from"),
     ),
+    "reviews": (
+        *_IDS,
+        Column(
+            "result_digest",
+            TEXT,
+            "",
+            "digest of the result that the reader saw; published then, maybe replaced since",
+            required=True,
+        ),
+        Column("role", TEXT, "", "which series", required=True, values=ROLES),
+        Column("slice_index", COUNT, "1", "index of the slice, 0 at the base", required=True),
+        Column("reader_id", TEXT, "", "who decided", required=True),
+        Column(
+            "guide",
+            TEXT,
+            "",
+            "the reader's word on the guide; redraw is asked for until another guide of a reader comes",
+            required=True,
+            values=GUIDE_JUDGEMENTS,
+        ),
+        Column(
+            "decision",
+            TEXT,
+            "",
+            "accept; repeat, numbers left out and the scan asked for again; exclude, numbers left out",
+            required=True,
+            values=DECISIONS,
+        ),
+        Column("comment", TEXT, "", "the reader's reason; empty where none was given"),
+        Column(
+            "accepted_flags",
+            TEXTS,
+            "",
+            "checks of severity review that the slice had raised and that the decision accepts",
+            required=True,
+        ),
+        Column(
+            "slice_digest",
+            TEXT,
+            "",
+            "digest of the images and masks that the reader saw; the decision holds while they stand",
+            required=True,
+        ),
+        Column("guide_digest", TEXT, "", "digest of the guide that the reader saw", required=True),
+        Column("decided_at", UTC_TIME, "", "when the reader decided, by the reader's clock", required=True),
+        Column("recorded_at", UTC_TIME, "", "when the decision was recorded here", required=True),
+        Column("recorded_by", TEXT, "", "who recorded it", required=True),
+        Column("file_digest", TEXT, "", "SHA-256 of the decisions file", required=True),
+    ),
     "visits": (
         *_KEYS,
         Column("visit_date", DATE, "", "planned date", required=True),
@@ -366,6 +423,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("intake_digest", TEXT, "", "digest of the intake stage's inputs"),
         Column("segment_digest", TEXT, "", "digest of the segment stage's inputs"),
         Column("quantify_digest", TEXT, "", "digest of the quantify stage's inputs"),
+        Column("reviews_digest", TEXT, "", "digest of the reader's decisions it honors; empty without any"),
         Column("summary_digest", TEXT, "", "digest of the summary stage's inputs"),
         Column("config_digest", TEXT, "", "digest of trial.toml"),
         Column("code_version", TEXT, "", "version of the code"),
@@ -378,3 +436,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
 }
 """Columns of each table; ``visits`` comes last because its row is the commit of a publication."""
+
+REVIEWS = "reviews"
+"""The table that no night writes: a reader's decisions, which outlast the result that they were made on."""
+
+RESULT_TABLES = tuple(name for name in TABLES if name != REVIEWS)
+"""Tables that are published together, each row with the digest of the visit's published result."""

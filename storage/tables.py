@@ -1,19 +1,14 @@
 """tables/<table>/<subject>/<visit>.parquet: one file a visit and table, published together or not at all.
 
-A publication is written aside with a manifest, then moved into place file by file, the row in ``visits``
-last. Killed before the manifest is whole it never happened; killed after, `recover` carries it through. Each
-step can be repeated, so a kill during the recovery does no harm either.
+The row in ``visits`` is moved into place last, and is the commit; `storage.staging` says how. The table
+``reviews`` is not published but recorded (`storage.reviews`): its rows outlast the result they are about.
 
 Each table's folder also holds a file without rows. Whoever reads the folder as a whole, pandas for one,
 takes the columns from the first file by name and drops what else the others have; no subject's name sorts
 before it.
 """
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,18 +17,21 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import audit
-from storage.digest import canonical_digest
-from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
+from storage.durable import exclusive_lock, shared_lock, write_durably
 from storage.errors import StorageError, os_reason
 from storage.rows import arrow_schema, arrow_table, conform, schema_version
-from storage.schema import SCHEMA_VERSION, TABLES
+from storage.schema import RESULT_TABLES, REVIEWS, SCHEMA_VERSION, TABLES
+from storage.staging import (
+    PUBLISHED,
+    TABLES_FOLDER,
+    Recovery,
+    parquet_bytes,
+    present_tables,
+    recover_staged,
+    replace_files,
+    table_file,
+)
 
-TABLES_FOLDER = "tables"
-HISTORY_FOLDER = "history"
-STAGING_FOLDER = ".staging"
-MANIFEST_FILE = "manifest.json"
-SUPERSEDED_FILE = "superseded.json"
 EMPTY_FILE = "+columns.parquet"
 FORMER_EMPTY_FILE = "columns.parquet"
 """Its name by schema version 1."""
@@ -48,18 +46,6 @@ _EXECUTION_COLUMNS = (
     "published_at",
 )
 """Columns of ``visits`` that say how a result came about, not what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What was done about a publication that a kill had interrupted."""
-
-    subject_id: str
-    """Subject."""
-    visit_id: str
-    """Visit."""
-    action: Literal["rolled forward", "removed"]
-    """Carried through, or taken back because it had not been written whole."""
 
 
 def publish(
@@ -90,20 +76,19 @@ def publish(
     Raises
     ------
     StorageError
-        If a row does not fit its table's schema, or has other ids or another digest than ``visit_row``.
+        If a row does not fit its table's schema, or has other ids or another digest than ``visit_row``, or
+        is one of ``reviews``.
     """
     contents = {name: arrow_table(name, rows[name]) for name in rows if rows[name]}
     contents["visits"] = arrow_table("visits", [visit_row])
     _check_keys(visit_row, rows)
     with exclusive_lock(root / TABLES_FOLDER):
-        _recover(root)
-        _write_empty_tables(root)
+        recover_staged(root)
+        write_empty_tables(root)
         if _is_unchanged(root, contents["visits"]):
             return "unchanged"
-        staging = _stage(root, visit_row, contents, {"who": who, "why": why, "arrays_digest": arrays_digest})
-        manifest = _carry_through(root, staging)
-        audit.append(root, *_events(manifest))
-        _remove_staging(root)
+        facts = {"who": who, "why": why, "arrays_digest": arrays_digest}
+        _replace_result(root, visit_row, contents, facts)
     return "published"
 
 
@@ -112,14 +97,15 @@ def recover(root: Path) -> tuple[Recovery, ...]:
     if not (root / TABLES_FOLDER).is_dir():
         return ()
     with exclusive_lock(root / TABLES_FOLDER):
-        return _recover(root)
+        return recover_staged(root)
 
 
 def read_table(root: Path, name: str, subject_id: str | None = None) -> pa.Table:
     """Read a table, sorted by subject and visit; with all columns and no rows where nothing is published.
 
-    Only rows of published results are given: those whose digest is the one in ``visits``. Files of former
-    versions of the schema are read as `storage.rows.conform` says.
+    Only rows of published results are given: those whose digest is the one in ``visits``; those of
+    ``reviews`` whatever result the reader saw. Files of former versions of the schema are read as
+    `storage.rows.conform` says.
 
     Parameters
     ----------
@@ -147,7 +133,7 @@ def read_tables(root: Path, names: Iterable[str], subject_id: str | None = None)
         tables = {name: _read_files(root, name, subject_id) for name in {**schemas, "visits": None}}
     visits = tables["visits"].select(list(_KEYS))
     published = set(zip(*(visits[key].to_pylist() for key in _KEYS), strict=True))
-    for name in schemas.keys() - {"visits"}:
+    for name in schemas.keys() - {"visits", REVIEWS}:
         keys = zip(*(tables[name][key].to_pylist() for key in _KEYS), strict=True)
         tables[name] = tables[name].filter(pa.array([key in published for key in keys], type=pa.bool_()))
     return {name: tables[name] for name in schemas}
@@ -188,13 +174,16 @@ def _check_keys(visit_row: Mapping[str, Any], rows: Mapping[str, Sequence[Mappin
         if name == "visits":
             message = "table visits: its row is handed over by itself"
             raise StorageError(message)
+        if name == REVIEWS:
+            message = f"table {REVIEWS}: it is recorded by itself, see storage.reviews"
+            raise StorageError(message)
         for key in _KEYS:
             if any(row[key] != visit_row[key] for row in table_rows):
                 message = f"table {name}, column {key}: a row is not of the visit that is published"
                 raise StorageError(message)
 
 
-def _write_empty_tables(root: Path) -> None:
+def write_empty_tables(root: Path) -> None:
     """Give each table its file without rows, as the schema is today."""
     for name in TABLES:
         folder = root / TABLES_FOLDER / name
@@ -206,14 +195,7 @@ def _write_empty_tables(root: Path) -> None:
 
 @cache
 def _empty_table_bytes(name: str) -> bytes:
-    return _parquet_bytes(arrow_schema(name).empty_table())
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return parquet_bytes(arrow_schema(name).empty_table())
 
 
 def _is_unchanged(root: Path, new: pa.Table) -> bool:
@@ -231,50 +213,26 @@ def _result_part(visit_row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in visit_row.items() if name not in _EXECUTION_COLUMNS}
 
 
-def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
-    """Give the place of a visit's published rows in a table."""
-    return root / TABLES_FOLDER / name / subject_id / f"{visit_id}.parquet"
-
-
-def _stage(
+def _replace_result(
     root: Path, visit_row: Mapping[str, Any], contents: Mapping[str, pa.Table], facts: Mapping[str, Any]
-) -> Path:
-    """Write a publication aside; its manifest, written last, makes it count.
-
-    ``facts`` go into the audit log as they are.
-    """
-    subject_id, visit_id = str(visit_row["subject_id"]), str(visit_row["visit_id"])
-    staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
-    files = {name: _parquet_bytes(table) for name, table in contents.items()}
-    former = [name for name in TABLES if table_file(root, name, subject_id, visit_id).exists()]
-    former_row = _read_file(table_file(root, "visits", subject_id, visit_id)).to_pylist()[0] if former else {}
-    history = root / HISTORY_FOLDER / subject_id / visit_id
-    numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]
+) -> None:
+    """Put the rows of a result in place of the former ones; ``facts`` go into the audit log as they are."""
+    key = (str(visit_row["subject_id"]), str(visit_row["visit_id"]))
+    former = present_tables(root, RESULT_TABLES, *key)
+    former_row = _read_file(table_file(root, "visits", *key)).to_pylist()[0] if former else {}
     published_at: datetime = visit_row["published_at"]
-    manifest: dict[str, Any] = {
-        "subject_id": subject_id,
-        "visit_id": visit_id,
+    outcome = {fact: visit_row[fact] for fact in ("result_digest", "state")}
+    manifest = {
+        "event": PUBLISHED,
+        "subject_id": key[0],
+        "visit_id": key[1],
         **facts,
         "when": published_at.isoformat(),
-        "state": visit_row["state"],
-        "result_digest": visit_row["result_digest"],
-        "new": [name for name in TABLES if name in contents],
-        "former": former,
-        "history_number": max(numbers, default=0) + 1 if former else None,
+        **outcome,
         "settled_uploads": _settled_uploads(visit_row, former_row),
-        "supersedes": {fact: former_row[fact] for fact in ("result_digest", "state")} if former else None,
+        "supersedes": {fact: former_row[fact] for fact in outcome} if former else None,
     }
-    if former:
-        superseded = {
-            **{fact: manifest[fact] for fact in ("who", "why", "when")},
-            "superseded_by": {fact: manifest[fact] for fact in ("result_digest", "state")},
-        }
-        files[SUPERSEDED_FILE] = (json.dumps(superseded, indent=2) + "\n").encode()
-    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    for name, data in files.items():
-        write_durably(staging / (name if name == SUPERSEDED_FILE else f"{name}.parquet"), data)
-    write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
-    return staging
+    replace_files(root, manifest, contents, former, outcome)
 
 
 def _settled_uploads(visit_row: Mapping[str, Any], former_row: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -294,80 +252,3 @@ def _settled_uploads(visit_row: Mapping[str, Any], former_row: Mapping[str, Any]
         for upload, verdict in verdicts(visit_row).items()
         if known.get(upload) != verdict
     ]
-
-
-def _recover(root: Path) -> tuple[Recovery, ...]:
-    recoveries = []
-    for staging in sorted((root / TABLES_FOLDER / STAGING_FOLDER).glob("*/*")):
-        action: Literal["rolled forward", "removed"] = "removed"
-        if (staging / MANIFEST_FILE).exists():
-            action = "rolled forward"
-            events = _events(_carry_through(root, staging))
-            logged = {_identity(past) for past in audit.read_events(root)}
-            audit.append(root, *(event for event in events if _identity(event) not in logged))
-        recoveries.append(Recovery(staging.parent.name, staging.name, action))
-    _remove_staging(root)
-    return tuple(recoveries)
-
-
-def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
-    """Move a staged publication into place; repeating it, from any point, ends in the same state."""
-    manifest: dict[str, Any] = json.loads((staging / MANIFEST_FILE).read_bytes())
-    subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
-    if manifest["former"]:
-        _keep_former(root, staging, manifest)
-    for name in TABLES:  # visits comes last
-        target = table_file(root, name, subject_id, visit_id)
-        staged = staging / f"{name}.parquet"
-        if name in manifest["new"] and staged.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
-            fsync_path(target.parent)
-        elif name in manifest["former"] and name not in manifest["new"]:
-            target.unlink(missing_ok=True)
-            fsync_path(target.parent)
-    return manifest
-
-
-def _keep_former(root: Path, staging: Path, manifest: Mapping[str, Any]) -> None:
-    """Link what is about to be replaced into history/, with who, why and by what it is superseded."""
-    subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
-    folder = root / HISTORY_FOLDER / subject_id / visit_id / str(manifest["history_number"])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in manifest["former"]:
-        kept = folder / f"{name}.parquet"
-        if not kept.exists():  # all links are made before the first file is replaced, so this is a former one
-            kept.hardlink_to(table_file(root, name, subject_id, visit_id))
-    if (staging / SUPERSEDED_FILE).exists():
-        (staging / SUPERSEDED_FILE).replace(folder / SUPERSEDED_FILE)
-    fsync_path(folder)
-
-
-def _events(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Make the audit events of a publication; its manifest's digest tells whether they are logged already."""
-    about = {fact: manifest[fact] for fact in ("who", "why", "subject_id", "visit_id")}
-    about["publication"] = canonical_digest(manifest)
-    events = []
-    for upload in manifest["settled_uploads"]:
-        facts = {fact: value for fact, value in upload.items() if fact != "verdict"}
-        events.append({"event": upload["verdict"], **about, **facts})
-    if manifest["former"]:
-        place = {"history_number": manifest["history_number"]}
-        events.append({"event": "superseded", **about, **manifest["supersedes"], **place})
-    named = ("state", "result_digest", "arrays_digest", "history_number", "files")
-    facts = {fact: manifest.get(fact) for fact in named}  # a manifest of a former version names fewer
-    return [*events, {"event": "published", **about, **facts}]
-
-
-def _identity(event: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Give what tells an event from the others of its publication, and from those of other ones."""
-    return (event.get("publication"), event["event"], event.get("upload_digest"))
-
-
-def _remove_staging(root: Path) -> None:
-    """Remove all that is staged, manifests first: without one, what is done is not done again."""
-    folder = root / TABLES_FOLDER / STAGING_FOLDER
-    for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):
-        manifest.unlink()
-    if folder.exists():
-        shutil.rmtree(folder)

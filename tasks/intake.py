@@ -93,6 +93,10 @@ def intake(
                 guide = images.guides.get(stack.role)
                 if guide is not None:
                     write_array(store, f"{stack.role}/uploaded_guide", guide, "1", "label slice row col")
+                points = images.insertions_px.get(stack.role)
+                if points is not None:
+                    origin = {"origin": "reader"}
+                    write_array(store, f"{stack.role}/insertions_px", points, "pixel", "slice axis", origin)
             for role, header in taken.headers.items():
                 write_source_header(store, role, header)
         return (

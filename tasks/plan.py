@@ -1,9 +1,10 @@
 """The plan of a night: which visits have what to do, which are settled, which uploads belong to nobody."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from storage.config import TrialConfig
 from storage.deidentify import key_id, needed_key
@@ -11,11 +12,13 @@ from storage.digest import canonical_digest
 from storage.errors import NotStoredError, PlanError, UploadChangedError
 from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
+from storage.reviews import ReviewedSlice, read_reviews, reviews_digest
 from storage.tables import read_table
 from storage.trial import Trial
 from storage.upload import INCOMING, Upload, UploadListing
+from tasks.lenders import Lenders
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
-from tasks.stage import RESULT_VERSIONS, StageName, VisitRef
+from tasks.stage import RESULT_VERSIONS, GuideSource, StageName, VisitRef
 
 RetestPair = tuple[tuple[str, str, str], tuple[str, str, str]]
 """Subject, visit and result digest of a visit and of its retest."""
@@ -80,6 +83,17 @@ class VisitJob:
     """Digest of the stages ``intake``, ``segment`` and ``quantify``; the last is the result's."""
     force: bool
     """Whether stages run although their stores stand."""
+    guide_source: GuideSource | None
+    """Visit that lends its guides to this one; None where none does."""
+    digests_by: Callable[[GuideSource | None], Mapping[StageName, str]] = field(repr=False)
+    """Digests as they are with another visit's guides, or with none."""
+
+    reviewed: tuple[ReviewedSlice, ...] = ()
+    """A reader's decisions about the visit."""
+
+    def guided_by(self, source: GuideSource | None) -> Self:
+        """Give the job with guides from another visit, or from none."""
+        return replace(self, digests=self.digests_by(source), guide_source=source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +137,12 @@ class NightPlan:
     idle: tuple[str, ...]
     """Chosen visits that have no upload to run on."""
     outdated: tuple[str, ...]
-    """Visits whose result stands although plan or configuration have changed, and whose upload is gone."""
+    """Visits whose result stands although plan, configuration, a reader's decisions or the guides lent to
+    them have changed, and whose upload is gone."""
     corrected: tuple[tuple[VisitRef, PlannedVisit], ...]
     """Visits tried in vain whose line in the plan has changed in what needs no new try; as recorded."""
+    standing: Mapping[VisitKey, GuideSource]
+    """Visits that are not computed, but whose guides stand and can be lent to other visits."""
 
 
 def plan_night(trial: Trial, selection: Selection) -> NightPlan:
@@ -159,6 +176,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         for line in planned
     }
     rows = published_visits(trial.root)
+    reviews = read_reviews(trial.root)
     matching = matching_digests(rules.matching, recorded.values())
     uploads = match_uploads(trial.root, rules.matching, rules.uploads, planned, rows, matching)
     elsewhere = _places(uploads)
@@ -169,24 +187,35 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     corrected: list[tuple[VisitRef, PlannedVisit]] = []
     taken: dict[VisitKey, tuple[FoundUpload, ...]] = {}
     arriving = list(uploads.arriving)
-    for planned_line, (place, line) in zip(planned, recorded.items(), strict=True):
+    lenders = Lenders(trial)
+    # A visit's digests may follow from those of an earlier one of its subject.
+    for planned_line, (place, line) in _by_date(zip(planned, recorded.items(), strict=True)):
         visit = VisitRef(str(trial.root), line.subject_id, line.visit_id, line.site_id)
-        row = rows.get(place)
+        row, reviewed = rows.get(place), reviews.get(place, ())
+        lender = lenders.of(line.subject_id)
         asked = selection.asks_for(line, row["state"] if row else None)
         if row is not None and row["state"] in FAILED_STATES and not _follows_plan(row, line):
             corrected.append((visit, line))
         found = in_order_of_arrival(uploads.taken.get(place, ()), (row or {}).get("upload_digests", ()))
         if found:
-            digests = stage_digests(rules, line, [upload.content_digest for upload in found], key_name)
+            contents = [upload.content_digest for upload in found]
+            digests_by = partial(stage_digests, rules, line, contents, key_name, reviewed=reviewed)
+            digests = digests_by(lender)
             if asked or row is None or _is_outdated(row, digests, matching[line.subject_id]):
                 try:
                     files = tuple(upload.load() for upload in found)
                 except UploadChangedError:
                     arriving += [upload.listing for upload in found]
+                    lenders.add_settled(line, _published_guides(row))
                     if row is None:
                         waiting.append(Waiting(visit, line, "its upload is still arriving"))
                     continue
-                jobs.append(VisitJob(visit, planned_line, line, files, digests, asked))
+                jobs.append(
+                    VisitJob(visit, planned_line, line, files, digests, asked, lender, digests_by, reviewed)
+                )
+                lenders.add_computed(line, digests["segment"])
+            else:
+                lenders.add_settled(line, digests["segment"])
             taken[place] = found
             continue
         if selection.mode == "chosen" and asked:
@@ -199,7 +228,8 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         elif row is None or (row["state"] == "waiting" and not _follows_plan(row, line)):
             waiting.append(Waiting(visit, line, "nothing uploaded yet"))
         elif row["state"] in USABLE_STATES:
-            digests = stage_digests(rules, line, row["upload_digests"], key_name)
+            lenders.add_settled(line, _published_guides(row))
+            digests = stage_digests(rules, line, row["upload_digests"], key_name, lender, reviewed=reviewed)
             if row["result_digest"] != digests["quantify"]:
                 outdated.append(visit.label)
     withdrawn = {(one.visit.subject_id, one.visit.visit_id) for one in waiting}
@@ -220,7 +250,24 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
         tuple(idle),
         tuple(outdated),
         tuple(corrected),
+        lenders.standing,
     )
+
+
+def _by_date(
+    lines: Iterable[tuple[PlannedVisit, tuple[VisitKey, PlannedVisit]]],
+) -> Iterator[tuple[PlannedVisit, tuple[VisitKey, PlannedVisit]]]:
+    """Give subjects in the order of the plan, the visits of each in that of their dates."""
+    of_subject: dict[str, list[tuple[PlannedVisit, tuple[VisitKey, PlannedVisit]]]] = {}
+    for line in lines:
+        of_subject.setdefault(line[0].subject_id, []).append(line)
+    for visits in of_subject.values():
+        yield from sorted(visits, key=lambda line: line[0].visit_date)
+
+
+def _published_guides(row: Mapping[str, Any] | None) -> str | None:
+    """Digest of the segment stage that a visit's published result rests on; None without a result."""
+    return row["segment_digest"] if row is not None and row["state"] in USABLE_STATES else None
 
 
 def _check_retests(config: TrialConfig, planned: Iterable[PlannedVisit]) -> None:
@@ -247,7 +294,13 @@ def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) 
 
 
 def stage_digests(
-    config: TrialConfig, recorded: PlannedVisit, contents: Sequence[str], key_name: str | None
+    config: TrialConfig,
+    recorded: PlannedVisit,
+    contents: Sequence[str],
+    key_name: str | None,
+    guide_source: GuideSource | None = None,
+    *,
+    reviewed: Sequence[ReviewedSlice] = (),
 ) -> dict[StageName, str]:
     """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
 
@@ -263,6 +316,12 @@ def stage_digests(
         each other.
     key_name
         Name of the key that dates and pseudonyms follow from, see `storage.deidentify.key_name`.
+    guide_source
+        Visit that lends its guides to this one. They follow from the digest of its segment stage, so that of
+        this one is fixed before either is computed.
+    reviewed
+        A reader's decisions about the visit that have an effect; whether each still holds follows from them
+        and the masks.
     """
 
     def digest(stage: StageName, **inputs: Any) -> str:
@@ -276,7 +335,12 @@ def stage_digests(
         privacy=config.privacy.model_dump(mode="json"),
         **({} if key_name is None else {"key": key_name}),
     )
-    segment = digest("segment", echoes=intake, config=config.segment.model_dump(mode="json"))
+    segment = digest(
+        "segment",
+        echoes=intake,
+        config=config.segment.model_dump(mode="json"),
+        **({} if guide_source is None else {"guides": asdict(guide_source)}),
+    )
     hematocrit = [
         recorded.hematocrit_fraction,
         str(recorded.hematocrit_date or ""),
@@ -288,6 +352,7 @@ def stage_digests(
         hematocrit=hematocrit,
         config=config.quantify.model_dump(mode="json"),
         align=config.align.model_dump(mode="json"),
+        **({"reviews": reviews_digest(reviewed)} if reviewed else {}),
     )
     return {"intake": intake, "segment": segment, "quantify": quantify}
 

@@ -15,6 +15,7 @@ from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
 from storage.plan import PlannedVisit
+from storage.reviews import reviews_digest
 from storage.rows import complete_rows
 from storage.tables import publish
 from tasks.matching import StrayUpload
@@ -57,6 +58,7 @@ class Publisher:
         row |= _verdict_of(rows)
         row |= {
             "result_digest": job.digests["quantify"],
+            "reviews_digest": reviews_digest(job.reviewed),
             "summary_digest": summary_digest,
             "device": "+".join(devices) or None,
         }
@@ -168,6 +170,7 @@ class Publisher:
             "intake_digest": None,
             "segment_digest": None,
             "quantify_digest": None,
+            "reviews_digest": None,
             "summary_digest": None,
             "config_digest": self.config.digest(),
             "code_version": version("cmrtrials"),

@@ -37,6 +37,8 @@ from storage.config import AlignConfig, QcConfig, QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit
+from storage.reviews import ReviewedSlice
+from tasks.review import decisions_of
 from tasks.stage import StageResult, VisitRef, run_stage
 
 MAP_UNITS = {"t1_ms": "ms", "t1_star_ms": "ms", "t1_sd_ms": "ms"}
@@ -55,10 +57,12 @@ def quantify(
     align: AlignConfig,
     digest: str,
     force: bool,
+    reviewed: tuple[ReviewedSlice, ...] = (),
 ) -> StageResult:
     """Fit, measure and check a scan, and store its maps and rows.
 
-    ``recorded`` is the visit's line of the plan with dates moved as those of the stored images are.
+    ``recorded`` is the visit's line of the plan with dates moved as those of the stored images are;
+    ``reviewed`` is what a reader decided about its slices.
     """
     ids = (visit.subject_id, visit.visit_id)
 
@@ -67,11 +71,16 @@ def quantify(
             stacks = {role: read_stack(store, role) for role in stored_roles(store)}
             native = stacks["native"]
             minutes: Any = store.attrs.get("minutes_since_contrast")
+            series = {
+                role: replace(
+                    read_series(store, stack),
+                    decisions=decisions_of(store, role, len(stack.echoes), reviewed),
+                )
+                for role, stack in stacks.items()
+            }
             result = quantify_scan(
-                native=read_series(store, native),
-                post=replace(read_series(store, stacks["post"]), minutes_since_contrast=minutes)
-                if "post" in stacks
-                else None,
+                native=series["native"],
+                post=replace(series["post"], minutes_since_contrast=minutes) if "post" in series else None,
                 hematocrit=hematocrit_of(recorded),
                 scan_time=native.acquired_at,
                 scan_date=native.study_date,
@@ -94,7 +103,7 @@ def quantify(
 def read_series(store: zarr.Group, stack: EchoStack) -> Series:
     """Read what a role's measurement needs from a store."""
     role = stack.role
-    names = ("guide", "masks", "confidence", "reference_echo")
+    names = ("guide", "masks", "confidence", "reference_echo", "insertions_px")
     found = {name: read_array(store, f"{role}/{name}") for name in names}
     masks = {name: None if array is None else torch.from_numpy(array) for name, array in found.items()}
     return Series(
@@ -112,6 +121,7 @@ def read_series(store: zarr.Group, stack: EchoStack) -> Series:
         scheme=stack.scheme,
         field_strength_t=stack.field_strength_t,
         reference_echo=masks["reference_echo"],
+        insertions_px=masks["insertions_px"],
         guide_notes=tuple(
             None if note is None else _guide_note(note)
             for note in read_notes(store, f"{role}/guide").get("guides", ())
@@ -126,8 +136,9 @@ def _guide_note(note: Mapping[str, Any]) -> GuideNote:
         note["score"],
         tuple(note["findings"]),
         tuple(note["rejected"]),
-        note.get("overlap"),  # notes of former versions have neither
+        note.get("overlap"),  # notes of former versions have none of these
         note.get("reader_replaced", False),
+        note.get("not_carried"),
     )
 
 

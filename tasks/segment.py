@@ -1,7 +1,7 @@
 """Segmentation of a visit: echo stacks and readers' guides in, guides and masks of every echo out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,33 @@ from torch import Tensor
 
 from cmrcore.segmentation import (
     LABELS,
+    EarlierGuides,
     EchoMasks,
     Guide,
     GuidedSegmenter,
+    Lent,
+    Planes,
     Segmenter,
     base_probability,
     carry_guide,
     choose_guide,
+    guide_from_earlier,
 )
 from cmrcore.segmentation.heart import Look
 from cmrcore.threads import one_thread
-from storage.arrays import read_array, read_stack, stored_roles, write_array, write_store
+from storage.arrays import (
+    open_store,
+    read_array,
+    read_notes,
+    read_stack,
+    stored_roles,
+    write_array,
+    write_store,
+)
 from storage.config import SegmentConfig
 from storage.dicom_series import EchoStack
-from tasks.stage import StageResult, VisitRef, run_stage
+from storage.series_rules import Role
+from tasks.stage import GuideSource, StageResult, VisitRef, run_stage
 from tasks.weights import load_network
 
 GuideFinder = Callable[
@@ -37,6 +50,9 @@ GuideFinder = Callable[
     Guide | None,
 ]
 """Finds the guide of a slice: magnitudes, pixel spacing [mm], first-acquired echo, masks of a reader."""
+
+GuideLender = Callable[[Guide, Float[Tensor, "row col"], int], Guide]
+"""Lets another visit's guide take the place of a slice's own: own guide, its echo [a.u.], which slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +67,17 @@ class SliceMasks:
 
 @task(name="segment", task_run_name="segment {visit.label}", cache_policy=NO_CACHE, persist_result=False)
 def segment(
-    visit: VisitRef, echoes_digest: str, config: SegmentConfig, digest: str, force: bool
+    visit: VisitRef,
+    echoes_digest: str,
+    config: SegmentConfig,
+    digest: str,
+    force: bool,
+    source: GuideSource | None = None,
 ) -> StageResult:
     """Find the labels on every echo of every slice that has a guide, or on which one is found.
+
+    ``source`` is the visit that lends its guides to this one; None where trial.toml has none lent, or where
+    there is none.
 
     Computed on one thread, so that a rerun on a CPU stores the same bytes, however many threads it is given.
     """
@@ -69,9 +93,10 @@ def segment(
             for role in stored_roles(store):
                 stack = read_stack(store, role)
                 uploaded = read_array(store, f"{role}/uploaded_guide")
-                of_role = segment_series(segmenter, finder, stack, uploaded, config.alpha)
+                lender = None if source is None else lender_of(visit, source, role, stack)
+                of_role = segment_series(segmenter, finder, stack, uploaded, config.alpha, lender)
                 if any(of_role):
-                    write_masks(store, role, of_role, stack)
+                    write_masks(store, role, of_role, stack, source)
                 slices += of_role
         return f"method={config.method} alpha={config.alpha:g} {describe(slices)}"
 
@@ -102,12 +127,42 @@ def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideF
     return partial(choose_guide, look_of(root, config, device))
 
 
+def lender_of(visit: VisitRef, source: GuideSource, role: Role, stack: EchoStack) -> GuideLender:
+    """Read what another visit of the subject lends to a series."""
+    store = open_store(visit.path, visit.subject_id, source.visit_id, source.segment_digest)
+    earlier, planes = read_guides(store, role), planes_of(stack)
+
+    def lend(own: Guide, image: Float[Tensor, "row col"], index: int) -> Guide:
+        return guide_from_earlier(own, image, planes, index, earlier)
+
+    return lend
+
+
+def read_guides(store: zarr.Group, role: Role) -> EarlierGuides | None:
+    """Read the guides of a series; None where it has none."""
+    masks = read_array(store, f"{role}/guide")
+    if masks is None:
+        return None
+    notes = read_notes(store, f"{role}/guide")["guides"]
+    known = tuple(
+        None if note is None or note["findings"] else Lent(index, note["origin"], note["score"])
+        for index, note in enumerate(notes)
+    )
+    return EarlierGuides(torch.from_numpy(masks), known, planes_of(read_stack(store, role)))
+
+
+def planes_of(stack: EchoStack) -> Planes:
+    """Give where the slices of a stack lie in the patient."""
+    return Planes(stack.positions_mm, stack.orientation, stack.pixel_spacing_mm)
+
+
 def segment_series(
     segmenter: Segmenter,
     finder: GuideFinder,
     stack: EchoStack,
     uploaded: np.ndarray[Any, Any] | None,
     alpha: float,
+    lender: GuideLender | None = None,
 ) -> list[SliceMasks | None]:
     """Segment the slices of one series one by one; None where a slice has no guide.
 
@@ -123,6 +178,8 @@ def segment_series(
         Guides of a reader, axes ``label slice row col``, all False in a slice without one.
     alpha
         Weight of the guide, 0-1.
+    lender
+        What lets another visit's guide take the place of a found one; None to leave it.
     """
     slices: list[SliceMasks | None] = []
     for index, magnitudes in enumerate(stack.echoes):
@@ -132,6 +189,8 @@ def segment_series(
         if uploaded is not None and uploaded[0, index].any():
             drawn = torch.from_numpy(uploaded[:, index].astype(bool))
         guide = finder(echoes, stack.pixel_spacing_mm, first_acquired, drawn)
+        if guide is not None and lender is not None:
+            guide = lender(guide, echoes[guide.echo], index)
         if guide is None:
             slices.append(None)
         else:
@@ -139,7 +198,13 @@ def segment_series(
     return slices
 
 
-def write_masks(store: zarr.Group, role: str, slices: list[SliceMasks | None], stack: EchoStack) -> None:
+def write_masks(
+    store: zarr.Group,
+    role: str,
+    slices: list[SliceMasks | None],
+    stack: EchoStack,
+    source: GuideSource | None,
+) -> None:
     """Write guides and masks of one role; a slice without a guide has empty masks and no confidence.
 
     The reference echo of such a slice is the first-acquired one.
@@ -157,7 +222,7 @@ def write_masks(store: zarr.Group, role: str, slices: list[SliceMasks | None], s
             confidence[index] = one.found.confidence.numpy()
             agreement[index] = one.found.agreement.numpy()
             reference_echo[index] = one.guide.echo
-    notes = [None if one is None else note_of(one.guide) for one in slices]
+    notes = [None if one is None else note_of(one.guide, source) for one in slices]
     write_array(store, f"{role}/guide", guides, "1", "label slice row col", {"guides": notes})
     write_array(store, f"{role}/reference_echo", reference_echo, "1", "slice")
     write_array(store, f"{role}/masks", masks, "1", "label slice ti row col")
@@ -165,8 +230,8 @@ def write_masks(store: zarr.Group, role: str, slices: list[SliceMasks | None], s
     write_array(store, f"{role}/agreement", agreement, "1", "slice ti")
 
 
-def note_of(guide: Guide) -> Mapping[str, Any]:
-    """Say what is stored of a guide besides its masks."""
+def note_of(guide: Guide, source: GuideSource | None = None) -> Mapping[str, Any]:
+    """Say what is stored of a guide besides its masks; ``source`` is the visit that may have lent it."""
     return {
         "origin": guide.origin,
         "score": guide.score,
@@ -174,6 +239,8 @@ def note_of(guide: Guide) -> Mapping[str, Any]:
         "rejected": list(guide.rejected),
         "overlap": guide.overlap,
         "reader_replaced": guide.reader_replaced,
+        "source": asdict(source) | asdict(guide.lent) if source and guide.lent else None,
+        "not_carried": guide.not_carried,
     }
 
 
@@ -181,6 +248,6 @@ def describe(slices: list[SliceMasks | None]) -> str:
     """Count slices by the origin of their guide, and average how their masks agree with it."""
     origins = [one.guide.origin for one in slices if one is not None]
     agreements = [float(one.found.agreement.mean()) for one in slices if one is not None]
-    counts = f"by_reader={origins.count('reader')} by_model={origins.count('model')}"
+    counts = " ".join(f"by_{name}={origins.count(name)}" for name in ("reader", "model", "baseline"))
     counts += f" without_guide={len(slices) - len(origins)}"
     return counts + (f" agreement={np.mean(agreements):.3f}" if agreements else "")

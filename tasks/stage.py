@@ -41,6 +41,16 @@ class VisitRef:
 
 
 @dataclass(frozen=True, slots=True)
+class GuideSource:
+    """Another visit of the subject, whose guides are carried to this one."""
+
+    visit_id: str
+    """The visit."""
+    segment_digest: str
+    """Digest of its segment stage, which names the store that holds them."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """What a stage hands on: a reference to what it stored, never the arrays."""
 

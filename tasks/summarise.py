@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 import zarr
+from jaxtyping import Float
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from torch import Tensor
 
+from cmrcore.quantify import Series
 from cmrcore.quantify.longitudinal import (
     ChangeSettings,
     VisitFindings,
@@ -121,7 +124,7 @@ def read_findings(visit: VisitRef, digest: str, *, masks: bool = True) -> VisitF
         slices=rows["slices"],
         segments=rows["segments"],
         pixel_spacing_mm=(spacing[0], spacing[1]),
-        heart=_read_heart(store, rows["slices"]) if masks else None,
+        heart=_read_heart(store, rows["slices"], stored["flags"]) if masks else None,
     )
 
 
@@ -138,7 +141,9 @@ def _add_protocol(
             row["slice_distance_mm"] = slice_distance_mm(positions.tolist(), index)
 
 
-def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> HeartMasks | None:
+def _read_heart(
+    store: zarr.Group, slices: Sequence[Mapping[str, Any]], flags: Sequence[Mapping[str, Any]]
+) -> HeartMasks | None:
     """Read the masks on the native reference echoes; without those of slices that the means leave out."""
     series = read_series(store, read_stack(store, "native"))
     if series.masks is None:
@@ -156,4 +161,16 @@ def _read_heart(store: zarr.Group, slices: Sequence[Mapping[str, Any]]) -> Heart
         levels=series.levels,
         pixel_spacing_mm=series.pixel_spacing_mm,
         anterior=series.anterior,
+        insertions_px=_used_insertions(series, flags),
     )
+
+
+def _used_insertions(series: Series, flags: Sequence[Mapping[str, Any]]) -> Float[Tensor, "slice 2"] | None:
+    """Give a reader's points without those that quantification found off the heart."""
+    if series.insertions_px is None:
+        return None
+    points = series.insertions_px.clone()
+    for flag in flags:
+        if flag["code"] == "landmark_off_heart" and flag["role"] == "native":
+            points[flag["slice_index"]] = torch.nan
+    return points

@@ -147,6 +147,7 @@ def simulate_scan(
     scheme_post: str,
     difficulty: Difficulty = "typical",
     scanner: Scanner | None = None,
+    subject: Subject | None = None,
 ) -> SimulatedScan:
     """Scan of one visit; the same arguments always give the same scan.
 
@@ -165,8 +166,12 @@ def simulate_scan(
         ``clean`` (noise and nothing else), ``typical`` or ``hard``; see `DIFFICULTIES`.
     scanner
         What the visit's site images with (`site_scanner`); None for one that stays with the subject.
+    subject
+        Whom it shows; None for the trial's own (`draw_subject`). Another one is still posed, and imaged with
+        the imperfections, of the subject and visit that are named.
     """
-    subject = draw_subject(np.random.default_rng([seed, subject_index]))
+    if subject is None:
+        subject = draw_subject(np.random.default_rng([seed, subject_index]))
     state = visit_state(subject, visit_index)
     used = site_scanner(seed, subject_index) if scanner is None else scanner
     rng = np.random.default_rng([seed, subject_index, 1 + visit_index])

@@ -2,8 +2,9 @@
 
 Basal and mid slices have six segments of 60 degrees that start at the anterior RV insertion and run through
 the septum; apical slices have four of 90 degrees, the septal one centered on the border of the septal
-segments above. Where a reader drew myocardium and RV, the insertion is read there. Only the insertion and
-the side of the RV enter, so a mirrored or turned image gives the same.
+segments above. Where a reader drew myocardium and RV, the insertion is read there; where a reader marked it,
+that point is taken. Only the insertion and the side of the RV enter, so a mirrored or turned image gives the
+same.
 
 References
 ----------
@@ -12,11 +13,11 @@ Cerqueira et al. 2002, Circulation 105:539, doi:10.1161/hc0402.102975
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
@@ -108,13 +109,18 @@ def slice_orientation(
     rv: Bool[Tensor, "row col"],
     anterior: tuple[float, float],
     pixel_spacing_mm: tuple[float, float],
+    insertion: Float[Tensor, "2"] | None = None,
 ) -> Orientation | None:
-    """Start and sense of the segment numbers in one slice; None without myocardium or RV."""
-    insertions = rv_insertions(myocardium, rv, anterior, pixel_spacing_mm)
-    if insertions is None:
+    """Start and sense of the segment numbers in one slice; None without myocardium or RV.
+
+    A reader's ``insertion`` (row, col) takes the place of the anterior one that the masks show.
+    """
+    found = rv_insertions(myocardium, rv, anterior, pixel_spacing_mm)
+    if found is None:
         return None
+    point = torch.tensor(found[0]) if insertion is None else insertion
+    front = _insertion_deg(myocardium, point, pixel_spacing_mm)
     center, spacing = _lv_center(myocardium), np.asarray(pixel_spacing_mm)
-    front = _direction_deg((np.asarray(insertions[0]) - center) * spacing)
     septum = _direction_deg((np.argwhere(rv.cpu().numpy()).mean(0) - center) * spacing)
     return Orientation(insertion_deg=front, turn=1 if (septum - front) % 360 < 180 else -1)
 
@@ -124,16 +130,39 @@ def stack_orientations(
     rv: Bool[Tensor, "slice row col"],
     anterior: tuple[float, float],
     pixel_spacing_mm: tuple[float, float],
+    insertions: Float[Tensor, "slice 2"] | None = None,
 ) -> list[Orientation | None]:
-    """Orientation of every slice; a slice without RV borrows that of the nearest slice that has one."""
+    """Orientation of every slice; a slice without RV borrows that of the nearest slice that has one.
+
+    Parameters
+    ----------
+    myocardium, rv
+        Masks of the stack.
+    anterior
+        Image-plane direction (row, col) that points to the patient's anterior-superior.
+    pixel_spacing_mm
+        Distance of rows and columns [mm].
+    insertions
+        A reader's points (row, col) for the anterior insertion, which count more than the masks; NaN on a
+        slice without one. The side of the septum still follows from the RV.
+    """
+    marked: list[Tensor | None] = [None] * len(myocardium)
+    if insertions is not None:
+        marked = [None if bool(point.isnan().any()) else point for point in insertions]
     own = [
-        slice_orientation(muscle, pool, anterior, pixel_spacing_mm)
-        for muscle, pool in zip(myocardium, rv, strict=True)
+        slice_orientation(muscle, pool, anterior, pixel_spacing_mm, point)
+        for muscle, pool, point in zip(myocardium, rv, marked, strict=True)
     ]
     known = [index for index, orientation in enumerate(own) if orientation is not None]
     if not known:
         return own
-    return [own[min(known, key=lambda other: abs(other - index))] for index in range(len(own))]
+    borrowed = [own[min(known, key=lambda other: abs(other - index))] for index in range(len(own))]
+    return [
+        orientation
+        if orientation is None or point is None or index in known or not bool(muscle.any())
+        else replace(orientation, insertion_deg=_insertion_deg(muscle, point, pixel_spacing_mm))
+        for index, (orientation, point, muscle) in enumerate(zip(borrowed, marked, myocardium, strict=True))
+    ]
 
 
 def aha_segments(
@@ -170,6 +199,14 @@ def _lv_center(myocardium: Bool[Tensor, "row col"]) -> np.ndarray:
     """Center (row, col) of the left ventricle, cavity included."""
     filled = ndimage.binary_fill_holes(myocardium.cpu().numpy())
     return np.asarray(np.argwhere(filled).mean(0))
+
+
+def _insertion_deg(
+    myocardium: Bool[Tensor, "row col"], point: Float[Tensor, "2"], pixel_spacing_mm: tuple[float, float]
+) -> float:
+    """Direction of a point (row, col) from the LV's center [degrees]."""
+    offset_mm = (point.cpu().numpy() - _lv_center(myocardium)) * np.asarray(pixel_spacing_mm)
+    return _direction_deg(offset_mm)
 
 
 def _direction_deg(offset: np.ndarray) -> float:

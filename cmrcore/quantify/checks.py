@@ -38,10 +38,21 @@ CHECKS = {
     "guide_fell_back": Check(
         "a guide of a slice failed a check; that of another echo, or of the network, is used", None, "note"
     ),
+    "guide_not_carried": Check(
+        "the guide of a subject's first visit does not fit a slice of a later one; that of the visit is used",
+        None,
+        "note",
+    ),
     "reader_guide_replaced": Check(
         "a reader's mask of a slice is no closed ring or its labels overlap; the network's guide is used",
         None,
         "review",
+    ),
+    "landmark_off_heart": Check(
+        "a reader's anterior RV insertion lies too far from the myocardium; it is not used",
+        "mm",
+        "review",
+        ("landmark_off_max_mm",),
     ),
     "mask_missing": Check("a slice with a guide has no myocardium on its reference echo", None, "review"),
     "mask_no_ring": Check("the mask on a slice's reference echo is no closed ring", "1", "fail"),
@@ -258,6 +269,19 @@ CHECKS = {
     ),
     "inversion_time_doubtful": Check(
         "inversion times come from an attribute that often holds something else", None, "review"
+    ),
+    # reader's decisions
+    "reader_excluded": Check("a reader excluded a slice", None, "fail"),
+    "reader_asks_repeat": Check(
+        "a reader excluded a slice and asks for its scan to be repeated", None, "fail"
+    ),
+    "reader_asks_redraw": Check(
+        "a reader asks for another guide of a slice, and no other one of a reader has come", None, "review"
+    ),
+    "reader_decision_lapsed": Check(
+        "a reader left out a slice that has other images or masks since; it is used until decided anew",
+        None,
+        "review",
     ),
     # protocol
     "field_strength_differs": Check(

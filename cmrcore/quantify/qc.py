@@ -83,6 +83,8 @@ class QcLimits:
     guide_overlap_min: float
     """Least Dice coefficient of a reader's ventricle with what the network finds; below, the guide is used
     all the same and the slice's numbers are left out. `GuideLimits.overlap_min` is higher, a finding only."""
+    landmark_off_max_mm: float
+    """Largest distance of a reader's anterior insertion from the myocardium [mm]."""
     guide_dice_min: float
     """Least median Dice coefficient of the echoes' masks with the guide."""
     aligned_dice_min: float

@@ -26,7 +26,7 @@ class GuideNote:
     """Where the guide of a slice came from, and how it passed its checks."""
 
     origin: str
-    """``reader`` or ``model``."""
+    """``reader``, ``model``, or ``baseline`` for one that an earlier visit lends."""
     score: float
     """How well it passed its checks, 0-1."""
     findings: tuple[str, ...]
@@ -38,6 +38,26 @@ class GuideNote:
     network was asked or none was seen, and for a guide that a network found."""
     reader_replaced: bool = False
     """Whether a reader drew one that could not be used; why is the first of ``rejected``."""
+    not_carried: str | None = None
+    """Why the guide of an earlier visit could not take its place; None where none was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderDecision:
+    """What a reader decided about a slice of one role."""
+
+    reader_id: str
+    """Who decided."""
+    decision: Literal["accept", "repeat", "exclude"]
+    """Whether its numbers are used; ``repeat`` asks for the scan again besides."""
+    comment: str
+    """The reader's reason."""
+    holds: bool
+    """Whether images and masks are still those that the reader saw."""
+    redraw: bool
+    """Whether the reader asks for another guide, and none has come."""
+    accepted: tuple[str, ...] = ()
+    """Checks whose findings of severity ``review`` the reader has seen and accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,11 @@ class Series:
     first-acquired one."""
     guide_notes: tuple[GuideNote | None, ...] = ()
     """What is known about the guide of each slice; empty where nothing is."""
+    insertions_px: Float[Tensor, "slice 2"] | None = None
+    """A reader's points (row, col) for the anterior RV insertion, NaN on a slice without one [pixel]; None
+    where a reader marked nothing."""
+    decisions: tuple[ReaderDecision | None, ...] = ()
+    """What a reader decided about each slice; empty where no one decided anything."""
     field_strength_t: float | None = None
     """Field strength [T]; None if unknown."""
     minutes_since_contrast: float | None = None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cmrcore.quantify.aha import Orientation, aha_segments, stack_orientations
 from cmrcore.quantify.blood import BloodT1, blood_pixels, blood_t1, erode_mask
+from cmrcore.quantify.landmarks import usable_insertions
 from cmrcore.quantify.qc import Flag, Place, raise_flag
 from cmrcore.quantify.quality import SliceQuality, measure_quality
 from cmrcore.quantify.records import QuantifySettings, Role, Series
@@ -51,7 +52,9 @@ def measure_role(role: Role, series: Series, settings: QuantifySettings) -> Role
     flags += check_alignment(role, series, first[0], alignment)
     fit = _fit_slices(series, alignment, settings.t1_model)
     drawn = _as_drawn(first, series)
-    orientations = stack_orientations(drawn[0], drawn[2], series.anterior, series.pixel_spacing_mm)
+    points, off_heart = usable_insertions(role, series, first[0], settings.qc.landmark_off_max_mm)
+    flags += off_heart
+    orientations = stack_orientations(drawn[0], drawn[2], series.anterior, series.pixel_spacing_mm, points)
     if bool(first[0].any()) and not any(orientations):
         flags.append(raise_flag("no_orientation", "no slice shows the RV", Place(role)))
     segments = _segments(first[0], orientations, series)

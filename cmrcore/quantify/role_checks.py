@@ -56,6 +56,9 @@ def check_notes(series: Series, index: int, place: Place, overlap_min: float) ->
     elif note.rejected:
         message = f"{on_echo}, after {len(note.rejected)} with higher scores that failed: {note.rejected[0]}"
         flags.append(raise_flag("guide_fell_back", message, place))
+    if note.not_carried is not None:
+        message = f"{on_echo}; that of the baseline is not used: {note.not_carried}"
+        flags.append(raise_flag("guide_not_carried", message, place))
     name = f"{on_echo}: overlap with what the network finds"
     flags += check_range("guide_off_heart", name, note.overlap, (overlap_min, None), place)
     if note.findings:

@@ -14,6 +14,7 @@ from cmrcore.quantify.both_roles import (
     match_slices,
     synthetic_hematocrit,
 )
+from cmrcore.quantify.decisions import accept_findings, check_decisions
 from cmrcore.quantify.echo_rows import echo_rows
 from cmrcore.quantify.qc import Place, check_range, raise_flag, scan_verdict, slice_verdict
 from cmrcore.quantify.records import Hematocrit, QuantifySettings, Role, Row, ScanResult, Series
@@ -46,7 +47,7 @@ def quantify_scan(
     Maps cover the whole image, guide or not. Statistics are read in the mask on the reference echo, away from
     its borders: of the native series for native, of the post-contrast series for post, in their intersection
     for ECV. They are None where there is nothing to average. A scan's mean is that of all its valid pixels;
-    slices of which a role failed its checks keep their rows and leave the means.
+    slices of which a role failed its checks, or a reader left it out, keep their rows and leave the means.
 
     Parameters
     ----------
@@ -84,8 +85,8 @@ def quantify_scan(
     )
 
     flags = [*check_scan(roles, hematocrit, scan_time, scan_date, settings), *mismatches, *misaligned]
-    for one in roles.values():
-        flags += () if one is None else one.flags
+    for role, one in roles.items():
+        flags += () if one is None else (*one.flags, *check_decisions(role, one.series))
     for index in matched:
         slice_ecv = None
         if ecv is not None and ecv.ecv_fraction is not None:
@@ -94,6 +95,7 @@ def quantify_scan(
         place = Place(slice_index=index, level=level_of(roles, index))
         flags += check_range("ecv_implausible", "mean ECV", slice_ecv, limits, place)
     flags += check_contrast(roles, matched, settings)
+    flags = accept_findings(flags, {"native": native, "post": post})
     used = used_slices(roles, ecv, flags)
     if not used["native"] and all(flag.code != "nothing_measured" for flag in flags):
         flags.append(raise_flag("nothing_left", "every slice with a native T1 failed its checks"))

@@ -31,6 +31,8 @@ class HeartMasks:
     """Distance of rows and columns [mm]."""
     anterior: tuple[float, float]
     """Image-plane direction (row, col) that points to the patient's anterior-superior."""
+    insertions_px: Float[Tensor, "slice 2"] | None = None
+    """A reader's points (row, col) for the anterior RV insertion that are used, NaN on a slice without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ class SliceShape:
 
 def slice_shapes(heart: HeartMasks) -> list[SliceShape | None]:
     """Shape of each slice; None without myocardium."""
-    orientations = stack_orientations(heart.myocardium, heart.rv, heart.anterior, heart.pixel_spacing_mm)
+    orientations = stack_orientations(
+        heart.myocardium, heart.rv, heart.anterior, heart.pixel_spacing_mm, heart.insertions_px
+    )
     return [
         _slice_shape(muscle, orientation, level, heart.pixel_spacing_mm) if bool(muscle.any()) else None
         for muscle, orientation, level in zip(heart.myocardium, orientations, heart.levels, strict=True)

@@ -17,6 +17,18 @@ _TURNED: tuple[View, ...] = ("left_right", "up_down", "quarter")
 
 
 @dataclass(frozen=True, slots=True)
+class Lent:
+    """What is known of a guide where it was found, before it was carried to another visit."""
+
+    slice_index: int
+    """Slice of that visit."""
+    origin: str
+    """Its origin there."""
+    score: float
+    """Its score there, 0-1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Guide:
     """Guiding mask of a slice."""
 
@@ -25,9 +37,10 @@ class Guide:
     echo: int
     """Echo that it belongs to (index along ``ti``): the slice's reference echo."""
     origin: str
-    """``reader`` or ``model``."""
+    """``reader``, ``model``, or ``baseline`` for one that an earlier visit lends."""
     score: float
-    """How far it can be trusted, 0-1; see `find_guide` and `reader_guide`."""
+    """How far it can be trusted, 0-1; see `find_guide`, `reader_guide` and
+    `cmrcore.segmentation.carried.guide_from_earlier`."""
     findings: tuple[str, ...]
     """Failed checks in words; empty if it passed all."""
     rejected: tuple[str, ...]
@@ -37,6 +50,10 @@ class Guide:
     network was asked or none was seen, and for a guide that a network found."""
     reader_replaced: bool = False
     """Whether a reader drew one that could not be used; why is the first of ``rejected``."""
+    lent: Lent | None = None
+    """Guide of an earlier visit that it was before; None for a guide of this visit."""
+    not_carried: str | None = None
+    """Why the guide of an earlier visit could not take its place; None where none was asked for."""
 
 
 def choose_guide(

@@ -91,12 +91,12 @@ def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> 
         scheme_post=SCHEME_POST,
         difficulty=difficulty,
     )
-    largest = max(float(role.echoes.max()) for role in (scan.native, scan.post))
+    scale = echo_scale(scan)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     notes: dict[str, Any] = {}
     roles: tuple[tuple[Role, RoleEchoes], ...] = (("native", scan.native), ("post", scan.post))
     for role, taken in roles:
-        of_role, notes[role] = _series_arrays(scan, role, taken, min(1.0, LARGEST_VALUE / largest))
+        of_role, notes[role] = _series_arrays(scan, role, taken, scale)
         arrays |= {f"{role}/{name}": values for name, values in of_role.items()}
     arrays |= {f"maps/{name}": values.float().numpy() for name, values in scan.truth.maps.items()}
     facts = {
@@ -122,15 +122,19 @@ def _make(file: Path, seed: int, subject_index: int, difficulty: Difficulty) -> 
     aside.replace(file)
 
 
-def _series_arrays(
-    scan: SimulatedScan, role: Role, taken: RoleEchoes, scale: float
-) -> tuple[dict[str, np.ndarray[Any, Any]], list[Any]]:
-    """Echoes by inversion time, with the masks that trial.toml's networks find and what is noted of them."""
+def echo_scale(scan: SimulatedScan) -> float:
+    """Give what a scan's images are multiplied by so that they fit what a scanner writes."""
+    largest = max(float(role.echoes.max()) for role in (scan.native, scan.post))
+    return min(1.0, LARGEST_VALUE / largest)
+
+
+def echo_stack(scan: SimulatedScan, role: Role, taken: RoleEchoes, scale: float) -> EchoStack:
+    """Echoes of one role as intake would store them: whole numbers, by inversion time."""
     ti_ms, order = taken.ti_ms.sort(1)
     rows = torch.arange(len(order))[:, None]
-    values = np.rint(taken.echoes[rows, order].numpy() * scale).astype(np.uint16)
+    values = np.rint(taken.echoes[rows, order].numpy() * scale)
     orientation = scan.geometry.orientation
-    stack = EchoStack(
+    return EchoStack(
         role=role,
         echoes=values.astype(np.float32),
         ti_ms=ti_ms.double().numpy(),
@@ -151,6 +155,15 @@ def _series_arrays(
         scanner_model="",
         repeats=(),
     )
+
+
+def _series_arrays(
+    scan: SimulatedScan, role: Role, taken: RoleEchoes, scale: float
+) -> tuple[dict[str, np.ndarray[Any, Any]], list[Any]]:
+    """Echoes by inversion time, with the masks that trial.toml's networks find and what is noted of them."""
+    stack = echo_stack(scan, role, taken, scale)
+    values, order = stack.echoes.astype(np.uint16), torch.from_numpy(stack.acquisition_index)
+    rows = torch.arange(len(order))[:, None]
     found = _segmented(stack)
     none = np.zeros((3, *values.shape[1:]), dtype=bool)
     return {

@@ -29,7 +29,8 @@ def test_status_comes_within_a_second(small_trial: Path, environment: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "command", ["simulate", "run", "status", "rerun", "query", "compare", "export", "serve"]
+    "command",
+    ["simulate", "run", "status", "rerun", "report", "query", "compare", "review", "export", "serve"],
 )
 def test_every_command_has_a_help_text(command: str, cmrtrials: Cmrtrials) -> None:
     """Each says what it does and what its options mean."""

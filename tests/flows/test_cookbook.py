@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pandas as pd
 import pytest
 
 from flows.query import run_query
+from storage.reviews import record_review
+from storage.tables import publish
 from tests.flows.published import publish_small_trial
+from tests.storage.drawn_rows import row
 
 COOKBOOK = Path(__file__).parents[2] / "storage" / "COOKBOOK.md"
 ARMS = "subject_id,arm\n01,A\n02,B\n03,A\n"
@@ -62,11 +66,11 @@ def ask(root: Path) -> Callable[..., list[tuple[Any, ...]]]:
     return run
 
 
-def test_there_are_ten_questions() -> None:
+def test_there_are_eleven_questions() -> None:
     """Numbered, each with something to run, and no block in another language."""
-    assert [section.split(".")[0] for section in _SECTIONS[1:]] == [str(number) for number in range(1, 11)]
+    assert [section.split(".")[0] for section in _SECTIONS[1:]] == [str(number) for number in range(1, 12)]
     assert all(re.findall(r"(?m)^```(?:sql|python)$", section) for section in _SECTIONS)
-    assert COOKBOOK.read_text().count("```") == 2 * 13
+    assert COOKBOOK.read_text().count("```") == 2 * 14
 
 
 def test_change_of_ecv(run_python: Callable[[int], Any]) -> None:
@@ -137,3 +141,23 @@ def test_treatment_arms(
     assert frame["count"].to_dict() == {"A": 1, "B": 1}
     assert frame["mean"].to_dict() == {"A": 0.28, "B": 0.295}
     assert not list(root.rglob("*arm*"))
+
+
+def test_what_readers_left_out(ask: Callable[..., list[tuple[Any, ...]]], root: Path) -> None:
+    """One decision that a night has honored, one that it is about to; accepted slices are not asked for."""
+    decided = {("01", "BL"): "digest-1", ("02", "BL-R"): "first of 02/BL-R"}
+    for (subject_id, visit_id), digest in decided.items():
+        about = {"subject_id": subject_id, "visit_id": visit_id, "site_id": "10", "result_digest": digest}
+        rows = [
+            row("reviews", **about, role="native", slice_index=0, decision="exclude", comment="ghosts"),
+            row("reviews", **about, role="post", slice_index=0, decision="accept", comment=None),
+        ]
+        assert record_review(root, rows) == "recorded"
+    ids = {"subject_id": "01", "visit_id": "BL", "site_id": "10", "result_digest": "second of 01/BL"}
+    flag = row("flags", **ids, code="reader_excluded", severity="fail", role="native", slice_index=0)
+    visit = row("visits", **ids, state="flagged", visit_date=date(2024, 1, 10))
+    publish(root, visit, {"scans": [row("scans", **ids)], "flags": [flag]}, "core lab", "night")
+    assert [(line[0], line[5], line[6], line[7]) for line in ask(11)] == [
+        ("01", "exclude", "ghosts", "reader_excluded"),
+        ("02", "exclude", "ghosts", "next night"),
+    ]

@@ -9,7 +9,9 @@ from typer.testing import CliRunner, Result
 
 from flows.lock import lock_app
 from storage.record import verify_record
+from storage.reviews import record_review
 from tests.flows.published import publish_small_trial
+from tests.storage.drawn_rows import row
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,15 @@ def test_rows_of_another_configuration_are_told(root: Path) -> None:
     assert "under another trial.toml than the one in the lock: 03/W104, 03/W52" in (
         run_lock("verify", root, "interim").stdout
     )
+
+
+def test_decisions_that_no_night_has_honored_are_told(root: Path) -> None:
+    """Only then."""
+    assert "not honored yet" not in run_lock("verify", root, "interim").stdout
+    ids = {"subject_id": "01", "visit_id": "BL", "site_id": "10"}
+    record_review(root, [row("reviews", **ids, decision="exclude")])
+    made = run_lock(root, "final")
+    assert "reviewed, and not honored yet: 01/BL; run a night, and lock under another" in made.stdout
 
 
 def test_help_names_both_forms() -> None:

@@ -145,6 +145,7 @@ def test_the_nights_did_what_they_were_meant_to(planted: PlantedTrial) -> None:
         "second night": 0,
         "status": 0,
         "query": 0,
+        "export": 0,
         "audit": 0,
     }, planted.outputs
     assert set(states(planted.root).values()) == {"flagged"}

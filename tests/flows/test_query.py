@@ -12,7 +12,7 @@ from flows.errors import QueryError
 from flows.query import parse_outside, run_query
 from storage.errors import StorageError
 from storage.schema import TABLES
-from storage.tables import table_file
+from storage.staging import table_file
 from tests.flows.published import publish_small_trial
 from tests.flows.trials import Cmrtrials, snapshot
 
@@ -34,6 +34,7 @@ def test_every_table_is_there(root: Path) -> None:
     counts = {name: run_query(root, f"SELECT count(*) FROM {name}")[1][0][0] for name in TABLES}
     assert counts == {
         **{"scans": 8, "slices": 24, "segments": 24, "echoes": 0, "flags": 2, "longitudinal": 0},
+        "reviews": 0,
         "visits": 10,
     }
 

@@ -117,6 +117,8 @@ def night_of(
             (),
             {"intake": "i", "segment": "s", "quantify": f"new-{line.subject_id}-{line.visit_id}"},
             force=False,
+            guide_source=None,
+            digests_by=lambda _: {},
         )
         for line in lines
         if (line.subject_id, line.visit_id) in new
@@ -127,7 +129,7 @@ def night_of(
         for subject, visit in stands
     }
     of_s03 = ((("S03", "V1", "old-S03-V1"), ("S03", "V1R", "old-S03-V1R")),)
-    plan = NightPlan(lines, None, {}, published, jobs, (), frozenset(), of_s03, (), {}, (), (), (), ())
+    plan = NightPlan(lines, None, {}, published, jobs, (), frozenset(), of_s03, (), {}, (), (), (), (), {})
     fanout, publisher = DrawnFanout(repeatability), DrawnPublisher()
     with disable_run_logger():
         Night(trial, plan, cast("Publisher", publisher), cast("Fanout", fanout), 60.0).run()

@@ -209,7 +209,9 @@ def test_a_wrong_key_is_named_with_what_was_found_and_expected(
 def test_the_method_of_segmentation_and_its_weights_fit(method: str, guided: str, message: str) -> None:
     """No guided night without a network, and no weights in the record that nothing was computed with."""
     with pytest.raises(ValidationError, match=message):
-        SegmentConfig.model_validate({"method": method, "alpha": 0.25, "base": "", "guided": guided})
+        SegmentConfig.model_validate(
+            {"method": method, "alpha": 0.25, "base": "", "guided": guided, "guide_from": "visit"}
+        )
 
 
 def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:

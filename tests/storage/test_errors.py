@@ -8,6 +8,7 @@ import pytest
 from storage.errors import (
     AlreadyWrittenError,
     ConfigError,
+    DecisionsError,
     NotStoredError,
     PlanError,
     RefusedError,
@@ -23,6 +24,7 @@ from storage.errors import (
     [
         pytest.param(RefusedError, ValueError, id="refused"),
         pytest.param(PlanError, ValueError, id="plan"),
+        pytest.param(DecisionsError, ValueError, id="decisions"),
         pytest.param(ConfigError, ValueError, id="config"),
         pytest.param(AlreadyWrittenError, FileExistsError, id="already-written"),
         pytest.param(NotStoredError, FileNotFoundError, id="not-stored"),

@@ -14,7 +14,8 @@ from storage import rows
 from storage.errors import StorageError
 from storage.rows import VERSION_KEY, arrow_schema, arrow_table, conform, pandas_type, schema_version
 from storage.schema import SCHEMA_VERSION, TABLES, TEXT, Column
-from storage.tables import publish, read_table, read_tables, table_file
+from storage.staging import table_file
+from storage.tables import publish, read_table, read_tables
 from storage.trial import Trial, open_trial
 from tests.storage.drawn_rows import row, visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG

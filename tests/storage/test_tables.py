@@ -15,7 +15,8 @@ from storage import audit
 from storage.errors import StorageError
 from storage.record import verify_record
 from storage.schema import TABLES
-from storage.tables import Recovery, publish, read_table, recover
+from storage.staging import Recovery
+from storage.tables import publish, read_table, recover
 from tests.storage.drawn_rows import row, visit_row
 from tests.storage.kills import killed
 

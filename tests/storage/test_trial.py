@@ -11,7 +11,7 @@ import pytest
 from storage import Trial, open_trial
 from storage.arrays import write_array, write_store
 from storage.errors import NotStoredError
-from storage.schema import TABLES
+from storage.schema import RESULT_TABLES
 from storage.tables import publish
 from tests.storage.drawn_rows import row, visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG
@@ -48,7 +48,7 @@ def test_a_missing_plan_says_what_to_do(trial: Trial) -> None:
         trial.plan()
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", RESULT_TABLES)
 def test_an_empty_table_has_the_dtypes_of_a_full_one(trial: Trial, name: str) -> None:
     """An analysis script written against the demo runs on a new trial."""
     empty = trial.table(name)

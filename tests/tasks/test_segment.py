@@ -1,11 +1,15 @@
 """Segmentation of a visit: a reader's guide wins, else one is found; what is known of it is stored."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 import zarr
@@ -23,7 +27,9 @@ from storage.series_rules import Role
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
 from tasks.quantify import quantify
-from tasks.segment import finder_of, segment, segment_series, segmenter_of
+from tasks.segment import finder_of, read_guides, segment, segment_series, segmenter_of
+from tasks.stage import GuideSource, VisitRef
+from tasks.summarise import read_findings
 from tests.cmrcore.hearts import drawn_heart
 from tests.tasks.weights import write_weights
 
@@ -41,7 +47,16 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     root = tmp_path_factory.mktemp("segment") / "trial"
     recipe = Recipe(n_subjects=1, n_visits=1, seed=1, guides="none")
     simulate_trial(root, recipe, on_visit=lambda _: None)
+    mark_a_corner(next((root / "incoming").iterdir()))
     return open_trial(root)
+
+
+def mark_a_corner(upload: Path) -> None:
+    """Let a reader mark the first pixel of a slice as RV insertion, far from any heart."""
+    positions = [pydicom.dcmread(file).ImagePositionPatient for file in sorted(upload.glob("*.dcm"))]
+    point = {"position_mm": [float(value) for value in positions[0]]}
+    text = {"format": "cmrtrials-landmarks", "version": 1, "rv_insertion_anterior": [point]}
+    (upload / "landmarks.json").write_text(json.dumps(text))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +123,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
 ) -> None:
     """Zarr keeps reference echo, origin, score and findings; quantify makes rows and flags of them."""
     monkeypatch.setattr("tasks.segment.finder_of", lambda *_: found_on_echo_2)
-    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="")
+    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="", guide_from="visit")
     segment.fn(job.visit, job.digests["intake"], config, "masks", False)
     store = open_store(trial.root, "S01", "V1", "masks")
     (note, _, _) = read_notes(store, "native/guide")["guides"]
@@ -119,6 +134,8 @@ def test_guides_are_stored_with_what_is_known_of_them(
         "rejected": ["echo 0: the ring is open"],
         "overlap": None,
         "reader_replaced": False,
+        "source": None,
+        "not_carried": None,
     }
     for name in ("reference_echo", "confidence", "agreement", "masks"):
         assert f"native/{name}" in store
@@ -129,6 +146,52 @@ def test_guides_are_stored_with_what_is_known_of_them(
     echoes, flags = rows["echoes"], rows["flags"]
     assert {(row["guide_origin"], row["reference_echo_index"]) for row in echoes} == {("model", 2)}
     assert {"guide_doubtful", "guide_fell_back"} <= {flag["code"] for flag in flags}
+    points = np.asarray(read_array(store, "native/insertions_px"))
+    assert points[~np.isnan(points)] == pytest.approx(np.zeros(2), abs=1e-3)
+    assert read_notes(store, "native/insertions_px")["origin"] == "reader"
+    off_heart = [flag for flag in flags if flag["code"] == "landmark_off_heart" and flag["role"] == "native"]
+    assert [flag["slice_index"] for flag in off_heart] == np.flatnonzero(~np.isnan(points[:, 0])).tolist()
+    heart = read_findings(VisitRef(str(trial.root), "S01", "V1", "01"), "result").heart
+    assert heart is not None
+    assert heart.insertions_px is not None
+    assert bool(heart.insertions_px.isnan().all())
+
+
+def test_a_lent_guide_is_stored_with_where_it_came_from(
+    trial: Trial, job: VisitJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Visit, digest, slice, origin and score of what was carried; of what was not, the reason."""
+    heart = drawn_heart()
+
+    def drawn(group: zarr.Group, role: Role) -> EchoStack:
+        stack = read_stack(group, role)
+        echoes = np.zeros_like(stack.echoes)
+        echoes[..., : heart.shape[1], : heart.shape[2]] = (heart[1] * 200.0 + heart[0] * 100.0).numpy()
+        return replace(stack, echoes=echoes)
+
+    def sound(*given: Any) -> Guide | None:
+        guide = found_on_echo_2(*given)
+        return None if guide is None else replace(guide, findings=())
+
+    monkeypatch.setattr("tasks.segment.read_stack", drawn)
+    config = SegmentConfig(method="carry", alpha=0.25, base="", guided="", guide_from="baseline")
+    for digest, finder in (("sound", sound), ("doubtful", found_on_echo_2)):
+        monkeypatch.setattr("tasks.segment.finder_of", lambda *_, finder=finder: finder)
+        segment.fn(job.visit, job.digests["intake"], config, digest, False)
+        segment.fn(job.visit, job.digests["intake"], config, f"by {digest}", False, GuideSource("V1", digest))
+    for role in ("native", "post"):
+        notes = read_notes(open_store(trial.root, "S01", "V1", "by sound"), f"{role}/guide")["guides"]
+        assert [note["origin"] for note in notes] == ["baseline"] * 3
+        expected = {"visit_id": "V1", "segment_digest": "sound", "origin": "model", "score": 0.7}
+        assert [note["source"] for note in notes] == [{**expected, "slice_index": i} for i in range(3)]
+        notes = read_notes(open_store(trial.root, "S01", "V1", "by doubtful"), f"{role}/guide")["guides"]
+        assert {(note["origin"], note["source"]) for note in notes} == {("model", None)}
+        assert notes[1]["not_carried"] == "its slice 1 has no guide that passed its checks"
+
+
+def test_a_series_without_guides_lends_none(trial: Trial, job: VisitJob) -> None:
+    """The intake's store holds echoes alone."""
+    assert read_guides(open_store(trial.root, "S01", "V1", job.digests["intake"]), "native") is None
 
 
 def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job: VisitJob) -> None:
@@ -139,6 +202,7 @@ def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job
         alpha=0.25,
         base=write_weights(folder, guided=False),
         guided=write_weights(folder, guided=True),
+        guide_from="visit",
     )
     result = segment.fn(job.visit, job.digests["intake"], config, "nothing", False)
     assert result.device == ("cuda:0" if torch.cuda.is_available() else "cpu")

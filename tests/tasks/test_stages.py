@@ -271,7 +271,7 @@ def test_a_slice_that_failed_has_no_shape(trial: Trial, jobs: tuple[VisitJob, ..
     store = open_store(trial.root, "S01", jobs[0].visit.visit_id, jobs[0].digests["quantify"])
     stored: Any = store.attrs["rows"]
     failed = [row | {"used_native": row["slice_index"] != 2} for row in stored["slices"]]
-    heart = _read_heart(store, failed)
+    heart = _read_heart(store, failed, [])
     assert heart is not None
     assert heart.myocardium.any(dim=(1, 2)).tolist() == [True, True, False]
 

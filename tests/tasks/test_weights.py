@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 
 def config(base: str = "", guided: str = "") -> SegmentConfig:
     """Make the configuration of a night."""
-    return SegmentConfig(method="guided" if guided else "carry", alpha=0.25, base=base, guided=guided)
+    return SegmentConfig(
+        method="guided" if guided else "carry", alpha=0.25, base=base, guided=guided, guide_from="visit"
+    )
 
 
 def test_weights_lie_in_the_trials_root(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Simulated scans and their truth."""
 
+from typing import TypedDict
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,15 @@ from cmrcore.phantom.motion import draw_motion
 from cmrcore.phantom.readout import MOLLI_READOUT, read_out
 from cmrcore.phantom.tissue import tissues
 
-SCHEMES = {"scheme_native": "5(3)3", "scheme_post": "4(1)3(1)2"}
+
+class Schemes(TypedDict):
+    """Schemes of a scan."""
+
+    scheme_native: str
+    scheme_post: str
+
+
+SCHEMES: Schemes = {"scheme_native": "5(3)3", "scheme_post": "4(1)3(1)2"}
 SCANNER = Scanner(model="X", field_strength_t=1.5, grid=Grid(n_rows=144, n_cols=160, pixel_mm=1.9))
 
 
@@ -31,9 +41,10 @@ def hard() -> SimulatedScan:
 
 @pytest.mark.parametrize("difficulty", ["clean", "hard"])
 def test_the_same_seed_gives_the_same_scan(difficulty: Difficulty, request: pytest.FixtureRequest) -> None:
-    """A trial can be made again to the last bit."""
+    """A trial can be made again to the last bit, and its subject given as drawn."""
     scan: SimulatedScan = request.getfixturevalue(difficulty)
-    again = simulate_scan(7, 0, 0, **SCHEMES, difficulty=difficulty, scanner=SCANNER)
+    subject = draw_subject(np.random.default_rng([7, 0]))
+    again = simulate_scan(7, 0, 0, **SCHEMES, difficulty=difficulty, scanner=SCANNER, subject=subject)
     assert torch.equal(again.native.echoes, scan.native.echoes)
     assert torch.equal(again.post.echoes, scan.post.echoes)
     assert torch.equal(again.post.displacement_mm, scan.post.displacement_mm)

@@ -47,6 +47,7 @@ QC = QcLimits(
     area_ratio_max=2.0,
     center_off_max_mm=10.0,
     guide_overlap_min=0.3,
+    landmark_off_max_mm=10.0,
     guide_dice_min=0.7,
     aligned_dice_min=0.7,
     masks_apart_max_px=1.0,

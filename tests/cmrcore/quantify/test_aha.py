@@ -124,6 +124,28 @@ def test_slice_without_rv_borrows_from_its_neighbor() -> None:
     assert found[2] == found[1] != found[0]
 
 
+@pytest.mark.parametrize("mirrored", [False, True], ids=["as it is", "mirrored"])
+def test_a_readers_point_turns_the_segments(mirrored: bool) -> None:
+    """20 degrees past the insertion of the masks: all segments follow, in a mirrored image as well."""
+    heart = torch.stack([drawn_heart(), drawn_heart(), drawn_heart(with_rv=False)], dim=1)
+    angle = math.radians(-140)
+    middle = PIXELS / 2 - 0.5
+    point = [middle + 22 * math.sin(angle), middle + 22 * math.cos(angle)]
+    if mirrored:
+        heart, point = heart.flip(3), [point[0], PIXELS - 1 - point[1]]
+    nowhere = [math.nan, math.nan]
+    points = torch.tensor([point, nowhere, nowhere], dtype=torch.float64)
+    by_masks = stack_orientations(heart[0], heart[2], UP, SPACING_MM)
+    found = stack_orientations(heart[0], heart[2], UP, SPACING_MM, points)
+    expected_deg = -40.0 if mirrored else -140.0
+    assert found[0] is not None
+    assert found[0].insertion_deg == pytest.approx(expected_deg)
+    assert found[0].turn == (1 if mirrored else -1)
+    assert found[1:] == by_masks[1:]
+    on_apex = stack_orientations(heart[0], heart[2], UP, SPACING_MM, points.flip(0))
+    assert on_apex == [by_masks[0], by_masks[1], found[0]]
+
+
 def test_no_rv_anywhere_gives_no_orientation() -> None:
     """A guess would put every segment in a wrong place."""
     heart = drawn_heart(with_rv=False)[:, None]

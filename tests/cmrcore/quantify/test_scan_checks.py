@@ -1,5 +1,6 @@
 """Flags of a scan."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from cmrcore.quantify import (
     GuideNote,
     quantify_scan,
 )
-from tests.cmrcore.hearts import drawn_heart
+from tests.cmrcore.hearts import PIXELS, drawn_heart
 from tests.cmrcore.quantify.drawn_scans import (
     HEMATOCRIT,
     NATIVE,
@@ -82,6 +83,31 @@ def test_a_readers_mask_that_was_replaced_asks_for_a_look() -> None:
     assert "that a reader drew" in flag.message
     assert "the ring is open" in flag.message
     assert result.verdict == "review"
+
+
+def test_a_guide_that_could_not_be_carried_is_noted() -> None:
+    """The visit's own is as good as ever, so the verdict stays; but the reader of a change must know."""
+    why = "its RV lies turned by 60 degrees, expected at most 40"
+    notes = (GuideNote("model", 0.6, (), (), not_carried=why), GuideNote("baseline", 0.8, (), ()), None)
+    result = quantify(replace(NATIVE, guide_notes=notes))
+    (flag,) = result.flags
+    assert (flag.code, flag.severity, flag.slice_index) == ("guide_not_carried", "note", 0)
+    assert flag.message.endswith(f"that of the baseline is not used: {why}")
+    assert result.verdict == "pass"
+
+
+def test_a_readers_insertion_is_honored_unless_it_lies_off_the_heart() -> None:
+    """The first slice is marked at its right, where no RV is; the second in a corner of the image."""
+    middle, nowhere = (PIXELS - 1) / 2, [math.nan, math.nan]
+    points = torch.tensor([[middle, middle + 22.0], [0.0, 0.0], nowhere], dtype=torch.float64)
+    marked, plain = (quantify(replace(NATIVE, insertions_px=one)) for one in (points, None))
+    (flag,) = marked.flags
+    assert (flag.code, flag.severity, flag.slice_index) == ("landmark_off_heart", "review", 1)
+    assert flag.value == pytest.approx(1.5 * (math.hypot(middle, middle) - 22), abs=2)
+    assert flag.threshold == 10
+    segments = [one.maps["aha_segment"] for one in (marked, plain)]
+    assert not torch.equal(segments[0][0], segments[1][0])
+    assert torch.equal(segments[0][1:], segments[1][1:])
 
 
 def test_a_guide_off_the_heart_costs_its_slice() -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from storage import audit
 from storage.plan import PlannedVisit, plan_csv
 from storage.rows import arrow_table
-from storage.tables import table_file
+from storage.staging import table_file
 from tests.storage.drawn_rows import row
 from tests.storage.drawn_uploads import DEMO_CONFIG
 

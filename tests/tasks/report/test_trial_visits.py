@@ -11,7 +11,7 @@ import pytest
 
 from storage.plan import PlannedVisit, plan_csv
 from storage.rows import arrow_table
-from storage.tables import table_file
+from storage.staging import table_file
 from storage.trial import Trial, open_trial
 from tasks.report.trial_visits import (
     nominal_field,

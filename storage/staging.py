@@ -1,0 +1,202 @@
+"""Files of one visit that take the place of former ones together or not at all.
+
+They are written aside with a manifest, then moved into place one by one; what they replace is kept in
+history/, and the audit log is told last. Killed before the manifest is whole it never happened; killed after,
+`recover_staged` carries it through. Each step can be repeated, so a kill during the recovery does no harm
+either.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import audit
+from storage.digest import canonical_digest
+from storage.durable import fsync_path, write_durably
+from storage.schema import TABLES
+
+TABLES_FOLDER = "tables"
+HISTORY_FOLDER = "history"
+STAGING_FOLDER = ".staging"
+MANIFEST_FILE = "manifest.json"
+SUPERSEDED_FILE = "superseded.json"
+
+PUBLISHED, REVIEWED = "published", "reviewed"
+"""Events of the audit log: a night published a visit's result; somebody recorded a reader's decisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What was done about files that a kill had left aside."""
+
+    subject_id: str
+    """Subject."""
+    visit_id: str
+    """Visit."""
+    action: Literal["rolled forward", "removed"]
+    """Carried through, or taken back because they had not been written whole."""
+
+
+def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
+    """Give the place of a visit's rows in a table."""
+    return root / TABLES_FOLDER / name / subject_id / f"{visit_id}.parquet"
+
+
+def present_tables(root: Path, names: Iterable[str], subject_id: str, visit_id: str) -> list[str]:
+    """Name those of some tables in which a visit has rows."""
+    return [name for name in names if table_file(root, name, subject_id, visit_id).exists()]
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Give the bytes of a table's file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def replace_files(
+    root: Path,
+    facts: Mapping[str, Any],
+    contents: Mapping[str, pa.Table],
+    former: list[str],
+    superseded_by: Mapping[str, Any],
+) -> None:
+    """Put a visit's rows into place, and tell the audit log; to be called with the lock on tables/ held.
+
+    Parameters
+    ----------
+    root
+        Root of the trial.
+    facts
+        What the manifest says besides the files: ``event``, ``who``, ``why``, ``when``, ``subject_id``,
+        ``visit_id``, and what `_events` needs of such an event.
+    contents
+        New rows by table.
+    former
+        Tables whose rows of this visit move to history/.
+    superseded_by
+        What stands there about the new ones.
+    """
+    manifest = _carry_through(root, _stage(root, facts, contents, former, superseded_by))
+    audit.append(root, *_events(manifest))
+    _remove_staging(root)
+
+
+def recover_staged(root: Path) -> tuple[Recovery, ...]:
+    """Make whole what a kill left aside; to be called with the lock on tables/ held."""
+    recoveries = []
+    for staging in sorted((root / TABLES_FOLDER / STAGING_FOLDER).glob("*/*")):
+        action: Literal["rolled forward", "removed"] = "removed"
+        if (staging / MANIFEST_FILE).exists():
+            action = "rolled forward"
+            events = _events(_carry_through(root, staging))
+            logged = {_identity(past) for past in audit.read_events(root)}
+            audit.append(root, *(event for event in events if _identity(event) not in logged))
+        recoveries.append(Recovery(staging.parent.name, staging.name, action))
+    _remove_staging(root)
+    return tuple(recoveries)
+
+
+def _stage(
+    root: Path,
+    facts: Mapping[str, Any],
+    contents: Mapping[str, pa.Table],
+    former: list[str],
+    superseded_by: Mapping[str, Any],
+) -> Path:
+    """Write files aside; their manifest, written last, makes them count."""
+    subject_id, visit_id = str(facts["subject_id"]), str(facts["visit_id"])
+    staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
+    files = {name: parquet_bytes(table) for name, table in contents.items()}
+    history = root / HISTORY_FOLDER / subject_id / visit_id
+    numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]
+    manifest = {
+        **facts,
+        "new": [name for name in TABLES if name in contents],
+        "former": former,
+        "history_number": max(numbers, default=0) + 1 if former else None,
+    }
+    if former:
+        superseded = {
+            **{fact: facts[fact] for fact in ("who", "why", "when")},
+            "superseded_by": dict(superseded_by),
+        }
+        files[SUPERSEDED_FILE] = (json.dumps(superseded, indent=2) + "\n").encode()
+    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for name, data in files.items():
+        write_durably(staging / (name if name == SUPERSEDED_FILE else f"{name}.parquet"), data)
+    write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
+    return staging
+
+
+def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
+    """Move what is staged into place; repeating it, from any point, ends in the same state."""
+    manifest: dict[str, Any] = json.loads((staging / MANIFEST_FILE).read_bytes())
+    subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
+    if manifest["former"]:
+        _keep_former(root, staging, manifest)
+    for name in TABLES:  # visits comes last
+        target = table_file(root, name, subject_id, visit_id)
+        staged = staging / f"{name}.parquet"
+        if name in manifest["new"] and staged.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(target)
+            fsync_path(target.parent)
+        elif name in manifest["former"] and name not in manifest["new"]:
+            target.unlink(missing_ok=True)
+            fsync_path(target.parent)
+    return manifest
+
+
+def _keep_former(root: Path, staging: Path, manifest: Mapping[str, Any]) -> None:
+    """Link what is about to be replaced into history/, with who, why and by what it is superseded."""
+    subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
+    folder = root / HISTORY_FOLDER / subject_id / visit_id / str(manifest["history_number"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in manifest["former"]:
+        kept = folder / f"{name}.parquet"
+        if not kept.exists():  # all links are made before the first file is replaced, so this is a former one
+            kept.hardlink_to(table_file(root, name, subject_id, visit_id))
+    if (staging / SUPERSEDED_FILE).exists():
+        (staging / SUPERSEDED_FILE).replace(folder / SUPERSEDED_FILE)
+    fsync_path(folder)
+
+
+def _events(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the audit events; the manifest's digest tells whether they are logged already."""
+    about = {fact: manifest[fact] for fact in ("who", "why", "subject_id", "visit_id")}
+    about["publication"] = canonical_digest(manifest)
+    place = {"history_number": manifest["history_number"]}
+    if manifest.get("event") == REVIEWED:
+        return [{"event": REVIEWED, **about, **manifest["review"], **place, "files": manifest["files"]}]
+    events = []
+    for upload in manifest["settled_uploads"]:
+        facts = {fact: value for fact, value in upload.items() if fact != "verdict"}
+        events.append({"event": upload["verdict"], **about, **facts})
+    if manifest["former"]:
+        events.append({"event": "superseded", **about, **manifest["supersedes"], **place})
+    named = ("state", "result_digest", "arrays_digest", "history_number", "files")
+    facts = {fact: manifest.get(fact) for fact in named}  # a manifest of a former version names fewer
+    return [*events, {"event": PUBLISHED, **about, **facts}]
+
+
+def _identity(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give what tells an event from the others of its publication, and from those of other ones."""
+    return (event.get("publication"), event["event"], event.get("upload_digest"))
+
+
+def _remove_staging(root: Path) -> None:
+    """Remove all that is staged, manifests first: without one, what is done is not done again."""
+    folder = root / TABLES_FOLDER / STAGING_FOLDER
+    for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):
+        manifest.unlink()
+    if folder.exists():
+        shutil.rmtree(folder)
