@@ -82,7 +82,8 @@ def simulate(
 def run(root: Root) -> None:
     """Run one night now, with a Prefect server and a Dask cluster of its own.
 
-    Exit code 1 when a visit failed or was newly refused, 3 when the night itself broke off.
+    Exit code 1 when a visit failed or was newly refused, 2 when the night could not begin, 3 when it broke
+    off.
     """
     from flows.terminal import fail_clearly
     from storage.trial import open_trial
@@ -103,7 +104,7 @@ def rerun(
 ) -> None:
     """Run again what failed or was refused, or the chosen subjects and visits.
 
-    Exit code 1 when a visit failed or was refused again, 3 when the run itself broke off.
+    Exit code 1 when a visit failed or was refused again, 2 when the run could not begin, 3 when it broke off.
     """
     from flows.terminal import fail_clearly
     from storage.plan import read_plan
@@ -151,7 +152,13 @@ def report(
 
 
 @app.command()
-def status(root: Root) -> None:
+def status(
+    root: Root,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Instead: past nights, what they took, and the slowest visits."),
+    ] = False,
+) -> None:
     """Show every planned visit with its state and reason, and the uploads that no visit has taken."""
     from flows.intake import waiting_uploads
     from flows.terminal import fail_clearly, print_uploads, print_visits
@@ -159,6 +166,11 @@ def status(root: Root) -> None:
 
     with fail_clearly():
         trial = open_trial(root)
+        if history:
+            from flows.history import print_history
+
+            print_history(trial)
+            return
         print_visits(trial)
         waiting = waiting_uploads(trial)
         if waiting:
@@ -539,7 +551,9 @@ def audit_adopt(
 
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.night import NEWS
+    from flows.preflight import check_ready
     from flows.server import prefect_server
+    from flows.site import site_settings
     from flows.terminal import fail_clearly, flow_progress, print_files, print_scans, print_visits
     from storage.deidentify import needed_key
     from storage.trial import open_trial
@@ -549,6 +563,7 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
         trial = open_trial(root)
         needed_key(trial.config.privacy)
         needed_weights(trial.root, trial.config.segment)
+        check_ready(trial.root, site_settings())
         with prefect_server(), flow_progress("visits"):
             state = cast("State[Any]", flow(**parameters, return_state=True))
         print_visits(trial)

@@ -19,3 +19,19 @@ class ExportError(FlowError, ValueError):
 
 class SettingsError(FlowError, ValueError):
     """An environment variable that cannot be used."""
+
+
+class ServerUnreachableError(FlowError, ConnectionError):
+    """The Prefect server that the environment names does not answer."""
+
+
+class ClusterUnreachableError(FlowError, ConnectionError):
+    """The Dask scheduler that the environment names does not answer."""
+
+
+class VersionMismatchError(FlowError, RuntimeError):
+    """The workers have other versions than the night."""
+
+
+class NotWritableError(FlowError, PermissionError):
+    """The trial's root cannot be written."""

@@ -14,6 +14,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
 from flows.artifacts import NightArtifacts
+from flows.preflight import check_ready
 from flows.reconcile import crash_dead_runs
 from flows.site import site_settings
 from flows.user import current_user
@@ -31,6 +32,7 @@ from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
+from tasks.canonical import canonical_line
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.matching import VisitKey
@@ -78,6 +80,7 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     """
     run_id, runner = this_run()
     trial = open_trial(root)
+    check_ready(trial.root, site_settings())
     with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
         crash_dead_runs(trial.root, dead, get_run_logger())
         return _run_marked(trial, selection, why, run_id, runner)
@@ -207,6 +210,8 @@ class Night:
             for subject_id in sorted(self._plan.outdated_subjects - self._open.keys()):
                 self._submit_summary(subject_id)
         for (name, stage), outcome in self._fanout:
+            if stage != "repeatability":
+                self._say_ended(name, stage, outcome)
             if stage == "summarise":
                 self._end_summary(name, outcome)
             elif stage == "repeatability":
@@ -219,6 +224,27 @@ class Night:
             else:
                 self._stages[name][stage] = outcome
                 self._advance(self._jobs[name], stage)
+
+    def _say_ended(self, name: str, stage: str, outcome: object) -> None:
+        """Log the canonical line of a stage, failed ones too, which no worker may have lived to tell."""
+        subject_id, _, visit_id = name.partition("/")
+        result = outcome if isinstance(outcome, StageResult) else None
+        state = "stored" if result is not None and result.seconds is None else "executed"
+        if isinstance(outcome, Failure):
+            refused = isinstance(outcome.error, RefusedError)
+            state = "refused" if refused else {"error": "failed"}.get(outcome.kind, outcome.kind)
+        line = canonical_line(
+            trial=self._trial.config.trial_id,
+            subject=subject_id,
+            visit=visit_id or None,
+            stage=stage,
+            state=state,
+            run=self._publisher.run_id,
+            seconds=None if result is None else result.seconds,
+            peak_memory_mib=None if result is None else result.peak_memory_mib,
+            device=None if result is None else result.device,
+        )
+        self._log.info("%s", line)
 
     def _advance(self, job: VisitJob, stage: StageName) -> None:
         config = self._trial.config

@@ -9,7 +9,7 @@ from typing import Literal
 
 from flows.user import current_user
 from storage.decisions import Decisions, read_decisions
-from storage.errors import DecisionsError
+from storage.errors import DecisionsError, NotStoredError
 from storage.lock import night_underway
 from storage.reviews import check_newest, record_review, was_recorded
 from storage.trial import Trial
@@ -74,7 +74,7 @@ def _review(trial: Trial, path: Path, decisions: Decisions, digest: str, *, dry_
             return ReviewOutcome(path, label, "would be recorded", said)
         if record_review(trial.root, rows) == "unchanged":  # by somebody else, meanwhile
             return ReviewOutcome(path, label, "recorded before", "nothing was changed")
-    except DecisionsError as error:
+    except (DecisionsError, NotStoredError) as error:  # the latter: the arrays of the result are gone
         return ReviewOutcome(path, label, "refused", str(error))
     return ReviewOutcome(path, label, "recorded", said)
 

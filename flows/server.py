@@ -11,11 +11,12 @@ from time import monotonic, sleep
 
 import httpx
 import prefect
+from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from flows.errors import ServerNotStartedError
+from flows.errors import ServerNotStartedError, ServerUnreachableError
 
 START_S = 120.0
 """Longest wait for the server; its first start creates the database [s]."""
@@ -44,9 +45,12 @@ def prefect_server(ui_port: int | None = None) -> Iterator[str]:
     ------
     ServerNotStartedError
         When the port is in use, or the server ends or does not answer.
+    ServerUnreachableError
+        When the server that PREFECT_API_URL names does not answer.
     """
     configured = PREFECT_API_URL.value()
     if configured:
+        _check_answers(configured)
         yield configured
         return
     port = _bindable_port(ui_port or 0)
@@ -81,6 +85,18 @@ def prefect_server(ui_port: int | None = None) -> Iterator[str]:
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def _check_answers(url: str) -> None:
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        message = (
+            f"no Prefect server answers at {url}, which PREFECT_API_URL names "
+            f"({problem or type(problem).__name__}); start it with `prefect server start`, "
+            f"or unset PREFECT_API_URL for a server of the command's own"
+        )
+        raise ServerUnreachableError(message)
 
 
 def _command(port: int, *, with_ui: bool) -> list[str]:

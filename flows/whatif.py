@@ -29,9 +29,9 @@ from storage.trial import Trial, open_trial
 from storage.upload import Upload
 from storage.whatif import Variant, read_variant, whatif_root, write_whatif
 from tasks.fanout import Fanout
-from tasks.plan import USABLE_STATES, NightPlan, Selection, VisitJob, plan_night, stage_digests
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night, stage_digests
 from tasks.publish import Publisher
-from tasks.stage import GuideSource, StageName, VisitRef
+from tasks.stage import StageName, VisitRef
 from tasks.weights import needed_weights
 
 STAGES: tuple[StageName, ...] = ("intake", "segment", "quantify")
@@ -189,23 +189,22 @@ def _plan(prepared: Prepared) -> NightPlan:
     visit = VisitRef(str(prepared.folder), line.subject_id, line.visit_id, line.site_id)
     job = next((one for one in of_record.jobs if (one.visit.subject_id, one.visit.visit_id) == key), None)
     if job is None:
-        uploads = _former_uploads(of_record.published.get(key, {}), config)
-        contents = [upload.content_digest for upload in uploads]
-        reviewed = read_reviews(record.root).get(key, ())
-        by = partial(stage_digests, config, recorded, contents, of_record.key_name, reviewed=reviewed)
-        if not uploads or not store_exists(record.root, *key, by()["intake"]):
-            message = (
-                f"{visit.label}: has no upload in incoming/ to compute from, and nothing stored that these "
-                f"settings leave as it is"
-            )
-            raise NotStoredError(message)
-        job = VisitJob(visit, line, recorded, uploads, by(), False, None, by, reviewed)
+        job = _former_job(prepared, of_record, recorded, visit)
+    source = job.guide_source
+    if source is not None and not store_exists(
+        record.root, line.subject_id, source.visit_id, source.segment_digest
+    ):
+        message = (
+            f"{visit.label}: visit {source.visit_id} guides it, which these settings have never segmented; "
+            f'set segment.guide_from="visit" as well'
+        )
+        raise NotStoredError(message)
     return NightPlan(
         recorded=(recorded,),
         key_name=of_record.key_name,
         matching=of_record.matching,
         published={},
-        jobs=(replace(job.guided_by(_lender(prepared, of_record)), visit=visit, force=False),),
+        jobs=(replace(job, visit=visit, force=False),),
         waiting=(),
         outdated_subjects=frozenset(),
         retests=(),
@@ -219,18 +218,36 @@ def _plan(prepared: Prepared) -> NightPlan:
     )
 
 
-def _lender(prepared: Prepared, of_record: NightPlan) -> GuideSource | None:
-    """Give the subject's first visit where it lends its guides: those of the record, whatever is changed."""
-    if prepared.variant.config.segment.guide_from != "baseline":
-        return None
-    for line in sorted(of_record.recorded, key=lambda line: line.visit_date):
-        if line.subject_id == prepared.line.subject_id:
-            if line.visit_id == prepared.line.visit_id:
-                return None
-            row = of_record.published.get((line.subject_id, line.visit_id))
-            if row is not None and row["state"] in USABLE_STATES:
-                return GuideSource(line.visit_id, row["segment_digest"])
-    return None
+def _former_job(
+    prepared: Prepared, of_record: NightPlan, recorded: PlannedVisit, visit: VisitRef
+) -> VisitJob:
+    """Plan a visit whose uploads are gone, from what was once taken of them.
+
+    Raises
+    ------
+    NotStoredError
+        When nothing is stored that the settings leave as it is, or another visit's guides are asked for.
+    """
+    record, config, line = prepared.record, prepared.variant.config, prepared.line
+    key = (line.subject_id, line.visit_id)
+    uploads = _former_uploads(of_record.published.get(key, {}), config)
+    contents = [upload.content_digest for upload in uploads]
+    reviewed = read_reviews(record.root).get(key, ())
+    digests_by = partial(stage_digests, config, recorded, contents, of_record.key_name, reviewed=reviewed)
+    digests = digests_by(None)
+    if not uploads or not store_exists(record.root, *key, digests["intake"]):
+        message = (
+            f"{visit.label}: has no upload in incoming/ to compute from, and nothing stored that these "
+            f"settings leave as it is"
+        )
+        raise NotStoredError(message)
+    if config.segment.guide_from != "visit":
+        message = (
+            f"{visit.label}: has no upload in incoming/, so nobody knows which visit guides it; "
+            f'set segment.guide_from="visit" as well'
+        )
+        raise NotStoredError(message)
+    return VisitJob(visit, line, recorded, uploads, digests, False, None, digests_by, reviewed)
 
 
 def _former_uploads(row: Mapping[str, Any], config: TrialConfig) -> tuple[Upload, ...]:
@@ -250,9 +267,10 @@ def _reuse(record: Path, root: Path, job: VisitJob) -> None:
         if store_exists(record, *ids, digest) and not store_exists(root, *ids, digest):
             link_store(record, root, *ids, digest)
             get_run_logger().info("%s %s is the record's, digest=%.12s", stage, job.visit.label, digest)
-    source = job.guide_source
-    if source is not None and not store_exists(root, ids[0], source.visit_id, source.segment_digest):
-        link_store(record, root, ids[0], source.visit_id, source.segment_digest)
+    if (source := job.guide_source) is not None:
+        lender = (job.visit.subject_id, source.visit_id, source.segment_digest)
+        if not store_exists(root, *lender):
+            link_store(record, root, *lender)
 
 
 def _scan(root: Path, subject_id: str, visit_id: str) -> Mapping[str, Any]:

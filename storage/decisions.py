@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from storage.errors import DecisionsError, NotStoredError
+from storage.plan import parse_id
 
 FORMAT = "cmrtrials-decisions"
 MAX_BYTES = 2**20
@@ -52,8 +53,20 @@ def _check_reader_id(text: str) -> str:
     return text
 
 
+def _check_moment(moment: datetime) -> datetime:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        message = "lies before year 1 or after year 9999 in UTC"
+        raise ValueError(message) from None
+    return moment
+
+
 def _has_controls(text: str) -> bool:
     return any(unicodedata.category(char) == "Cc" for char in text)
+
+
+_Id = Annotated[str, AfterValidator(parse_id)]
 
 
 class _Strict(BaseModel):
@@ -91,15 +104,15 @@ class Decisions(_Strict):
     """Version of the format."""
     trial_id: str
     """Trial the page was made for."""
-    subject_id: str
+    subject_id: _Id
     """Pseudonym of the subject."""
-    visit_id: str
+    visit_id: _Id
     """Visit of the subject."""
     result_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Result that the reader saw."""
     reader_id: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_check_reader_id)]
     """Who decided."""
-    decided_at: AwareDatetime
+    decided_at: Annotated[AwareDatetime, AfterValidator(_check_moment)]
     """When the reader saved the decisions, with the offset from UTC."""
     slices: tuple[SliceDecision, ...]
     """Every slice of every series once."""
@@ -139,20 +152,28 @@ def read_decisions(path: Path) -> tuple[Decisions, str]:
         message = f"has over {MAX_BYTES} bytes, which no decisions file of one visit has"
         raise DecisionsError(message)
     try:
-        text = data.decode("utf-8-sig")
-        found = json.loads(text, object_pairs_hook=_unrepeated)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            message = f'is no decisions file: expected an object with "format": "{FORMAT}"'
-            raise DecisionsError(message)
-        decisions = Decisions.model_validate_json(text)
+        decisions = Decisions.model_validate_json(_text_of(data))
     except ValidationError as error:
         problems = [_describe(one["loc"], one["type"], one["input"], one["msg"]) for one in error.errors()]
         raise DecisionsError("; ".join(problems)) from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    return decisions, hashlib.sha256(data).hexdigest()
+
+
+def _text_of(data: bytes) -> str:
+    """Decode what may be a decisions file; that it is JSON, and of that format, is told before all else."""
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_unrepeated)
+    except DecisionsError:
+        raise
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         kind = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no JSON: {error}"
         message = f"{kind}; download it again from the visit's page"
         raise DecisionsError(message) from None
-    return decisions, hashlib.sha256(data).hexdigest()
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        message = f'is no decisions file: expected an object with "format": "{FORMAT}"'
+        raise DecisionsError(message)
+    return text
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

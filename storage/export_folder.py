@@ -41,7 +41,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def is_current(folder: Path, visit: ExportedVisit, kind: str) -> bool:
     """Whether a visit's export stands and was made from what is published now."""
     found = read_manifest(folder)
-    return found is not None and found["export_digest"] == visit.digest(kind)
+    return found is not None and found.get("export_digest") == visit.digest(kind)
 
 
 def write_export(

@@ -1,6 +1,6 @@
 """What of a visit's published result is exported, whatever the format: facts, maps, masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -128,18 +128,24 @@ def segmentation_settings(store: zarr.Group) -> dict[str, Any]:
 
 
 def drawn_by(store: zarr.Group, role: Role) -> Drawer:
-    """Say who drew the masks of a series."""
+    """Say who drew the masks of a series; of a guide that another visit lends, who drew it there."""
     origins = {origin for origin in guide_origins(store, role) if origin is not None}
-    if "reader" not in origins:
+    lent = {note["source"]["origin"] for note in _guide_notes(store, role) if note and note.get("source")}
+    if "reader" not in origins | lent:
         return "network"
     is_carried = segmentation_settings(store).get("method") == "carry"
     return "reader" if is_carried and origins == {"reader"} else "reader and network"
 
 
 def guide_origins(store: zarr.Group, role: Role) -> tuple[str | None, ...]:
-    """Read whose guide each slice was segmented with, ``reader`` or ``model``; None for none."""
-    notes = read_notes(store, f"{role}/guide").get("guides", ())
-    return tuple(None if note is None else str(note["origin"]) for note in notes)
+    """Read whose guide each slice was segmented with, ``reader``, ``model``, ``baseline``; None for none."""
+    return tuple(None if note is None else str(note["origin"]) for note in _guide_notes(store, role))
+
+
+def _guide_notes(store: zarr.Group, role: Role) -> Sequence[Mapping[str, Any] | None]:
+    """Read what is known of the guide of each slice."""
+    notes: Sequence[Mapping[str, Any] | None] = read_notes(store, f"{role}/guide").get("guides", ())
+    return notes
 
 
 def is_even(geometry: StackGeometry) -> bool:

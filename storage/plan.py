@@ -147,7 +147,14 @@ def _letters(number: int) -> str:
     return letters
 
 
-def _parse_id(text: str) -> str:
+def parse_id(text: str) -> str:
+    """Check the name of a subject, visit or site, which names files and folders as well.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
     if not _ID.fullmatch(text):
         message = "expected 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
         raise ValueError(message)
@@ -209,9 +216,9 @@ class _Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    subject_id: Annotated[str, BeforeValidator(_parse_id)]
-    visit_id: Annotated[str, BeforeValidator(_parse_id)]
-    site_id: Annotated[str, BeforeValidator(_parse_id)]
+    subject_id: Annotated[str, BeforeValidator(parse_id)]
+    visit_id: Annotated[str, BeforeValidator(parse_id)]
+    site_id: Annotated[str, BeforeValidator(parse_id)]
     visit_date: Annotated[date, BeforeValidator(_parse_date)]
     window_days: Annotated[int, BeforeValidator(_parse_window)]
     hematocrit_fraction: Annotated[float | None, BeforeValidator(_or_empty(_parse_fraction))]

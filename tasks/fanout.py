@@ -29,6 +29,8 @@ SILENT_S = 15.0
 """A worker not heard of for so long executes what it was given: code may hold its interpreter [s]."""
 WORKERLESS_S = 180.0
 """Longest time without any worker; one that died is back in seconds, on a busy machine in minutes [s]."""
+ARRIVE_S = 60.0
+"""Longest wait for the first worker [s]."""
 RESTART_S = 10.0
 """Longest wait for a worker's process to end; its nanny kills it before [s]."""
 
@@ -130,7 +132,7 @@ class Fanout:
         Raises
         ------
         NoWorkerError
-            When no worker offers the resource: Dask would wait for one for ever.
+            When no worker offers the resource, or there is none at all: Dask would wait for one for ever.
         """
         if not self._offered:
             self._connect()
@@ -210,8 +212,18 @@ class Fanout:
         future.wrapped_future.add_done_callback(self._ended.put)
 
     def _connect(self) -> None:
-        self._runner.client.wait_for_workers(1, timeout=60)
+        try:
+            self._runner.client.wait_for_workers(1, timeout=ARRIVE_S)
+        except TimeoutError:
+            raise NoWorkerError(
+                f"the Dask cluster has no worker, and none came within {ARRIVE_S:.0f} s; "
+                f'start workers with: dask worker ADDRESS --nthreads 1 --resources "CPU=1"'
+            ) from None
         self._offered = self._look().offered
+        with suppress(KeyError):  # a scheduler started without it
+            # Its page /status needs bokeh, which is not among the packages; this one is always there.
+            link = self._runner.client.dashboard_link.replace("/status", "/info/main/workers.html")
+            get_run_logger().info("Dask dashboard: %s", link)
         if "GPU" not in self._offered:
             get_run_logger().info("no GPU worker in the cluster: segmentation runs on CPU workers")
 

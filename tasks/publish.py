@@ -18,6 +18,7 @@ from storage.plan import PlannedVisit
 from storage.reviews import reviews_digest
 from storage.rows import complete_rows
 from storage.tables import publish
+from tasks.canonical import canonical_line
 from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
 from tasks.stage import StageName, StageResult, VisitRef
@@ -203,14 +204,19 @@ class Publisher:
             store = store_path(self.root, visit.subject_id, visit.visit_id, row["result_digest"])
             arrays_digest = content_digest(store)
         outcome = publish(self.root, stamped, rows, self.who, self.why, arrays_digest)
-        get_run_logger().info(
-            "publish %s/%s %s, state=%s reason=%s",
-            row["subject_id"],
-            row["visit_id"],
-            outcome,
-            row["state"],
-            row["reason"],
+        seconds = [value for name, value in row.items() if name.startswith("seconds_") and value is not None]
+        line = canonical_line(
+            trial=self.config.trial_id,
+            subject=row["subject_id"],
+            visit=row["visit_id"],
+            stage="publish",
+            state=row["state"],
+            run=self.run_id,
+            seconds=sum(seconds) if seconds else None,
+            verdict=row["qc_verdict"],
+            device=row["device"],
         )
+        get_run_logger().info("%s outcome=%s reason=%s", line, outcome, row["reason"] or "-")
         return outcome
 
 

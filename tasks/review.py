@@ -86,18 +86,39 @@ def decisions_of(
     reviewed
         Decisions about the visit.
     """
-    by_slice = {one.slice_index: one for one in reviewed if one.role == role}
-    if not by_slice:
+    of_role = [one for one in reviewed if one.role == role]
+    if not of_role:
         return ()
+    by_slice = _places(of_role, [slice_digests(store, role, index)[0] for index in range(n_slices)])
     notes = read_notes(store, f"{role}/guide").get("guides", [None] * n_slices)
     return tuple(
-        None if index not in by_slice else _of_today(by_slice[index], store, notes[index])
+        None if index not in by_slice else _of_today(by_slice[index], store, index, notes[index])
         for index in range(n_slices)
     )
 
 
-def _of_today(one: ReviewedSlice, store: zarr.Group, note: dict[str, Any] | None) -> ReaderDecision:
-    slice_digest, guide_digest = slice_digests(store, one.role, one.slice_index)
+def _places(of_role: Sequence[ReviewedSlice], digests: Sequence[str]) -> dict[int, ReviewedSlice]:
+    """Place each decision on the slice that the reader saw, whose index another upload may have changed.
+
+    Where no slice is as the reader saw it, it lies in its former place, or the last one: it lapses there.
+    """
+    placed: dict[int, ReviewedSlice] = {}
+    apart: list[ReviewedSlice] = []
+    for one in of_role:
+        seen = [index for index, digest in enumerate(digests) if digest == one.slice_digest]
+        if seen:
+            placed[min(seen, key=lambda index: abs(index - one.slice_index))] = one
+        else:
+            apart.append(one)
+    for one in sorted(apart, key=lambda one: one.decision == "accept"):  # a lapsed one of these says nothing
+        placed.setdefault(min(one.slice_index, len(digests) - 1), one)
+    return placed
+
+
+def _of_today(
+    one: ReviewedSlice, store: zarr.Group, index: int, note: dict[str, Any] | None
+) -> ReaderDecision:
+    slice_digest, guide_digest = slice_digests(store, one.role, index)
     is_redrawn = note is not None and note["origin"] == "reader" and guide_digest != one.guide_digest
     return ReaderDecision(
         reader_id=one.reader_id,

@@ -9,10 +9,11 @@ from typing import Literal
 from prefect.logging import get_run_logger
 
 from storage.arrays import store_exists
+from tasks.canonical import forget_peak_memory, peak_memory_mib
 
 StageName = Literal["intake", "segment", "quantify", "summarise"]
 
-RESULT_VERSIONS: dict[StageName, int] = {"intake": 4, "segment": 5, "quantify": 7, "summarise": 4}
+RESULT_VERSIONS: dict[StageName, int] = {"intake": 4, "segment": 5, "quantify": 8, "summarise": 4}
 """Raised by hand when a stage's numbers change; part of the stage's digest."""
 
 
@@ -60,6 +61,8 @@ class StageResult:
     """Wall time of the work [s]; None where the store stood already."""
     device: str | None
     """Device that computed, such as ``cpu`` or ``cuda:0``; None where the store stood already."""
+    peak_memory_mib: float | None = None
+    """Most memory that the worker's process held meanwhile [MiB]; None where nobody can tell."""
 
 
 def run_stage(
@@ -71,7 +74,7 @@ def run_stage(
     force: bool,
     device: str = "cpu",
 ) -> StageResult:
-    """Do a stage's work unless its store stands, and log one canonical line.
+    """Do a stage's work unless its store stands, and log what was found; the night adds its canonical line.
 
     Parameters
     ----------
@@ -88,8 +91,9 @@ def run_stage(
     if not force and store_exists(visit.path, visit.subject_id, visit.visit_id, digest):
         log.info("%s %s stored already, digest=%.12s", stage, visit.label, digest)
         return StageResult(digest, None, None)
+    forget_peak_memory()
     started = time.perf_counter()
     summary = work()
     seconds = time.perf_counter() - started
     log.info("%s %s executed, %s seconds=%.2f digest=%.12s", stage, visit.label, summary, seconds, digest)
-    return StageResult(digest, round(seconds, 3), device)
+    return StageResult(digest, round(seconds, 3), device, peak_memory_mib())

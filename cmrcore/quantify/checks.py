@@ -72,7 +72,7 @@ CHECKS = {
         ("center_off_max_mm",),
     ),
     "masks_leave_guide": Check(
-        "half of a slice's echoes have a mask that overlaps the guide by less (Dice)",
+        "half of a slice's echoes have a mask that overlaps the guide by less (Dice), aligned",
         "1",
         "review",
         ("guide_dice_min",),

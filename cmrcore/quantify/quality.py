@@ -37,7 +37,7 @@ class SliceQuality:
     center_off_mm: float | None
     """Distance of the LV's center from that of the neighboring slices [mm]."""
     guide_dice: float | None
-    """Median over echoes of the Dice coefficient of the mask with the guide."""
+    """Median over echoes of the overlap of the aligned mask with the guide."""
     masks_apart_px: float
     """How far most masks lie from that of the reference echo, the one that everything is read in [pixel]."""
     aligned_dice: float | None
@@ -114,7 +114,7 @@ def measure_quality(
             wall_mm=shapes[index].wall_mm,
             area_ratio=_area_ratio(shapes, index),
             center_off_mm=_center_off(shapes, index),
-            guide_dice=_guide_dice(series, every_mask[0, index], index),
+            guide_dice=_guide_dice(series, every_mask[0, index], aligned, index),
             masks_apart_px=aligned.reference_apart_px,
             aligned_dice=_aligned_dice(every_mask[0, index], aligned, wall),
             separation=_separation(aligned.echoes, wall, pool),
@@ -180,20 +180,28 @@ def _center_off(shapes: dict[int, _Shape], index: int) -> float | None:
     return math.hypot(here[0] - row, here[1] - col)
 
 
-def _guide_dice(series: Series, walls: Bool[Tensor, "ti row col"], index: int) -> float | None:
-    """Median overlap with the guide; None without a guide."""
+def _guide_dice(
+    series: Series, walls: Bool[Tensor, "ti row col"], alignment: SliceAlignment, index: int
+) -> float | None:
+    """Median overlap that the alignment leaves with the guide; None without a guide."""
     if series.guide is None or not bool(series.guide[0, index].any()):
         return None
-    guide = series.guide[0, index]
-    return float(np.median([dice(wall, guide) or 0.0 for wall in walls]))
+    return _overlap_quantile(walls, alignment, series.guide[0, index], 0.5)
 
 
 def _aligned_dice(
     walls: Bool[Tensor, "ti row col"], alignment: SliceAlignment, wall: Bool[Tensor, "row col"]
 ) -> float:
-    """Lower quartile of the overlap that the alignment leaves."""
+    """Lower quartile of the overlap that the alignment leaves with the reference echo's wall."""
+    return _overlap_quantile(walls, alignment, wall, 0.25)
+
+
+def _overlap_quantile(
+    walls: Bool[Tensor, "ti row col"], alignment: SliceAlignment, with_: Bool[Tensor, "row col"], q: float
+) -> float:
+    """Quantile over echoes of the overlap of their aligned walls with one."""
     moved = warp(walls[:, None].float(), alignment.displacement_px.float())[:, 0] > 0.5
-    return float(np.quantile([dice(one, wall) or 0.0 for one in moved], 0.25))
+    return float(np.quantile([dice(one, with_) or 0.0 for one in moved], q))
 
 
 def _separation(

@@ -117,13 +117,21 @@ def _caption(one: SliceArrays, echo: int, row: dict[str, Any] | None) -> str:
     return " · ".join(parts)
 
 
+_ORIGINS = {
+    "reader": "drawn by a reader",
+    "model": "found by the network",
+    "baseline": "lent by the first visit",
+}
+"""Who drew a guide, in words."""
+
+
 def _about_guide(one: SliceArrays) -> str:
     note = one.guide_note
     if not one.guide[MYOCARDIUM].any():
         return "no guide"
     if note is None:
         return "guide of unknown origin"
-    origin = "drawn by a reader" if note["origin"] == "reader" else "found by the network"
+    origin = _ORIGINS[note["origin"]]
     found = f"; {'; '.join(note['findings'])}" if note["findings"] else ""
     return f"guide {origin}, score {note['score']:.2f}{found}"
 

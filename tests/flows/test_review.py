@@ -17,7 +17,7 @@ from rich.console import Console
 from flows import terminal
 from flows.review import review_files
 from storage import open_trial
-from storage.arrays import read_stack
+from storage.arrays import read_stack, store_path
 from storage.audit import read_events
 from storage.errors import NotStoredError
 from tasks.plan import Selection, plan_night
@@ -72,6 +72,17 @@ def test_each_file_is_judged_by_itself(published: Path, tmp_path: Path) -> None:
     again = review_files(trial, [later, first])
     assert [one.verdict for one in again] == ["recorded before"] * 2
     assert snapshot(published) == before
+
+
+def test_a_result_without_arrays_refuses_its_own_file_alone(published: Path, tmp_path: Path) -> None:
+    """What is handed in besides has its own outcome."""
+    shutil.rmtree(store_path(published, "S01", "V1", decisions()["result_digest"]))
+    lost = write_decisions(tmp_path / "a.json", decisions())
+    other = write_decisions(tmp_path / "b.json", decisions(trial_id="other", decided_at=LATER))
+    outcomes = review_files(open_trial(published), [lost, other])
+    assert [one.verdict for one in outcomes] == ["refused", "refused"]
+    assert "no arrays of result" in outcomes[0].reason
+    assert "is of trial 'other'" in outcomes[1].reason
 
 
 def test_a_file_that_is_gone_ends_the_command(published: Path) -> None:

@@ -47,6 +47,9 @@ def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
         pytest.param({"result_digest": "ab"}, "result_digest: found 'ab', expected: .*64", id="digest"),
         pytest.param({"decided_at": "2026-03-06T20:30:00"}, "decided_at: found .*timezone", id="naive"),
         pytest.param({"decided_at": 1772829000}, "decided_at: found 1772829000", id="seconds"),
+        pytest.param({"decided_at": "0001-01-01T00:00:00+10:00"}, "decided_at: lies before", id="early"),
+        pytest.param({"subject_id": "../visits/S01"}, "subject_id: expected 1 to 64 of", id="elsewhere"),
+        pytest.param({"visit_id": "V" * 300}, "visit_id: expected 1 to 64 of", id="long"),
         pytest.param({"slices": {}}, "slices: Input should be a valid (tuple|array)", id="no-slices"),
         pytest.param(
             {"slices": decisions()["slices"] * 2}, "more than once: native slice 0, nat", id="twice"
@@ -110,9 +113,10 @@ def test_every_error_is_listed(tmp_path: Path) -> None:
         (b'{"format": "other"}', "is no decisions file"),
         (b'"\xff"', "is no UTF-8"),
         (b"[" * 200_000, "is no JSON"),
+        (b'{"version": ' + b"1" * 5000 + b"}", "is no JSON: Exceeds the limit"),
         (b" " * (MAX_BYTES + 1), f"over {MAX_BYTES} bytes"),
     ],
-    ids=["empty", "cut", "list", "other", "latin", "deep", "long"],
+    ids=["empty", "cut", "list", "other", "latin", "deep", "digits", "long"],
 )
 def test_what_is_no_decisions_file_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     """Whatever lies under that name."""

@@ -158,6 +158,9 @@ def test_masks_come_back_as_a_guide(folder: Path, visit: DrawnVisit, role: str) 
         ("guided", ("reader", "model", None), "SEMIAUTOMATIC"),
         ("carry", ("reader", "model", None), "SEMIAUTOMATIC"),
         ("carry", ("reader", "reader", None), "MANUAL"),
+        ("guided", ("baseline by model", "model", None), "AUTOMATIC"),
+        ("guided", ("baseline by reader", "model", None), "SEMIAUTOMATIC"),
+        ("carry", ("baseline by reader", "reader", None), "SEMIAUTOMATIC"),
     ],
 )
 def test_who_drew_is_said_with_the_weights(
@@ -166,7 +169,12 @@ def test_who_drew_is_said_with_the_weights(
     """An algorithm is named by its settings and the digests of its weights; a reader alone has none."""
     store = writable_copy(visit, tmp_path)
     store.attrs["segmentation"] = SETTINGS | {"method": method}
-    store["native/guide"].attrs["guides"] = [origin and {"origin": origin} for origin in origins]
+    notes: list[dict[str, Any] | None] = []
+    for origin in origins:
+        name, _, drawn_there_by = (origin or "").partition(" by ")
+        source = {"origin": drawn_there_by} if drawn_there_by else None
+        notes.append({"origin": name, "source": source} if origin else None)
+    store["native/guide"].attrs["guides"] = notes
     folder = exported(tmp_path, store)
     for segment in pydicom.dcmread(folder / "masks_native.dcm").SegmentSequence:
         assert segment.SegmentAlgorithmType == expected

@@ -91,6 +91,12 @@ def test_a_manifest_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> No
     assert not is_current(tmp_path, VISIT, "dicom")
 
 
+def test_a_manifest_without_a_digest_is_of_no_result(tmp_path: Path) -> None:
+    """Somebody edited it: the visit is exported again."""
+    (tmp_path / MANIFEST).write_text('{"format": "cmrtrials-export", "version": 1}')
+    assert not is_current(tmp_path, VISIT, "dicom")
+
+
 def test_an_export_is_taken_away_whole(tmp_path: Path) -> None:
     """It is told whether there was one."""
     with export_folder(tmp_path, "dicom") as exports:

@@ -120,6 +120,17 @@ def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
     assert run_in_flow(body, dask_task_runner(SiteSettings(workers=1))) == [("segment", 42)]
 
 
+def test_a_cluster_without_any_worker_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its scheduler answers, but nobody will ever compute."""
+    monkeypatch.setattr("tasks.fanout.ARRIVE_S", 1.0)
+    kwargs = {"n_workers": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    runner: TaskRunner[Any] = DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=kwargs)
+    with pytest.raises(NoWorkerError, match=r"no worker, and none came within 1 s; start workers with: dask"):
+        run_in_flow(lambda fanout: fanout.submit("first", double, "CPU", 1, limit_s=LIMIT_S), runner)
+
+
 def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> None:
     """Workers started without resources would leave the night waiting for ever."""
     runner: TaskRunner[Any] = DaskTaskRunner(

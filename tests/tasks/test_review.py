@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storage import Trial, open_trial
-from storage.arrays import open_store, slice_digests, write_store
+from storage.arrays import open_store, read_array, slice_digests, write_store
 from storage.decisions import Decisions
 from storage.errors import DecisionsError
 from storage.reviews import ReviewedSlice, read_reviews, record_review
@@ -157,6 +157,26 @@ def test_a_decision_holds_while_images_and_masks_of_its_slice_stand(trial: Trial
         assert native[1] is not None
         assert post[0] is not None
         assert (native[1].holds, post[0].holds) == expected, name
+
+
+def test_a_decision_follows_its_slice_to_another_index(trial: Trial) -> None:
+    """A later upload may lack the slice below; one whose images are gone lapses, and is not forgotten."""
+    found = reviewed(trial, EXCLUDE)
+    seen = open_store(trial.root, "S01", "V1", RESULT)
+    last = {name: read_array(seen, f"native/{name}") for name in ("echoes", "ti_ms", "masks", "guide")}
+    axes = {"echoes": 0, "ti_ms": 0, "masks": 1, "guide": 1}
+    for name, values in last.items():
+        assert values is not None
+        last[name] = np.take(values, [1], axis=axes[name])
+    for name, holds in (("same", True), ("other", False)):
+        drawn: dict[str, Any] = {f"native_{array}": values for array, values in last.items()}
+        if not holds:
+            drawn["native_echoes"] = drawn["native_echoes"] + np.float32(1)
+        with write_store(trial.root, "S01", "V1", name) as store:
+            write_seen(store, **drawn, native_reference_echo=np.zeros(1, dtype=np.int64))
+            (decision,) = decisions_of(store, "native", 1, found)
+        assert decision is not None, name
+        assert (decision.decision, decision.holds) == ("exclude", holds), name
 
 
 @pytest.mark.parametrize(

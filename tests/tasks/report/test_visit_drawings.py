@@ -6,11 +6,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tasks.report.visit_arrays import SliceArrays
 from tasks.report.visit_bullseye import bullseye, wedge
 from tasks.report.visit_charts import histogram_chart, history_chart, ticks
 from tasks.report.visit_colors import ECV
+from tasks.report.visit_films import make_film
 from tasks.report.visit_images import Crop, color_bar, film_strip, heart_crop, map_image
 from tasks.report.visit_outlines import outline
 
@@ -137,3 +140,33 @@ def test_ticks_are_round(low: float, high: float, expected: list[float] | None) 
     assert expected is None or found == expected
     assert all(low <= one <= high for one in found)
     assert 3 <= len(found) <= 6
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ("reader", "guide drawn by a reader, score 0.90"),
+        ("model", "guide found by the network, score 0.90"),
+        ("baseline", "guide lent by the first visit, score 0.90"),
+    ],
+)
+def test_a_film_says_whose_guide_it_is(origin: str, words: str) -> None:
+    """One that another visit lends was not found on these images."""
+    echoes, masks = np.ones((1, 4, 4), dtype=np.float32), np.ones((3, 1, 4, 4), dtype=bool)
+    one = SliceArrays(
+        role="native",
+        index=0,
+        level="mid",
+        ti_ms=np.array([100.0]),
+        acquisition_index=np.array([0]),
+        reference=0,
+        echoes=echoes,
+        displacement_px=np.zeros((1, 2, 4, 4)),
+        guide=masks[:, 0],
+        masks=masks,
+        t1_ms=echoes[0],
+        r_squared=echoes[0],
+        guide_note={"origin": origin, "score": 0.9, "findings": []},
+        spacing_mm=(1.0, 1.0),
+    )
+    assert make_film(one, torch.from_numpy(echoes), whole(4, 4), []).about_guide == words
