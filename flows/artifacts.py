@@ -175,9 +175,9 @@ def visit_rows(
                 "state": row.get("state", "new"),
                 "checks": row.get("qc_verdict") or "",
                 "tonight": "new" if label in news else "",
+                "report": page(line.subject_id, line.visit_id) or "" if row.get("result_digest") else "",
                 # A rerun that failed leaves the row of its result as it is.
                 "reason": row.get("reason") or news.get(label, ""),
-                "report": page(line.subject_id, line.visit_id) or "" if row.get("result_digest") else "",
             }
         )
     rows.sort(

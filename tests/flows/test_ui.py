@@ -28,7 +28,7 @@ from storage.audit import read_events
 from storage.running import running_nights
 from storage.trial import open_trial
 from tests.flows.conftest import COMMAND, copy_trial
-from tests.flows.test_stopped import GONE_S, processes_with
+from tests.flows.test_stopped import processes_with
 from tests.flows.trials import Cmrtrials, cut_off, interruptible, mend, snapshot, states
 from tests.flows.webhook import webhook
 
@@ -451,7 +451,6 @@ def test_cancel_in_the_ui_stops_the_work_of_an_outside_cluster(
     wait_until(lambda: not executing(scheduler))
     assert time.monotonic() - cancelled_s < STOP_S
     wait_until(lambda: len(processes_with(MARK)) <= idle)
-    assert time.monotonic() - cancelled_s < GONE_S
     assert not executing(scheduler)
     wait_until(lambda: served.state(flow_run_id)["type"] == "CANCELLED")
     assert running_nights(served.root) == []
