@@ -73,13 +73,20 @@ console = Console()
 def fail_clearly() -> Iterator[None]:
     """Turn an error that names what to do into one line and exit code 2, without a traceback.
 
-    Ctrl-C is exit code 130, as for any command, also where a library made another error of it.
+    What did not answer in time is exit code 3, and says nothing against the trial. Ctrl-C is exit code 130, as
+    for any command, also where a library made another error of it.
     """
     with _noticed_ctrl_c() as was_pressed:
         try:
             yield
         except KeyboardInterrupt:
             _say_stopped()
+        except TimeoutError as error:  # an OSError, yet of Prefect or Dask on a machine that is too busy
+            if was_pressed():
+                _say_stopped()
+            message = f"broken off: {error or 'no answer in time'}; what was published stands, run it again"
+            Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+            raise typer.Exit(code=3) from None
         except (StorageError, FlowError, OSError) as error:
             if was_pressed():
                 _say_stopped()

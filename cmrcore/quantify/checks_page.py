@@ -20,9 +20,9 @@ codes that it rests on are in `qc_reasons`):
 
 A reader's decision (`cmrtrials review`) about a slice of one series is honored by the next night, and holds
 while images and masks of that slice are those that the reader saw. `exclude` and `repeat` fail the slice.
-`accept` makes a `note` of each `review` flag about the slice that the reader saw (one about both series needs
-both accepted); it overrides no `fail`, whose numbers stay out, and no flag about the whole scan. With a guide
-to be redrawn nothing is accepted.
+`accept` makes a `note` of each kind of `review` flag that stood about the slice when the reader decided (one
+about both series needs both accepted), whatever its value is later; it overrides no `fail`, whose numbers
+stay out, and no flag about the whole scan. With a guide to be redrawn nothing is accepted.
 
 A slice's verdict is the worst of the flags about it. A scan fails where a check of the whole scan says so;
 a slice that failed, and was left out, makes it a `review`. A visit has the verdict of its scan, checks

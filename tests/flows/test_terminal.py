@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from flows import terminal
@@ -53,6 +54,16 @@ def test_an_answer_that_is_too_wide_is_a_block_a_row(monkeypatch: pytest.MonkeyP
     text = shown(monkeypatch, 50)
     assert text.count("subject_id") == 2
     assert "0.4283" in text
+
+
+def test_a_machine_that_is_too_busy_says_nothing_against_the_trial(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Prefect and Dask time out with an OSError; exit code 2 would blame trial.toml or a name."""
+    with pytest.raises(typer.Exit) as ended, terminal.fail_clearly():
+        raise TimeoutError
+    assert ended.value.exit_code == 3
+    assert "no answer in time; what was published stands" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_refused() -> None:
