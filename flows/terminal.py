@@ -73,8 +73,8 @@ console = Console()
 def fail_clearly() -> Iterator[None]:
     """Turn an error that names what to do into one line and exit code 2, without a traceback.
 
-    What did not answer in time is exit code 3, and says nothing against the trial. Ctrl-C is exit code 130, as
-    for any command, also where a library made another error of it.
+    What did not answer in time is exit code 3, and says nothing against the trial. Ctrl-C is exit code 130,
+    as for any command, also where a library made another error of it.
     """
     with _noticed_ctrl_c() as was_pressed:
         try:
