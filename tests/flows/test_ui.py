@@ -86,8 +86,8 @@ class Served:
                 stderr=subprocess.STDOUT,
                 preexec_fn=interruptible,
             )
-        wait_until(lambda: deployment_ids(self.address).keys() == {"nightly", "rerun", "whatif"})
         wait_until(lambda: "Ctrl-C ends it" in (self.root.parent / "serve.log").read_text())
+        assert deployment_ids(self.address).keys() == {"nightly", "rerun", "whatif"}
 
     def stop(self) -> None:
         """Press Ctrl-C, and wait for the end."""
