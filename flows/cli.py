@@ -469,7 +469,10 @@ def whatif(
 def serve(
     roots: Annotated[
         list[Path],
-        typer.Argument(metavar="ROOT...", help="Folders of trials, with trial.toml and subjects.csv."),
+        typer.Argument(
+            metavar="ROOT...",
+            help="Folder of the trial, or folders of several, with trial.toml and subjects.csv.",
+        ),
     ],
     port: Annotated[
         int,

@@ -84,7 +84,9 @@ def fail_clearly() -> Iterator[None]:
         except TimeoutError as error:  # an OSError, yet of Prefect or Dask on a machine that is too busy
             if was_pressed():
                 _say_stopped()
-            message = f"broken off: {error or 'no answer in time'}; what was published stands, run it again"
+            message = (
+                f"broken off: {str(error) or 'no answer in time'}; what was published stands, run it again"
+            )
             Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code=3) from None
         except (StorageError, FlowError, OSError) as error:

@@ -106,7 +106,7 @@ def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -
 
 
 @pytest.fixture
-def democopy_trial(demo_night: DemoNight, tmp_path: Path) -> Path:
+def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
     """Copy of the demo trial after its first night."""
     return copy_trial(demo_night.root, tmp_path / "trial")
 
@@ -122,7 +122,7 @@ def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) 
 
 
 @pytest.fixture
-def smallcopy_trial(small_trial: Path, tmp_path: Path) -> Path:
+def small_copy(small_trial: Path, tmp_path: Path) -> Path:
     """Copy of the small trial before its first night."""
     return copy_trial(small_trial, tmp_path / "trial")
 
@@ -139,7 +139,7 @@ def small_night(
 
 
 @pytest.fixture
-def small_nightcopy_trial(small_night: Path, tmp_path: Path) -> Path:
+def small_night_copy(small_night: Path, tmp_path: Path) -> Path:
     """Copy of the small trial after its first night."""
     return copy_trial(small_night, tmp_path / "trial")
 

@@ -71,6 +71,8 @@ class DrawnPublisher:
     """Result digests of the visits that were computed."""
     failed: list[str] = field(default_factory=list)
     """Visits that failed or were refused."""
+    run_id: str = "run"
+    """Of the night."""
 
     def result(self, job: VisitJob, *_: object, **__: object) -> None:
         """Remember a computed visit."""

@@ -65,6 +65,8 @@ class DrawnPublisher:
     """Visits computed tonight: digest and failure of the summary."""
     renewed: dict[str, str] = field(default_factory=dict)
     """Visits published again for another summary."""
+    run_id: str = "run"
+    """Of the night."""
 
     def result(
         self, job: VisitJob, _stages: object, _rows: object, digest: str, summary_failure: str | None = None
