@@ -116,7 +116,12 @@ def _parametric_map(
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[
-            highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=high - low)
+            # Values are real numbers: the plain linear function takes whole ones, and no width under 1.
+            highdicom.VOILUTTransformation(
+                window_center=(low + high) / 2,
+                window_width=high - low,
+                voi_lut_function=highdicom.VOILUTFunctionValues.LINEAR_EXACT,
+            )
         ],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label=kind.name.upper(),

@@ -179,7 +179,7 @@ def test_the_demo_trial_explains_every_key() -> None:
             id="wall",
         ),
         pytest.param(
-            "masks_apart_fail_px = 3.5",
+            "masks_apart_fail_px = 4.5",
             "masks_apart_fail_px = 1.5",
             r"above masks_apart_fail_px = 1\.5",
             id="apart",
@@ -187,7 +187,7 @@ def test_the_demo_trial_explains_every_key() -> None:
         pytest.param(
             "fit_failed_fraction_max = 0.80",
             "fit_failed_fraction_max = 0.40",
-            r"fit_poor_fraction_max = 0\.45 is above",
+            r"fit_poor_fraction_max = 0\.6 is above",
             id="fit",
         ),
         pytest.param("[segment]", "[segment", "is no TOML", id="syntax"),
