@@ -61,6 +61,7 @@ def test_a_folder_that_is_no_trial_is_refused_in_one_line(
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_weights_that_nobody_has_are_named_before_the_night(small_copy: Path, cmrtrials: Cmrtrials) -> None:
     """One line with the digest and what to do, not one failure a visit."""
     set_segmentation(small_copy, base="sha256:" + "0" * 64)
@@ -79,6 +80,7 @@ def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtri
     assert not (small_trial / "audit").exists()
 
 
+@pytest.mark.slow
 def test_simulate_never_writes_over_another_trial(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """Another recipe needs another folder; the same one is left as it is."""
     assert cmrtrials("simulate", small_trial, *SMALL_TRIAL).returncode == 0

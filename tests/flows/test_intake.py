@@ -306,6 +306,7 @@ def test_names_are_printed_only_when_asked_for(trial: Trial, capsys: pytest.Capt
     assert "folder 'S01_a'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, tmp_path: Path) -> None:
     """Exit code 1 where somebody must act; a zip file leaves nothing behind either."""
     incoming = trial.root / "incoming"

@@ -105,6 +105,7 @@ def test_a_worker_with_another_package_is_refused(tmp_path: Path) -> None:
             worker.wait(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9", "tls://127.0.0.1:9"])
 def test_a_scheduler_that_does_not_answer_is_named(address: str) -> None:
     """Nobody there, a wrong address, no certificates: one line that names the setting."""

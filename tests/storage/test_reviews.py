@@ -165,6 +165,7 @@ def _record(root: Path) -> None:
     record_review(root, ACCEPTED)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
     """Either the new review holds and the former one is in history, or nothing happened."""
     begun = tmp_path / "begun"

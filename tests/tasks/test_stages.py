@@ -178,6 +178,7 @@ def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
     assert not store_exists(trial.root, "S01", "V1", "changed")
 
 
+@pytest.mark.slow
 def test_no_real_date_is_in_the_record_where_dates_are_shifted(
     trial: Trial, jobs: tuple[VisitJob, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
