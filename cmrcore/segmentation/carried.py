@@ -66,7 +66,6 @@ def guide_from_earlier(
     planes: Planes,
     index: int,
     earlier: EarlierGuides | None,
-    guide_limits: GuideLimits = GuideLimits(),  # noqa: B008 - frozen
     limits: CarryLimits = CarryLimits(),
 ) -> Guide:
     """Let an earlier visit's guide take the place of the one that a visit found for itself.
@@ -86,10 +85,8 @@ def guide_from_earlier(
         Where the visit's slices lie, and which one this is.
     earlier
         Guides of the same role of an earlier visit; None where it has none.
-    guide_limits
-        What any guide must keep to.
     limits
-        What one from another visit must keep to besides.
+        What it must keep to, besides what any guide must.
     """
     if own.origin == "reader":
         return own
@@ -101,7 +98,7 @@ def guide_from_earlier(
     masks = _lay(own.masks, planes, earlier.masks[:, found.slice_index], earlier.planes, limits)
     if isinstance(masks, str):
         return replace(own, not_carried=masks)
-    findings = inspect_guide(masks, image, planes.spacing_mm, guide_limits)
+    findings = inspect_guide(masks, image, planes.spacing_mm, GuideLimits())
     if findings:
         return replace(own, not_carried=f"aligned, {'; '.join(findings)}")
     overlap = float(dice_coefficients(masks[0] | masks[1], own.masks[0] | own.masks[1]))

@@ -91,6 +91,23 @@ def test_masks_of_other_echoes_may_leave_the_guide() -> None:
     assert second.guide_dice == second.aligned_dice == 1
 
 
+def test_masks_that_follow_a_heart_that_moved_keep_to_the_guide() -> None:
+    """Five of eight echoes show it four pixels on, masks with it: aligned, they lie on the guide again."""
+    masks, echoes = masks_of(NATIVE).clone(), NATIVE.echoes.clone()
+    masks[:, 0, 1:6] = masks[:, 0, 1:6].roll(4, -1)
+    echoes[0, 1:6] = echoes[0, 1:6].roll(4, -1)
+    moved = replace(NATIVE, masks=masks, echoes=echoes)
+    still = replace(SETTINGS, align=replace(SETTINGS.align, method="none"))
+    aligned = measure_role("native", moved, SETTINGS).quality[0]
+    unaligned = measure_role("native", moved, still).quality[0]
+    assert aligned is not None
+    assert unaligned is not None
+    assert aligned.guide_dice is not None
+    assert aligned.guide_dice > 0.97
+    assert unaligned.guide_dice is not None
+    assert unaligned.guide_dice < 0.8
+
+
 def test_one_slice_alone_has_no_neighbors() -> None:
     """There is nothing to compare it with, and nothing to flag."""
     (one,) = readings(series(1100.0, [1600.0], stack(1)))
