@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 
+from storage.config import CONFIG_FILE
 from storage.running import Mark, dead_nights, forget_run, mark_running
 from storage.trial import Trial
 from storage.whatif import WHATIF
@@ -36,18 +37,27 @@ _marks: dict[str, Mark] = {}
 
 
 def tells_its_end(flow: AnyFlow) -> AnyFlow:
-    """Take the mark off a flow's runs when the server has been told how they ended.
+    """Mark a flow's runs from when the server knows that they run until it knows how they ended.
 
-    A server that is gone by then cannot be told, and Prefect calls none of these.
+    A server that is gone by then cannot be told: Prefect calls nothing, and the mark stays.
     """
+    flow.on_running(set_mark)
     for register in (flow.on_completion, flow.on_failure, flow.on_crashed, flow.on_cancellation):
         register(remove_mark)
     return flow
 
 
 def keep_marked(root: Path, run_id: str) -> None:
-    """Mark a run as alive until `remove_mark`, or the end of this process."""
-    _marks[run_id] = mark_running(root, run_id)
+    """Mark a run as alive until `remove_mark`, or the end of this process, where that is not done."""
+    if run_id not in _marks:
+        _marks[run_id] = mark_running(root, run_id)
+
+
+def set_mark(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Mark a run that begins, where it has a trial."""
+    root = Path(flow_run.parameters["root"])
+    if (root / CONFIG_FILE).is_file():
+        keep_marked(root, str(flow_run.id))
 
 
 def remove_mark(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)

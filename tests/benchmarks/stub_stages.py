@@ -24,12 +24,13 @@ from storage.errors import RefusedError, UploadChangedError
 from storage.geometry import Vector
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_upload
-from storage.schema import LEVELS, ROLES
+from storage.schema import LEVELS, ROLES, TABLES
 from storage.series_rules import Role
 from storage.tables import read_table
 from storage.trial import open_trial
 from storage.upload import Upload, is_unchanged, open_upload
 from tasks.stage import StageResult, VisitRef, run_stage
+from tests.benchmarks.kill_switch import obey_order
 
 SECONDS = "CMRTRIALS_STUB_SECONDS"
 """Environment variable: how long each stage sleeps in the middle of its store [s]; 0 where it is not set."""
@@ -38,6 +39,8 @@ FAULT_FILE = "fault.txt"
 """File of an upload whose text says what a stage does: ``refused`` or ``failed``."""
 
 N_TI, SIDE = 11, 16
+
+_IDS = ("subject_id", "visit_id", "site_id", "result_digest")
 
 
 @task(name="intake", task_run_name="intake {visit.label}", cache_policy=NO_CACHE, persist_result=False)
@@ -52,6 +55,7 @@ def intake(
     force: bool,
 ) -> StageResult:
     """Store drawn echoes of both roles, as many as a real visit has, of 16 x 16 pixels."""
+    obey_order(visit.path)
 
     def work() -> str:
         fault = _fault(uploads)
@@ -82,6 +86,7 @@ def segment(
     source: object = None,  # noqa: ARG001
 ) -> StageResult:
     """Add drawn masks to the echoes."""
+    obey_order(visit.path)
 
     def work() -> str:
         ids = (visit.subject_id, visit.visit_id)
@@ -109,6 +114,7 @@ def quantify(
     reviewed: tuple[object, ...] = (),  # noqa: ARG001
 ) -> StageResult:
     """Add drawn maps, and the rows of all tables, as many as a real visit has."""
+    obey_order(visit.path)
 
     def work() -> str:
         ids = (visit.subject_id, visit.visit_id)
@@ -149,6 +155,8 @@ def summarise(
 def report(root: str, subject_id: str, visit_id: str) -> None:
     """Write a page that holds nothing but what it was made from."""
     from tasks.report.visit_page import _MADE_FROM, page_digest, page_path  # torch takes seconds
+
+    obey_order(Path(root))
 
     trial = open_trial(Path(root))
     visits, reviews = (read_table(trial.root, name, subject_id).to_pylist() for name in ("visits", "reviews"))
@@ -241,8 +249,9 @@ def _rows(store: zarr.Group, rng: np.random.Generator) -> dict[str, list[dict[st
 
 
 def _change(visit_id: str, scan: dict[str, Any], first: str, baseline: dict[str, Any]) -> dict[str, Any]:
-    """Give the row of ``longitudinal`` of a visit."""
-    return {
+    """Give the row of ``longitudinal`` of a visit; its ids come with publication."""
+    empty = {column.name: None for column in TABLES["longitudinal"] if column.name not in _IDS}
+    return empty | {
         "visit_id": visit_id,
         "baseline_visit_id": first,
         "level": "global",
