@@ -24,7 +24,7 @@ from storage.errors import RefusedError, UploadChangedError
 from storage.geometry import Vector
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_upload
-from storage.schema import LEVELS, ROLES, TABLES
+from storage.schema import LEVELS, REGIONS, ROLES, TABLES
 from storage.series_rules import Role
 from storage.tables import read_table
 from storage.trial import open_trial
@@ -146,7 +146,10 @@ def summarise(
         rows: Any = open_store(visit.path, visit.subject_id, visit.visit_id, digest).attrs["rows"]
         scans[visit.visit_id] = rows["scans"][0]
     (first, baseline), *later = scans.items()
-    return {first: []} | {visit_id: [_change(visit_id, scan, first, baseline)] for visit_id, scan in later}
+    return {first: []} | {
+        visit_id: [_change(visit_id, level, scan, first, baseline) for level in REGIONS]
+        for visit_id, scan in later
+    }
 
 
 @task(
@@ -248,13 +251,15 @@ def _rows(store: zarr.Group, rng: np.random.Generator) -> dict[str, list[dict[st
     }
 
 
-def _change(visit_id: str, scan: dict[str, Any], first: str, baseline: dict[str, Any]) -> dict[str, Any]:
-    """Give the row of ``longitudinal`` of a visit; its ids come with publication."""
+def _change(
+    visit_id: str, level: str, scan: dict[str, Any], first: str, baseline: dict[str, Any]
+) -> dict[str, Any]:
+    """Give a row of ``longitudinal`` of a visit; its ids come with publication."""
     empty = {column.name: None for column in TABLES["longitudinal"] if column.name not in _IDS}
     return empty | {
         "visit_id": visit_id,
         "baseline_visit_id": first,
-        "level": "global",
+        "level": level,
         "t1_native_change_ms": scan["t1_native_ms"] - baseline["t1_native_ms"],
         "ecv_change_fraction": scan["ecv_fraction"] - baseline["ecv_fraction"],
         "protocol_deviations": [],
