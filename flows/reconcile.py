@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 
 from storage.config import CONFIG_FILE
-from storage.running import Mark, dead_nights, forget_run, mark_running
+from storage.running import Mark, dead_nights, forget_run, mark_running, running_nights
 from storage.trial import Trial
 from storage.whatif import WHATIF
 
@@ -71,14 +71,20 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
     """Settle the runs of a trial that a runner left behind, before another takes its place.
 
     What it had taken on but not begun is due again, what it was cancelling is cancelled, and what died in
-    its hands has crashed.
+    its hands has crashed. A run that goes on without it bears a mark.
     """
     crash_dead_runs(trial.root, logging.getLogger(__name__))
     of_trial = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
-    for lost, settled in ((StateType.PENDING, Scheduled), (StateType.CANCELLING, Cancelled)):
+    alive = {run_id for place in _places(trial.root) for run_id in running_nights(place)}
+    for lost, settled in (
+        (StateType.PENDING, Scheduled),
+        (StateType.CANCELLING, Cancelled),
+        (StateType.RUNNING, Crashed),  # dead before it had its mark
+    ):
         in_state = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[lost])))
         for run in client.read_flow_runs(flow_run_filter=in_state, deployment_filter=of_trial):
-            client.set_flow_run_state(run.id, settled(message=GONE), force=True)
+            if lost is not StateType.RUNNING or str(run.id) not in alive:
+                client.set_flow_run_state(run.id, settled(message=GONE), force=True)
 
 
 def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
@@ -88,8 +94,7 @@ def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[log
     stays Running for ever. A run that this server does not know keeps its mark for a night on its own server.
     """
     with get_client(sync_client=True) as client:
-        dead = [(place, one) for place in (root, *(root / WHATIF).glob("*")) for one in dead_nights(place)]
-        for place, run_id in dead:
+        for place, run_id in [(folder, one) for folder in _places(root) for one in dead_nights(folder)]:
             try:
                 run = client.read_flow_run(UUID(run_id))
             except (ObjectNotFound, ValueError):  # another server's, or no run's mark at all
@@ -99,6 +104,11 @@ def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[log
                 client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
             _crash_tasks(client, run.id)
             forget_run(place, run_id)
+
+
+def _places(root: Path) -> tuple[Path, ...]:
+    """Folders in which runs of a trial are marked: its root, and those of its what-ifs."""
+    return (root, *sorted((root / WHATIF).glob("*")))
 
 
 def _crash_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> None:

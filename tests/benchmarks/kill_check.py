@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ NOT_LISTED = ("incoming/", "running/", "steps")
 """Files that are not compared by name: inputs, and marks, which are looked at by themselves."""
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+AT_WORK = {"RUNNING", "PENDING", "CANCELLING"}
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ def differences(root: Path, reference: Record, *, had_failures: bool = False) ->
     return problems
 
 
-def unsettled_runs(
-    server: Server, root: Path, killed: Iterable[str] = (), within_s: float = 20.0
-) -> list[str]:
+def unsettled_runs(server: Server, root: Path, within_s: float = 20.0) -> list[str]:
     """Name the flow and task runs of a trial which Prefect believes still to run.
 
     What workers tell arrives a little later.
@@ -114,8 +112,8 @@ def unsettled_runs(
             f"{kind} {run_id}: {state}"
             for kind in ("flow_runs", "task_runs")
             for run_id, state in server.states(root, kind)
-            if state not in FINAL
+            if state in AT_WORK
         }
         if not runs or time.monotonic() > deadline:
-            return sorted(runs.difference(killed))
+            return sorted(runs)
         time.sleep(0.5)

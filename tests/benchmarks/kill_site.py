@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -38,7 +39,6 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        # A server that was killed is back within seconds; its database has what it was told.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -65,7 +65,7 @@ class Server:
             start_new_session=True,
             cwd=REPOSITORY,
         )
-        wait_until(self._answers, "the Prefect server does not answer")
+        wait_until(self.answers, "the Prefect server does not answer")
 
     def kill(self) -> None:
         """SIGKILL, and nobody is told."""
@@ -81,22 +81,22 @@ class Server:
             runs = self._filter("task_runs", {"flow_runs": {"id": {"any_": ids}}}) if ids else []
         return [(one["id"], (one["state"] or {}).get("type", "NONE")) for one in runs]
 
-    def post(self, path: str, body: dict[str, object]) -> object:
+    def post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 (JSON)
         """Ask the server."""
         answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
-    def _filter(self, kind: str, body: dict[str, object]) -> list[dict[str, dict[str, str]]]:
-        found: list[dict[str, dict[str, str]]] = []
+    def _filter(self, kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
         while True:
             page = self.post(f"{kind}/filter", body | {"offset": len(found), "limit": 200})
-            assert isinstance(page, list)
             found += page
             if len(page) < 200:
                 return found
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it does."""
         with suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/health", timeout=10).status_code == httpx.codes.OK
         return False

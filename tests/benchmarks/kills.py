@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,8 @@ def try_points(folder: Path, seeds: range, victims: list[str], file: Path | None
 
     set_environment()
     from tests.benchmarks import stub_flow  # noqa: F401 (what nights need, before they are forked)
-    from tests.benchmarks.kill_points import Ground, drawn_victim, try_point
+    from tests.benchmarks.kill_ground import Ground
+    from tests.benchmarks.kill_points import drawn_victim, try_point
 
     server = Server(os.environ["PREFECT_API_URL"])
     server.start()
@@ -71,11 +73,11 @@ def try_points(folder: Path, seeds: range, victims: list[str], file: Path | None
                 points.append(point)
                 said = point.skipped or "; ".join(point.problems) or "as in peace"
                 say(
-                    f"{number + 1}/{len(seeds)} {victim}, seed {seed}: {point.moment}: {said} ({point.seconds:.0f} s)"
+                    f"{number + 1}/{len(seeds)} {victim}, seed {seed}: {point.moment}: {said}, {point.seconds} s"
                 )
                 if file is not None:
                     with file.open("a") as lines:
-                        lines.write(json.dumps(vars(point)) + "\n")
+                        lines.write(json.dumps(asdict(point)) + "\n")
     finally:
         server.kill()
     return points
