@@ -30,6 +30,7 @@ from storage.leftovers import remove_leftovers
 from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
+from storage.running import running_nights
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
@@ -105,9 +106,10 @@ def _run_marked(
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
-    n_leftovers = remove_leftovers(trial.root)
-    if n_leftovers:
-        log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
+    if running_nights(trial.root) == [run_id]:
+        n_leftovers = remove_leftovers(trial.root)
+        if n_leftovers:
+            log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
     plan = plan_night(trial, selection)
     log.info("plan: %d visits, %d to compute", len(plan.recorded), len(plan.jobs))
     publisher = Publisher(

@@ -1,7 +1,8 @@
 """Temporary files and folders below a trial's root: held by a lock while somebody writes, else left behind.
 
 The system frees the lock of a process that ends, however it ends, so what a kill left is known at once, by
-whatever clock. On a shared file system that needs locks across machines, as `storage.running` does.
+whatever clock. On a network disk the lock on a folder is known on its own machine only: there, remove nothing
+while another run is at work (`storage.running`, whose marks are files).
 """
 
 import fcntl

@@ -72,9 +72,8 @@ def try_points(folder: Path, seeds: range, victims: list[str], file: Path | None
                 point = try_point(ground, victim, seed)
                 points.append(point)
                 said = point.skipped or "; ".join(point.problems) or "as in peace"
-                say(
-                    f"{number + 1}/{len(seeds)} {victim}, seed {seed}: {point.moment}: {said}, {point.seconds} s"
-                )
+                said += f", {point.seconds} s"
+                say(f"{number + 1}/{len(seeds)} {victim}, seed {seed}: {point.moment}: {said}")
                 if file is not None:
                     with file.open("a") as lines:
                         lines.write(json.dumps(asdict(point)) + "\n")
