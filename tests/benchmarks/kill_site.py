@@ -5,6 +5,7 @@ of stub stages takes. Import this module only with the environment of `environme
 """
 
 import atexit
+import ctypes
 import os
 import signal
 import socket
@@ -26,9 +27,11 @@ from tests.benchmarks.kill_switch import ORDER, switch
 REPOSITORY = Path(__file__).parents[2]
 START_S = 180.0
 """Longest wait for a server or cluster, on a machine that has other things to do [s]."""
-NIGHT_S = 300.0
+NIGHT_S = 900.0
 """Longest time that a night may take before it counts as hanging [s]."""
 N_WORKERS = 2
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -122,6 +125,7 @@ def fork(body: Callable[[], int], log: Path) -> ForkProcess:
 
     def child() -> None:
         os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing outlives this program
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
