@@ -1,6 +1,5 @@
 """Points at which something happens to a night, each followed by a night in peace."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -68,8 +67,6 @@ def try_point(ground: Ground, victim: str, seed: int) -> Point:
     root = ground.trial(f"point{seed}")
     try:
         point.moment, point.problems = VICTIMS[victim][1](ground, root, np.random.default_rng([seed, 1]))
-        if os.path.ismount(root.parent):
-            (root.parent / "filler").unlink()
         point.problems += ground.in_peace(root)
         # A disk without room fails visits, and history tells so.
         point.problems += differences(root, ground.reference, had_failures=victim == "full disk")
