@@ -15,6 +15,7 @@ from pydantic import Field
 from flows.artifacts import artifact_key, plain
 from flows.forms import Id, Reason, Root, with_form
 from flows.night import Night, this_run
+from flows.preflight import check_ready
 from flows.site import dask_task_runner, site_settings
 from flows.user import current_user
 from storage.arrays import link_store, store_exists
@@ -90,6 +91,7 @@ def whatif(
     """
     run_id, runner = this_run()
     prepared = prepare(Path(root), subject_id, visit_id, settings)
+    check_ready(prepared.record.root, site_settings())
     needed_weights(prepared.record.root, prepared.variant.config.segment)
     plan = _plan(prepared)
     write_whatif(prepared.record.root, prepared.folder, prepared.variant, prepared.line)
