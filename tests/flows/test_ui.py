@@ -161,6 +161,7 @@ def served(
             "PREFECT_HOME": str(folder / "prefect"),
             "CMR_DASK_SCHEDULER": scheduler,
             "CMR_NOTIFY_URL": url,
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2",
             "CMRTRIALS_TEST_MARK": MARK,
         }
         served = Served(root, free_port(), environment | own, messages)
