@@ -16,7 +16,7 @@ from cmrcore.segmentation.own_images import LabelledSlice, draw_slices
 from cmrcore.segmentation.train import Recipe, Samples, draw_samples
 from flows import training as module
 from flows.checkpoint import Progress, read_checkpoint, write_checkpoint
-from flows.cli import train as train_command
+from flows.cli_make import train as train_command
 from flows.train import training_of
 from flows.training import Kind, Training, TrainingError, check_training, train_network
 from storage.errors import RefusedError
