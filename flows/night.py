@@ -33,21 +33,13 @@ from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
+from tasks.digests import summary_digests
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.matching import VisitKey
-from tasks.plan import (
-    NightPlan,
-    RetestPair,
-    Selection,
-    VisitJob,
-    plan_night,
-    published_visits,
-    retest_pairs,
-    summary_digests,
-    usable_results,
-)
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
+from tasks.published import RetestPair, published_visits, retest_pairs, usable_results
 from tasks.quantify import quantify
 from tasks.report.task import report
 from tasks.report.trial_page import TRIAL_PAGE, write_trial_page

@@ -7,7 +7,8 @@ from flows.night import describe, progress
 from storage.trial import Trial
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
-from tasks.plan import Selection, published_visits
+from tasks.plan import Selection
+from tasks.published import published_visits
 from tasks.report.trial_page import write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import write_visit_page

@@ -29,8 +29,9 @@ from storage.tables import read_table, recover
 from storage.trial import Trial, open_trial
 from storage.upload import Upload
 from storage.whatif import Variant, read_variant, whatif_root, write_whatif
+from tasks.digests import stage_digests
 from tasks.fanout import Fanout
-from tasks.plan import NightPlan, Selection, VisitJob, plan_night, stage_digests
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
 from tasks.stage import StageName, VisitRef
 from tasks.weights import needed_weights

@@ -14,7 +14,7 @@ from storage.decisions import Decisions
 from storage.errors import DecisionsError
 from storage.reviews import ReviewedSlice, read_reviews, record_review
 from storage.tables import publish
-from tasks.plan import stage_digests
+from tasks.digests import stage_digests
 from tasks.review import decisions_of, review_rows
 from tests.storage.drawn_reviews import RESULT, SLICES, Slices, decisions, publish_visit, write_seen
 from tests.storage.drawn_rows import visit_row

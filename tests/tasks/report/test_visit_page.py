@@ -11,7 +11,7 @@ import pytest
 from storage import Trial
 from storage.errors import NotStoredError
 from storage.reviews import record_review
-from tasks.plan import published_visits
+from tasks.published import published_visits
 from tasks.report.visit_failed import FAILED_FILE, failed_pages, record_pages
 from tasks.report.visit_images import film_strip, heart_crop
 from tasks.report.visit_page import made_from, outdated_pages, page_path, write_visit_page
