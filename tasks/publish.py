@@ -114,10 +114,15 @@ class Publisher:
         self._write(self._visit_row(waiting.visit, waiting.recorded, "waiting", waiting.reason), {})
 
     def stray(self, stray: StrayUpload) -> None:
-        """Log that no planned visit takes an upload."""
-        upload = {"upload_id": stray.upload.upload_id, "upload_digest": stray.upload.content_digest}
-        event = {"event": "refused", "who": self.who, "why": self.why, **upload, "reason": stray.reason}
-        audit.append(self.root, event)
+        """Log that no planned visit takes an upload, unless a run that died right after that did so."""
+        facts = {
+            "event": "refused",
+            "upload_id": stray.upload.upload_id,
+            "upload_digest": stray.upload.content_digest,
+            "reason": stray.reason,
+        }
+        if not any(facts.items() <= event.items() for event in audit.read_events(self.root)):
+            audit.append(self.root, {"event": "refused", "who": self.who, "why": self.why, **facts})
 
     def _stored_rows(
         self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]
