@@ -358,7 +358,7 @@ def stage_digests(
 
 
 def summary_digests(
-    config: TrialConfig, result_digests: Mapping[str, str], retests: Sequence[RetestPair] = ()
+    config: TrialConfig, result_digests: Mapping[str, str], retests: str | None = None
 ) -> dict[str, str]:
     """Digest of what a subject's summary says of each visit.
 
@@ -369,7 +369,7 @@ def summary_digests(
     result_digests
         Results by visit, in order of their dates: each is compared with the first, the last with all.
     retests
-        Results that the trial's repeatability is computed from, see `retest_pairs`.
+        Digest of the results that the trial's repeatability is computed from, see `retests_digest`.
     """
     visits = list(result_digests)
 
@@ -383,7 +383,7 @@ def summary_digests(
                 "version": RESULT_VERSIONS["summarise"],
                 "earlier": [[other, result_digests[other]] for other in earlier(index)],
                 "visit": result_digests[visit_id],
-                "retests": [[first[2], second[2]] for first, second in retests] if index else [],
+                "retests": retests if index and retests else [],
                 "config": config.summarise.model_dump(mode="json"),
             }
         )
@@ -407,6 +407,11 @@ def retest_pairs(config: TrialConfig, results: Mapping[str, Mapping[str, str]]) 
         for first, second in config.summarise.retest_visits
         if first in of_subject and second in of_subject
     )
+
+
+def retests_digest(retests: Sequence[RetestPair]) -> str | None:
+    """Digest of the results that a repeatability is computed from; None without any."""
+    return canonical_digest([[first[2], second[2]] for first, second in retests]) if retests else None
 
 
 def published_visits(root: Path) -> dict[VisitKey, dict[str, Any]]:
@@ -461,10 +466,11 @@ def _outdated_subjects(
     matching: Mapping[str, str],
     retests: Sequence[RetestPair],
 ) -> frozenset[str]:
+    of_retests = retests_digest(retests)
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()
-        for visit_id, digest in summary_digests(config, results, retests).items()
+        for visit_id, digest in summary_digests(config, results, of_retests).items()
         if published[subject_id, visit_id]["summary_digest"] != digest
         or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
         or published[subject_id, visit_id]["matching_digest"] != matching[subject_id]
