@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import combinations
@@ -121,6 +121,14 @@ def plan_csv(visits: Sequence[PlannedVisit]) -> str:
     writer.writerow(columns)
     writer.writerows([getattr(visit, column) for column in columns] for visit in visits)
     return text.getvalue()
+
+
+def by_subject(visits: Iterable[PlannedVisit]) -> dict[str, list[PlannedVisit]]:
+    """Give the visits of each subject in their order."""
+    of_subject: dict[str, list[PlannedVisit]] = {}
+    for visit in visits:
+        of_subject.setdefault(visit.subject_id, []).append(visit)
+    return of_subject
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from storage.digest import canonical_digest
 from storage.durable import write_durably
 from storage.errors import NotStoredError
 from storage.reviews import read_reviews, reviews_digest
-from storage.schema import REVIEWS
-from storage.tables import read_table
+from storage.schema import REVIEWS, TABLES
+from storage.tables import read_table, read_tables
 from storage.trial import Trial
 from tasks.report.shell import render
 from tasks.report.visit_arrays import VisitArrays, read_visit
@@ -148,10 +148,10 @@ def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str)
 
 
 def _read_rows(trial: Trial, subject_id: str) -> _Rows:
-    visits = read_table(trial.root, "visits", subject_id).to_pylist()
+    read = read_tables(trial.root, TABLES, subject_id)
+    tables = {name: table.to_pylist() for name, table in read.items()}
+    visits = tables.pop("visits")
     visits.sort(key=lambda row: (row["visit_date"], row["visit_id"]))
-    names = ("scans", "slices", "segments", "echoes", "flags", "longitudinal", REVIEWS)
-    tables = {name: read_table(trial.root, name, subject_id).to_pylist() for name in names}
     return _Rows({row["visit_id"]: row for row in visits}, tables)
 
 
