@@ -284,7 +284,7 @@ def print_files(trial: Trial) -> None:
     """Say where the results lie."""
     for folder, what in {
         "tables": "Parquet: pandas.read_parquet(FOLDER/scans)",
-        "reports": "HTML: index.html for the trial, a page for each visit",
+        "reports": "HTML: index.html for the trial, results.html with its numbers, a page for each visit",
         "arrays": "Zarr: echoes, masks and maps of each visit",
         "quarantine": "refused files, each with reason.json",
         "history": "results that were replaced",
