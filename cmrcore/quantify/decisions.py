@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cmrcore.quantify.qc import Flag, Place, raise_flag
+from cmrcore.quantify.qc import Flag, Place, raise_flag, told
 from cmrcore.quantify.records import ReaderDecision, Role, Series
 
 READER_CODES = frozenset(
@@ -66,8 +66,9 @@ def _accepted(flag: Flag, series: Mapping[Role, Series | None]) -> Flag:
         if decision is None or not decision.holds or flag.code not in decision.accepted:
             return flag
         seen = decision.accepted[flag.code]
-        if _is_worse(flag, seen):
-            lapsed = f"(accepted by reader {decision.reader_id} at {seen:.4g}, before it grew worse)"
+        if seen is not None and _is_worse(flag, seen):
+            at = told(flag.code, seen)
+            lapsed = f"(accepted by reader {decision.reader_id} at {at}, before it grew worse)"
             return replace(flag, message=f"{flag.message} {lapsed}")
         readers.append(decision.reader_id)
     if not readers:
@@ -76,9 +77,9 @@ def _accepted(flag: Flag, series: Mapping[Role, Series | None]) -> Flag:
     return replace(flag, severity="note", message=f"{flag.message} (accepted by reader {by})")
 
 
-def _is_worse(flag: Flag, seen: float | None) -> bool:
+def _is_worse(flag: Flag, seen: float) -> bool:
     """Whether a value lies further beyond its limit than one that was seen, rounding aside."""
-    if flag.value is None or flag.threshold is None or seen is None:
+    if flag.value is None or flag.threshold is None:
         return False
     beyond = 1 if flag.value > flag.threshold else -1
     return beyond * (flag.value - seen) > ROUNDING_FRACTION * abs(seen)

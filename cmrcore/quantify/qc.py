@@ -8,7 +8,8 @@ from cmrcore.quantify.checks import CHECKS, Severity, Verdict
 
 _FIELDS_T = (1.5, 3.0)
 _FIELD_REACH_T = 0.3
-_TOLD = {
+_BARE = (1.0, "")
+_TOLD: dict[str | None, tuple[float, str]] = {
     "ms": (1.0, " ms"),
     "mm": (1.0, " mm"),
     "min": (1.0, " min"),
@@ -277,6 +278,12 @@ def check_hematocrit(
     return flags
 
 
+def told(code: str, value: float) -> str:
+    """Write what a check found, with its unit."""
+    factor, unit = _TOLD.get(CHECKS[code].unit, _BARE)
+    return f"{factor * value:.4g}{unit}"
+
+
 def check_range(
     code: str,
     name: str,
@@ -288,12 +295,12 @@ def check_range(
     low, high = limits
     if value is None or ((low is None or value >= low) and (high is None or value <= high)):
         return []
-    factor, unit = _TOLD.get(CHECKS[code].unit or "1", (1.0, ""))
+    factor, unit = _TOLD.get(CHECKS[code].unit, _BARE)
     least, most = (None if limit is None else f"{factor * limit:g}" for limit in limits)
     if least is None:
         expected = f"at most {most}"
     else:
         expected = f"at least {least}" if most is None else f"{least} to {most}"
     broken = low if low is not None and value < low else high
-    message = f"{name} {factor * value:.4g}{unit}, expected {expected}{unit}"
+    message = f"{name} {told(code, value)}, expected {expected}{unit}"
     return [raise_flag(code, message, place, value=value, threshold=broken)]

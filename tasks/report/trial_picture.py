@@ -37,8 +37,8 @@ _COLORS = {
 """Fill and mark of each outcome, as on the trial's page: filled where a visit has numbers."""
 
 _CELL, _ROW, _GAP, _LETTER = 26, 19, 24, 7
-_WIDTH = 900
-"""Widest picture; Prefect shows no more beside its menu [px]."""
+_WIDTH = 600
+"""Widest picture; what Prefect shows beside menu and details without making it smaller [px]."""
 _LEAST_DOWN = 10
 """Subjects below each other before others are put beside them."""
 

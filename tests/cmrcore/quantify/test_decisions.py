@@ -147,6 +147,7 @@ def test_a_finding_about_both_series_must_be_accepted_in_both() -> None:
         pytest.param("masks_leave_guide", (0.85, None), 0.8, 0.82, True, id="better above"),
         pytest.param("masks_leave_guide", (0.85, None), 0.8, 0.7, False, id="worse below"),
         pytest.param("masks_leave_guide", (0.85, None), None, 0.1, True, id="whatever it is"),
+        pytest.param("fit_poor", (None, 0.1), 0.125, 0.3, False, id="share"),
     ],
 )
 def test_what_grew_worse_is_not_accepted(
@@ -158,3 +159,7 @@ def test_what_grew_worse_is_not_accepted(
     (judged,) = accept_findings([flag], {"native": native, "post": None})
     assert judged.severity == ("note" if is_accepted else "review")
     assert ("before it grew worse" in judged.message) != is_accepted
+    if code == "fit_poor":
+        assert judged.message == (
+            "found 30 %, expected at most 10 % (accepted by reader R1 at 12.5 %, before it grew worse)"
+        )
