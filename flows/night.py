@@ -43,7 +43,7 @@ from tasks.publish import Publisher
 from tasks.published import RetestPair, published_visits, retest_pairs, usable_results
 from tasks.quantify import quantify
 from tasks.report.task import report
-from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
+from tasks.report.trial_page import RESULTS_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
@@ -461,7 +461,7 @@ class Night:
                     made.add(key)
             record_pages(self._trial, made, failed)
             # A night without news changes no file.
-            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+            if made or failed or not (self._trial.root / RESULTS_PAGE).exists():
                 write_trial_page(self._trial)
         except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
             self._missing_pages["pages"] = describe(Failure("error", error))
