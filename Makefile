@@ -1,7 +1,7 @@
 # Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Two test processes; a file stays in one of them, in the order of tests/conftest.py, slow ones first.
+# Two test processes; a file stays in one of them, in the order of tests/conftest.py, long ones first.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

@@ -34,24 +34,16 @@ from storage.running import running_nights
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
+from tasks.digests import retests_digest, summary_digests
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.matching import VisitKey
-from tasks.plan import (
-    NightPlan,
-    RetestPair,
-    Selection,
-    VisitJob,
-    plan_night,
-    published_visits,
-    retest_pairs,
-    summary_digests,
-    usable_results,
-)
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
+from tasks.published import RetestPair, published_visits, retest_pairs, usable_results
 from tasks.quantify import quantify
 from tasks.report.task import report
-from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
+from tasks.report.trial_page import RESULTS_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
@@ -147,6 +139,7 @@ class Night:
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
+        self._n_ended = 0
         self._lending: set[str] = set()
         self._unable_to_lend: set[str] = set()
         self._awaiting: dict[str, list[str]] = {}
@@ -154,6 +147,7 @@ class Night:
         self._stale_summaries: dict[str, str] = {}
         self._missing_pages: dict[str, str] = {}
         self._retests: tuple[RetestPair, ...] = plan.retests
+        self._retests_digest = retests_digest(plan.retests)
         self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
         self._visits_of: dict[str, list[PlannedVisit]] = {}
@@ -330,14 +324,14 @@ class Night:
     def _end_visit(self, job: VisitJob) -> None:
         subject_id = job.visit.subject_id
         self._open[subject_id] -= 1
-        n_ended = len(self._jobs) - self._open.total()
-        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
+        self._n_ended += 1
+        progress.info(job.visit.label, extra={"n_ended": self._n_ended, "n_in_all": len(self._jobs)})
         if self._artifacts is not None:
-            self._artifacts.advance(n_ended, len(self._jobs))
+            self._artifacts.advance(self._n_ended, len(self._jobs))
         if not self._trial.config.summarise.retest_visits:
             if self._open[subject_id] == 0:
                 self._submit_summary(subject_id)
-        elif self._open.total() == 0:
+        elif self._n_ended == len(self._jobs):
             self._submit_repeatability()
 
     def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
@@ -374,6 +368,7 @@ class Night:
         """Compute what all summaries rest on; where it comes from retests, they wait for every visit."""
         results = {subject_id: self._results(subject_id) for subject_id in self._visits_of}
         self._retests = retest_pairs(self._trial.config, results)
+        self._retests_digest = retests_digest(self._retests)
         if not self._retests:
             self._end_repeatability(self._coefficients)
             return
@@ -415,7 +410,7 @@ class Night:
             )
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
-        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests)
+        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests_digest)
         for visit_id, digest in digests.items():
             label = f"{subject_id}/{visit_id}"
             try:
@@ -466,7 +461,7 @@ class Night:
                     made.add(key)
             record_pages(self._trial, made, failed)
             # A night without news changes no file.
-            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+            if made or failed or not (self._trial.root / RESULTS_PAGE).exists():
                 write_trial_page(self._trial)
         except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
             self._missing_pages["pages"] = describe(Failure("error", error))

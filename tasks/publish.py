@@ -21,6 +21,7 @@ from storage.tables import publish
 from tasks.canonical import canonical_line
 from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
+from tasks.reasons import state_of
 from tasks.stage import StageName, StageResult, VisitRef
 
 
@@ -239,11 +240,3 @@ def _verdict_of(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Columns of the verdict that a visit has from its scan."""
     (scan,) = rows["scans"]
     return {name: scan[name] for name in ("qc_verdict", "qc_reasons")}
-
-
-def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:
-    """State of a computed visit, and its reason: the flags it raised, each code once; notes do not count."""
-    first = {flag["code"]: flag["message"] for flag in reversed(flags) if flag["severity"] != "note"}
-    if not first:
-        return "done", ""
-    return "flagged", "; ".join(f"{code}: {first[code]}" for code in sorted(first))
