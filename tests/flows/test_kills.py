@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-VICTIMS = ("worker", "night", "server", "runner", "full disk", "overlap", "clock")
+VICTIMS = ("worker", "night", "server", "runner", "full disk", "overlap")
 FIRST_SEED = 1001
 
 Points = dict[str, dict[str, Any]]
