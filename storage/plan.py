@@ -131,6 +131,12 @@ def by_subject(visits: Iterable[PlannedVisit]) -> dict[str, list[PlannedVisit]]:
     return of_subject
 
 
+def counted(identifier: str) -> tuple[list[str | int], str]:
+    """Key by which ids sort as people count them: ``S2`` before ``S10``."""
+    parts = re.split(r"([0-9]+)", identifier)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], identifier
+
+
 def _check_header(header: Sequence[str]) -> None:
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     if len(header) == 1 and ";" in header[0]:

@@ -26,12 +26,13 @@ from tasks.report.visit_history import change_lines, history_charts
 from tasks.report.visit_maps import map_columns, map_rows, slice_crops
 from tasks.report.visit_measured import alignment_lines, bullseyes, curve_panels, distributions
 from tasks.report.visit_provenance import provenance
+from tasks.report.visit_window import around_hearts
 from tasks.report.visit_words import ROLE_NAMES, STATES, VERDICTS, flag_lines, quantities, review_words
 
 Row = Mapping[str, Any]
 
 REPORTS_FOLDER = "reports"
-PAGE_VERSION = 2
+PAGE_VERSION = 3
 """Raised when pages shall be made anew though nothing was published."""
 
 _MADE_FROM = "<!-- made from {} -->\n"
@@ -182,7 +183,7 @@ def _content(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
     subject_id, visit_id = row["subject_id"], row["visit_id"]
     config = trial.config.quantify
     store = open_store(trial.root, subject_id, visit_id, row["result_digest"])
-    visit = read_visit(store, stored_roles(store))
+    visit = around_hearts(read_visit(store, stored_roles(store)))
     (scan,), slices = rows.of("scans", visit_id), rows.of("slices", visit_id)
     columns, field = map_columns(scan["field_strength_t"])
     crops = slice_crops(visit)

@@ -15,8 +15,9 @@ from cmrcore.quantify.repeatability import Coefficient, Coefficients
 from flows.night import Night
 from storage.plan import PlannedVisit
 from storage.trial import Trial, open_trial
+from tasks.digests import retests_digest, summary_digests
 from tasks.fanout import Failure, Fanout
-from tasks.plan import NightPlan, VisitJob, retests_digest, summary_digests
+from tasks.plan import NightPlan, VisitJob
 from tasks.publish import Publisher
 from tasks.stage import StageResult, VisitRef
 from tests.storage.drawn_uploads import DEMO_CONFIG

@@ -14,9 +14,11 @@ from storage import Trial, open_trial
 from storage.errors import PlanError
 from storage.quarantine import quarantine_upload
 from storage.tables import publish
+from tasks.digests import retests_digest, stage_digests, summary_digests
 from tasks.matching import matching_digests
-from tasks.plan import Selection, plan_night, retest_pairs, retests_digest, stage_digests, summary_digests
+from tasks.plan import Selection, plan_night
 from tasks.publish import Publisher
+from tasks.published import retest_pairs
 from tests.storage.drawn_rows import visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, POST, write_series, write_visit
 
