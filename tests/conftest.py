@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
 
 
-class TogetherOnSite(LoadFileScheduling):  # type: ignore[misc] (without types)
+class TogetherOnSite(LoadFileScheduling):  # type: ignore[misc]  # xdist is untyped
     """A file stays in one process, and all that share the site of the nights do."""
 
     def _split_scope(self, nodeid: str) -> str:
