@@ -12,7 +12,8 @@ help:
 	@echo "make test   the whole test suite (17 minutes)"
 	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
-	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits"
+	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits,"
+	@echo "            200 nights that are killed at any moment"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -47,5 +48,6 @@ bench: setup
 
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
+	@$(BIN)/python -m tests.benchmarks.kills
 	@$(BIN)/python -m tests.benchmarks.accuracy
 	@$(BIN)/python -m tests.benchmarks.carried_guide

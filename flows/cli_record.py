@@ -22,11 +22,12 @@ def report(
 
     with fail_clearly():
         from flows.report import make_pages
+        from flows.site import site_settings
         from tasks.plan import Selection
 
         with flow_progress("pages"):
             chosen = Selection("chosen", frozenset(subject or ()), frozenset(visit or ()))
-            pages = make_pages(open_trial(root), chosen)
+            pages = make_pages(open_trial(root), chosen, site_settings().workers)
     for label, reason in pages.failed.items():
         typer.echo(f"{label}: page not made: {reason}", err=True)
     typer.echo(f"{pages.n_made} pages of visits")

@@ -15,6 +15,8 @@ from pydantic import Field
 from flows.artifacts import artifact_key, plain
 from flows.forms import Id, Reason, Root, with_form
 from flows.night import Night, this_run
+from flows.preflight import check_ready
+from flows.reconcile import keep_marked, tells_its_end
 from flows.site import dask_task_runner, site_settings
 from flows.user import current_user
 from storage.arrays import link_store, store_exists
@@ -23,7 +25,6 @@ from storage.errors import NotStoredError, PlanError
 from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.reviews import read_reviews
-from storage.running import marked_running
 from storage.tables import read_table, recover
 from storage.trial import Trial, open_trial
 from storage.upload import Upload
@@ -69,6 +70,7 @@ class Prepared:
     """The visit's line in subjects.csv."""
 
 
+@tells_its_end
 @with_form
 @flow(name="whatif", task_runner=dask_task_runner(), persist_result=False)
 def whatif(
@@ -91,11 +93,13 @@ def whatif(
     """
     run_id, runner = this_run()
     prepared = prepare(Path(root), subject_id, visit_id, settings)
+    check_ready(prepared.record.root, site_settings())
     needed_weights(prepared.record.root, prepared.variant.config.segment)
     plan = _plan(prepared)
     write_whatif(prepared.record.root, prepared.folder, prepared.variant, prepared.line)
     trial = open_trial(prepared.folder)
-    with night_underway(trial.root), marked_running(trial.root, run_id):
+    with night_underway(trial.root):
+        keep_marked(trial.root, run_id)
         recover(trial.root)
         (job,) = plan.jobs
         _reuse(prepared.record.root, trial.root, job)

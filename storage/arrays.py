@@ -7,9 +7,7 @@ nothing was written, never zero.
 import errno
 import hashlib
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,11 +24,11 @@ from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
 from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
+from storage.leftovers import new_held_folder, temporary_sibling
 from storage.series_rules import ROLES, Role
 
 ARRAYS = "arrays"
 
-_TEMPORARY_SUFFIX = ".tmp"
 _COMPRESSION_LEVEL = 1
 _STACK_ATTRIBUTES = (
     "role",
@@ -110,8 +108,8 @@ def write_store(
     """
     final = store_path(root, subject_id, visit_id, digest)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
-    try:
+    temporary = temporary_sibling(final)
+    with new_held_folder(temporary):
         if extends is None:
             group = zarr.create_group(temporary)
         else:
@@ -120,8 +118,7 @@ def write_store(
                 message = f"subject {subject_id}, visit {visit_id}: no arrays of stage {extends} to build on"
                 raise NotStoredError(message)
             # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
-            shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
-            temporary.touch()  # else it is as old as the earlier stage, and looks left behind
+            shutil.copytree(earlier, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
             group = zarr.open_group(temporary, mode="r+")
         began_with = _relative_files(temporary)
         yield group
@@ -133,8 +130,6 @@ def write_store(
             )
             raise StorageError(message)
         _publish(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def link_store(source: Path, root: Path, subject_id: str, visit_id: str, digest: str) -> None:
@@ -289,30 +284,6 @@ def content_digest(path: Path) -> str:
     """SHA-256 over the relative path and bytes of every file in a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return canonical_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
-
-
-def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
-    """Remove what killed writers left behind; give the number of folders found.
-
-    Another night may remove the same folders at the same time.
-
-    Parameters
-    ----------
-    root
-        Root of the trial.
-    older_than_s
-        Age from which a temporary store counts as left behind [s]; longer than any stage takes.
-    """
-    n_stale = 0
-    for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}"):
-        try:
-            age_s = time.time() - path.stat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age_s > older_than_s:
-            n_stale += 1
-            shutil.rmtree(path, ignore_errors=True)
-    return n_stale
 
 
 def _relative_files(folder: Path) -> set[str]:

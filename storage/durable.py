@@ -2,11 +2,12 @@
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from storage.leftovers import new_held_file, temporary_sibling
 
 FSYNC_THREADS = 8
 """Files that the disk is asked to write at once."""
@@ -31,13 +32,13 @@ def fsync_paths(paths: Sequence[Path]) -> None:
 def write_durably(path: Path, data: bytes) -> None:
     """Write a whole file: temporary sibling, fsync, rename, fsync of the folder. Replaces what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_sibling(path)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(new_held_file(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # while it is held, or it could be taken for left behind
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -8,10 +8,42 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from storage.leftovers import STARTING_SUFFIX, new_held_file
+
 RUNNING_FOLDER = "running"
-_STARTING = ".starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What says that a run is alive, until it is removed or the process ends."""
+
+    path: Path
+    """The file."""
+    descriptor: int
+    """Holds its lock."""
+
+    def remove(self) -> None:
+        """Say that the run has ended, and that whoever has to know was told."""
+        with suppress(FileNotFoundError):
+            if self.path.stat().st_ino == os.fstat(self.descriptor).st_ino:  # not that of a retry
+                self.path.unlink()
+        os.close(self.descriptor)
+
+
+def mark_running(root: Path, run_id: str) -> Mark:
+    """Mark a run as alive."""
+    folder = root / RUNNING_FOLDER
+    folder.mkdir(exist_ok=True)
+    mark = folder / run_id
+    # Locked before it has its name, so that nobody takes it for a dead one in between.
+    starting = folder / f"{run_id}{STARTING_SUFFIX}"
+    starting.unlink(missing_ok=True)  # a run that is tried again may have been killed here
+    descriptor = new_held_file(starting)
+    starting.rename(mark)
+    return Mark(mark, descriptor)
 
 
 @contextmanager
@@ -22,18 +54,11 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
     ------
         Ids of runs that were marked here and died; each is told until `forget_run`.
     """
-    folder = root / RUNNING_FOLDER
-    folder.mkdir(exist_ok=True)
-    mark = folder / run_id
-    # Locked before it has its name, so that nobody takes it for a dead one in between.
-    starting = folder / f"{run_id}{_STARTING}"
-    with starting.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        starting.rename(mark)
-        try:
-            yield dead_nights(root)
-        finally:
-            mark.unlink(missing_ok=True)
+    mark = mark_running(root, run_id)
+    try:
+        yield dead_nights(root)
+    finally:
+        mark.remove()
 
 
 def running_nights(root: Path) -> list[str]:
@@ -52,7 +77,7 @@ def forget_run(root: Path, run_id: str) -> None:
 
 
 def _marks(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix != _STARTING)
+    return sorted(path for path in folder.glob("*") if path.suffix != STARTING_SUFFIX)
 
 
 def _is_held(path: Path) -> bool:

@@ -77,7 +77,7 @@ def stage_digests(
 
 
 def summary_digests(
-    config: TrialConfig, result_digests: Mapping[str, str], retests: Sequence[RetestPair] = ()
+    config: TrialConfig, result_digests: Mapping[str, str], retests: str | None = None
 ) -> dict[str, str]:
     """Digest of what a subject's summary says of each visit.
 
@@ -88,7 +88,7 @@ def summary_digests(
     result_digests
         Results by visit, in order of their dates: each is compared with the first, the last with all.
     retests
-        Results that the trial's repeatability is computed from, see `retest_pairs`.
+        Digest of the results that the trial's repeatability is computed from, see `retests_digest`.
     """
     visits = list(result_digests)
 
@@ -102,9 +102,14 @@ def summary_digests(
                 "version": RESULT_VERSIONS["summarise"],
                 "earlier": [[other, result_digests[other]] for other in earlier(index)],
                 "visit": result_digests[visit_id],
-                "retests": [[first[2], second[2]] for first, second in retests] if index else [],
+                "retests": retests if index and retests else [],
                 "config": config.summarise.model_dump(mode="json"),
             }
         )
         for index, visit_id in enumerate(visits)
     }
+
+
+def retests_digest(retests: Sequence[RetestPair]) -> str | None:
+    """Digest of the results that a repeatability is computed from; None without any."""
+    return canonical_digest([[first[2], second[2]] for first, second in retests]) if retests else None

@@ -13,7 +13,7 @@ from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.reviews import ReviewedSlice, read_reviews
 from storage.trial import Trial
 from storage.upload import INCOMING, Upload, UploadListing
-from tasks.digests import stage_digests, summary_digests
+from tasks.digests import retests_digest, stage_digests, summary_digests
 from tasks.lenders import Lenders
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.published import (
@@ -325,10 +325,11 @@ def _outdated_subjects(
     matching: Mapping[str, str],
     retests: Sequence[RetestPair],
 ) -> frozenset[str]:
+    of_retests = retests_digest(retests)
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()
-        for visit_id, digest in summary_digests(config, results, retests).items()
+        for visit_id, digest in summary_digests(config, results, of_retests).items()
         if published[subject_id, visit_id]["summary_digest"] != digest
         or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
         or published[subject_id, visit_id]["matching_digest"] != matching[subject_id]

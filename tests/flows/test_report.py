@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows import report
+from storage.trial import open_trial
+from tasks.plan import Selection
 from tests.flows.trials import Cmrtrials, states
 
 pytestmark = pytest.mark.slow
@@ -34,6 +37,22 @@ def test_the_command_makes_the_same_pages_again(small_night_copy: Path, on_site:
     unknown = on_site("report", small_night_copy, "--subject", "S09")
     assert unknown.returncode != 0
     assert "not planned in subjects.csv: S09" in unknown.stderr
+
+
+def test_pages_are_the_same_whatever_process_makes_them(
+    small_night_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes for many visits; a page that fails in one takes no other with it."""
+    reports = small_night_copy / "reports"
+    before = (reports / "S02" / "V1.html").read_bytes()
+    shutil.rmtree(reports)
+    shutil.rmtree(small_night_copy / "arrays" / "S01" / "V1")
+    monkeypatch.setattr(report, "PAGES_A_PROCESS", 1)
+    every = Selection("chosen", frozenset(), frozenset())
+    made = report.make_pages(open_trial(small_night_copy), every, 2)
+    assert (made.n_made, made.failed.keys()) == (1, {"S01/V1"})
+    assert "no arrays of result" in made.failed["S01/V1"]
+    assert (reports / "S02" / "V1.html").read_bytes() == before
 
 
 def test_a_page_that_fails_leaves_the_visit_as_it_is(small_night_copy: Path, on_site: Cmrtrials) -> None:

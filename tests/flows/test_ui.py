@@ -157,6 +157,9 @@ def test_a_failed_night_shows_what_went_wrong_and_tells_the_webhook(served: Serv
     page.goto(f"{served.address}/artifacts/artifact/{served.artifact('demo-night')['latest_id']}")
     visible(page.get_by_role("heading", name="Night of demo"))
     visible(page.get_by_text("Failed or refused tonight"))
+    picture = page.get_by_alt_text("Subjects by visits")
+    visible(picture)
+    assert int(picture.evaluate("one => one.naturalWidth")) > 0  # not blocked, not broken
     show(page, "night-summary")
     assert served.artifact("demo-progress")["data"] == 100
 
