@@ -135,7 +135,7 @@ def demo_night(tmp_path_factory: pytest.TempPathFactory, on_site: Cmrtrials) -> 
     root = tmp_path_factory.mktemp("demo") / "trial"
     simulate_trial(root, Recipe(5, 2, 1, DEMO_FAULTS), on_visit=lambda _: None)
     set_segmentation(root)
-    for upload in ("S01_202607*", "S02_202607*"):
+    for upload in ("S02_20260[78]*", "S03_20260[78]*"):
         withhold(root, upload)
     return DemoNight(root, on_site("run", root))
 

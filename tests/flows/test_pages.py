@@ -16,7 +16,7 @@ from tests.tasks.report.watched import CHROMIUM_OPTIONS, PAINTED, Watched
 
 pytestmark = pytest.mark.slow
 
-FAILED = ("S05", "V2")
+FAILED = ("S03", "V1")
 """Visit whose hematocrit somebody types in as 0.75 after the first night."""
 
 VISITS = {"pass": ("S01", "V1"), "review": ("S04", "V2"), "fail": FAILED}
@@ -27,8 +27,7 @@ VISITS = {"pass": ("S01", "V1"), "review": ("S04", "V2"), "fail": FAILED}
 def root(
     demo_night: DemoNight,
     tmp_path_factory: pytest.TempPathFactory,
-    cmrtrials: Cmrtrials,
-    site: dict[str, str],
+    on_site: Cmrtrials,
 ) -> Path:
     """Copy of the demo trial after a second night, which computes one visit again and fails it."""
     root = copy_trial(demo_night.root, tmp_path_factory.mktemp("pages") / "trial")
@@ -36,7 +35,7 @@ def root(
     here = (plan["subject_id"] == FAILED[0]) & (plan["visit_id"] == FAILED[1])
     plan.loc[here, "hematocrit_fraction"] = "0.75"
     plan.to_csv(root / "subjects.csv", index=False)
-    night = cmrtrials("run", root, **site)
+    night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
 
