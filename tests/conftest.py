@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 ON_SITE = {
-    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py"),
+    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py", "test_pages.py"),
     *("test_real_upload.py", "test_report.py", "test_review.py", "test_stopped.py", "test_training.py"),
 }
 """Files of `tests/flows` whose nights share a server, a cluster and finished nights, in one process."""
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
 
 
-class TogetherOnSite(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+class TogetherOnSite(LoadFileScheduling):  # type: ignore[misc]  # xdist is untyped
     """A file stays in one process, and all that share the site of the nights do."""
 
     def _split_scope(self, nodeid: str) -> str:

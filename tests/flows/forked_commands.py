@@ -1,7 +1,7 @@
 """Run commands of `cmrtrials` in forks of one process, which has imported what they need: seconds less each.
 
-A line of standard input asks for a command, as JSON: its arguments, and files for what it prints. A line of
-standard output answers with the exit code. Ends with its input.
+A line of standard input asks for a command, as JSON: its arguments, and files of its own for what it prints.
+A line of standard output answers with the first of these and the exit code. Ends with its input.
 """
 
 import json
@@ -31,7 +31,7 @@ def serve() -> None:
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
             app(arguments)  # exits
         _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.write(json.dumps([printed[0], os.waitstatus_to_exitcode(status)]) + "\n")
         sys.stdout.flush()
 
 

@@ -22,21 +22,26 @@ def digests(root: Path) -> dict[str, str]:
     }
 
 
-def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Digest of every file of a trial."""
+    root = tmp_path_factory.mktemp("simulated") / "trial"
+    simulate_trial(root, ONE_VISIT, on_visit=lambda _: None)
+    return digests(root)
+
+
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path, simulated: dict[str, str]) -> None:
     """A figure measured on a digital trial can be measured again."""
-    for name in ("one", "two"):
-        simulate_trial(tmp_path / name, ONE_VISIT, on_visit=lambda _: None)
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    simulate_trial(tmp_path / "trial", ONE_VISIT, on_visit=lambda _: None)
+    assert digests(tmp_path / "trial") == simulated
 
 
-def test_another_seed_gives_another_trial(tmp_path: Path) -> None:
+def test_another_seed_gives_another_trial(tmp_path: Path, simulated: dict[str, str]) -> None:
     """Seeds reach the images."""
-    other = Recipe(n_subjects=1, n_visits=1, seed=5)
-    simulate_trial(tmp_path / "one", ONE_VISIT, on_visit=lambda _: None)
-    simulate_trial(tmp_path / "two", other, on_visit=lambda _: None)
+    simulate_trial(tmp_path / "trial", replace(ONE_VISIT, seed=5), on_visit=lambda _: None)
     one, two = (
-        {digest for name, digest in digests(tmp_path / part).items() if name.startswith("incoming")}
-        for part in ("one", "two")
+        {digest for name, digest in files.items() if name.startswith("incoming")}
+        for files in (simulated, digests(tmp_path / "trial"))
     )
     assert not one & two
 
