@@ -2,6 +2,9 @@
 
 A chunk is one slice with all its echoes; an array without pixels is one chunk. Floating arrays have NaN where
 nothing was written, never zero.
+
+On an object store a store is written in a local folder first, and then uploaded; its `zarr.json` is put last,
+and without it nothing is there (`storage.array_objects`).
 """
 
 import errno
@@ -9,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +25,13 @@ import numpy as np
 import zarr
 import zarr.codecs
 
+from storage import array_objects
 from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
 from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
+from storage.place import Place
 from storage.series_rules import ROLES, Role
 
 ARRAYS = "arrays"
@@ -48,17 +54,17 @@ _STACK_ATTRIBUTES = (
 )
 
 
-def store_path(root: Path, subject_id: str, visit_id: str, digest: str) -> Path:
+def store_path(root: Place, subject_id: str, visit_id: str, digest: str) -> Place:
     """Give the place of a result's arrays."""
     return root / ARRAYS / subject_id / visit_id / f"{digest}.zarr"
 
 
-def store_exists(root: Path, subject_id: str, visit_id: str, digest: str) -> bool:
+def store_exists(root: Place, subject_id: str, visit_id: str, digest: str) -> bool:
     """Whether a result's arrays have been written."""
-    return store_path(root, subject_id, visit_id, digest).is_dir()
+    return _is_whole(store_path(root, subject_id, visit_id, digest))
 
 
-def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.Group:
+def open_store(root: Place, subject_id: str, visit_id: str, digest: str) -> zarr.Group:
     """Open a result's arrays for reading.
 
     Raises
@@ -67,22 +73,22 @@ def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.
         If there are none.
     """
     path = store_path(root, subject_id, visit_id, digest)
-    if not path.is_dir():
+    if not _is_whole(path):
         message = (
             f"subject {subject_id}, visit {visit_id}: no arrays of result {digest}; run or rerun the visit"
         )
         raise NotStoredError(message)
-    return zarr.open_group(path, mode="r")
+    return zarr.open_group(path if isinstance(path, Path) else array_objects.reader(path), mode="r")
 
 
 @contextmanager
 def write_store(
-    root: Path,
+    root: Place,
     subject_id: str,
     visit_id: str,
     digest: str,
     extends: str | None = None,
-    source: Path | None = None,
+    source: Place | None = None,
 ) -> Iterator[zarr.Group]:
     """Write a result's arrays; they appear under their digest when the block ends without an error.
 
@@ -109,18 +115,25 @@ def write_store(
         If files that the store began with are gone when the block ends.
     """
     final = store_path(root, subject_id, visit_id, digest)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}")
+    name = f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    if isinstance(final, Path):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(name)
+    else:
+        temporary = Path(tempfile.gettempdir(), name)
     try:
         if extends is None:
             group = zarr.create_group(temporary)
         else:
             earlier = store_path(source or root, subject_id, visit_id, extends)
-            if not earlier.is_dir():
+            if not _is_whole(earlier):
                 message = f"subject {subject_id}, visit {visit_id}: no arrays of stage {extends} to build on"
                 raise NotStoredError(message)
             # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
-            shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+            if isinstance(earlier, Path):
+                shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+            else:
+                array_objects.download(earlier, temporary)
             temporary.touch()  # else it is as old as the earlier stage, and looks left behind
             group = zarr.open_group(temporary, mode="r+")
         began_with = _relative_files(temporary)
@@ -137,7 +150,7 @@ def write_store(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def link_store(source: Path, root: Path, subject_id: str, visit_id: str, digest: str) -> None:
+def link_store(source: Place, root: Place, subject_id: str, visit_id: str, digest: str) -> None:
     """Take a result's arrays over from the root ``source``, as hard links where the disk can.
 
     Raises
@@ -285,14 +298,18 @@ def slice_digests(group: zarr.Group, role: Role, slice_index: int) -> tuple[str,
     return digest({"echoes": 0, "ti_ms": 0, "masks": 1, "reference_echo": 0}), digest({"guide": 1})
 
 
-def content_digest(path: Path) -> str:
+def content_digest(path: Place) -> str:
     """SHA-256 over the relative path and bytes of every file in a folder."""
+    if not isinstance(path, Path):
+        return canonical_digest([[name, digest] for name, digest in array_objects.digests(path)])
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return canonical_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
 
 
-def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
+def remove_stale_temporaries(root: Place, older_than_s: float) -> int:
     """Remove what killed writers left behind; give the number of folders found.
+
+    On an object store that is what was uploaded of stores that are not whole.
 
     Another night may remove the same folders at the same time.
 
@@ -303,6 +320,8 @@ def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
     older_than_s
         Age from which a temporary store counts as left behind [s]; longer than any stage takes.
     """
+    if not isinstance(root, Path):
+        return array_objects.remove_unfinished(root / ARRAYS, older_than_s)
     n_stale = 0
     for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}"):
         try:
@@ -313,6 +332,10 @@ def remove_stale_temporaries(root: Path, older_than_s: float) -> int:
             n_stale += 1
             shutil.rmtree(path, ignore_errors=True)
     return n_stale
+
+
+def _is_whole(path: Place) -> bool:
+    return path.is_dir() if isinstance(path, Path) else array_objects.is_whole(path)
 
 
 def _relative_files(folder: Path) -> set[str]:
@@ -332,8 +355,14 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _publish(temporary: Path, final: Path) -> None:
+def _publish(temporary: Path, final: Place) -> None:
     """Move a finished store into place."""
+    if not isinstance(final, Path):
+        if not array_objects.is_whole(final):
+            array_objects.upload(temporary, final)
+        elif content_digest(temporary) != content_digest(final):
+            raise _already_written(final)
+        return
     found = [(Path(folder), names) for folder, _, names in os.walk(temporary)]
     fsync_paths([folder / name for folder, names in found for name in names])
     fsync_paths([folder for folder, _ in found])
@@ -343,7 +372,10 @@ def _publish(temporary: Path, final: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         if content_digest(temporary) != content_digest(final):
-            message = f"{final.stem} already holds other arrays; raise the stage's result version"
-            raise AlreadyWrittenError(message) from None
+            raise _already_written(final) from None
         return
     fsync_path(final.parent)
+
+
+def _already_written(final: Place) -> AlreadyWrittenError:
+    return AlreadyWrittenError(f"{final.stem} already holds other arrays; raise the stage's result version")

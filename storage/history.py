@@ -1,18 +1,16 @@
 """history/<subject>/<visit>/<number>/<table>.parquet: what was published before, oldest first."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from storage.durable import shared_lock
 from storage.errors import StorageError
+from storage.place import Place
 from storage.rows import complete_rows
-from storage.staging import HISTORY_FOLDER, TABLES_FOLDER
+from storage.staging import HISTORY_FOLDER, read_parquet, reading_tables
 
 
-def former_rows(root: Path, name: str) -> dict[tuple[str, str], list[list[dict[str, Any]]]]:
+def former_rows(root: Place, name: str) -> dict[tuple[str, str], list[list[dict[str, Any]]]]:
     """Read every former version of a table's rows, by subject and visit, oldest version first.
 
     Rows have the columns of today; one that their version of the schema lacked is None.
@@ -32,7 +30,7 @@ def former_rows(root: Path, name: str) -> dict[tuple[str, str], list[list[dict[s
     versions: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     if not (root / HISTORY_FOLDER).is_dir():
         return versions
-    with shared_lock(root / TABLES_FOLDER):
+    with reading_tables(root):
         folders = [path for path in (root / HISTORY_FOLDER).glob("*/*/*") if path.name.isdigit()]
         for folder in sorted(folders, key=lambda path: (path.parent, int(path.name))):
             file = folder / f"{name}.parquet"
@@ -42,10 +40,9 @@ def former_rows(root: Path, name: str) -> dict[tuple[str, str], list[list[dict[s
     return versions
 
 
-def _rows(name: str, file: Path, subject_id: str, visit_id: str) -> list[dict[str, Any]]:
+def _rows(name: str, file: Place, subject_id: str, visit_id: str) -> list[dict[str, Any]]:
     try:
-        with pq.ParquetFile(file) as opened:
-            return complete_rows(name, opened.read(use_threads=False).to_pylist())
+        return complete_rows(name, read_parquet(file).to_pylist())
     except (pa.ArrowException, OSError) as error:
         message = (
             f"history of table {name}, subject {subject_id}, visit {visit_id}, number {file.parent.name}: "

@@ -1,13 +1,13 @@
-"""A trial's root folder: its configuration, plan, published tables and arrays."""
+"""A trial's root, a folder or a URL: its configuration, plan, published tables and arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.config import CONFIG_FILE, TrialConfig, load_config
 from storage.errors import NotStoredError
+from storage.place import Place, to_place
 from storage.plan import PlannedVisit, read_plan
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Trial:
     """A trial, read-only."""
 
-    root: Path
-    """The trial's folder."""
+    root: Place
+    """The trial's folder, or what its URL names."""
     config: TrialConfig
     """Its trial.toml, checked."""
 
@@ -71,16 +71,15 @@ class Trial:
         raise NotStoredError(message)
 
 
-def open_trial(root: str | Path) -> Trial:
-    """Open a trial's root folder.
+def open_trial(root: str | Place) -> Trial:
+    """Open a trial's root: a folder, or a URL such as ``s3://bucket/trial``.
 
     Raises
     ------
     NotStoredError
-        If the folder holds no trial.toml.
+        If there is no trial.toml.
     ConfigError
-        If trial.toml has errors.
+        If trial.toml has errors, or the URL cannot be used.
     """
-    # Files are read by processes with another working directory.
-    root = Path(root).resolve()
-    return Trial(root, load_config(root / CONFIG_FILE))
+    place = to_place(root)
+    return Trial(place, load_config(place / CONFIG_FILE))
