@@ -8,11 +8,10 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.objects import ages_s, put, read_all, remove, versions
+from storage.objects import ages_s, put, put_all, read_all, remove_all, versions
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 ROOT_OBJECT = "zarr.json"
 """Metadata of a store's root group."""
-
-TRANSFERS = 8
-"""Objects that are uploaded at once."""
 
 
 def is_whole(store: "UPath") -> bool:
@@ -51,13 +47,8 @@ def upload(folder: Path, store: "UPath") -> None:
     What a killed upload left under the same name is replaced, or removed where the store has no such object.
     """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for left in versions(store).keys() - names:
-        remove(store / left)
-    with ThreadPoolExecutor(TRANSFERS) as pool:
-        for _ in pool.map(
-            lambda name: put(store / name, (folder / name).read_bytes()), sorted(names - {ROOT_OBJECT})
-        ):
-            pass
+    remove_all(store, versions(store).keys() - names)
+    put_all(store, {name: (folder / name).read_bytes() for name in names - {ROOT_OBJECT}})
     put(store / ROOT_OBJECT, (folder / ROOT_OBJECT).read_bytes())
 
 
@@ -82,6 +73,5 @@ def remove_unfinished(arrays: "UPath", older_than_s: float) -> int:
         if f"{store}/{ROOT_OBJECT}" not in names and youngest[store] > older_than_s
     ]
     for store in stale:
-        for name in objects[store]:
-            remove(arrays / name)
+        remove_all(arrays, objects[store])
     return len(stale)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
 from storage.errors import BusyError, TamperedError
-from storage.objects import put_new, read_all, versions
+from storage.objects import get, put_new, read_all, versions
 from storage.place import Place
 
 if TYPE_CHECKING:
@@ -187,10 +187,14 @@ def _chained(events: tuple[dict[str, Any], ...], previous: str) -> list[bytes]:
 def _read_head(folder: Place) -> Head | None:
     """Read the head; None where there is none that can be read."""
     try:
-        values = json.loads((folder / HEAD_FILE).read_bytes())
+        values = json.loads(_bytes(folder / HEAD_FILE))
         return Head(int(values["n_lines"]), str(values["digest"]), tuple(map(str, values["announced"])))
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
+
+
+def _bytes(path: Place) -> bytes:
+    return path.read_bytes() if isinstance(path, Path) else get(path)
 
 
 def _write_head(folder: Place, head: Head) -> None:

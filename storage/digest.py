@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from storage.objects import get
 from storage.place import Place
 
 
@@ -27,6 +28,6 @@ def canonical_digest(value: Any) -> str:  # noqa: ANN401  (any JSON value)
 def file_digest(path: Place) -> str:
     """SHA-256 of a file's bytes."""
     if not isinstance(path, Path):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(get(path)).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

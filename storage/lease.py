@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import BusyError, LeaseLostError
-from storage.objects import put, put_new, remove, versions
+from storage.objects import get, put, put_new, remove, versions
 from storage.place import Place
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _is_alive(folder: "UPath", number: int, facts: dict[str, Any]) -> bool:
 def _read(folder: "UPath", number: int) -> dict[str, Any] | None:
     with suppress(FileNotFoundError):
         if number:
-            facts: dict[str, Any] = json.loads(_object(folder, number).read_bytes())
+            facts: dict[str, Any] = json.loads(get(_object(folder, number)))
             return facts
     return None
 

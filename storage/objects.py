@@ -6,7 +6,7 @@ which it is put (`storage.staging`, `storage.arrays`).
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,24 @@ def put(place: "UPath", data: bytes) -> None:
     place.fs.pipe_file(place.path, data)
 
 
+def put_all(folder: "UPath", data: Mapping[str, bytes]) -> None:
+    """Put objects under a folder by relative name, many at a time and in no order."""
+    folder.fs.pipe({f"{folder.path}/{name}": content for name, content in data.items()})
+
+
+def get(place: "UPath") -> bytes:
+    """Read an object."""
+    data: bytes = place.fs.cat_file(place.path)
+    return data
+
+
 def put_new(place: "UPath", data: bytes) -> bool:
     """Put an object unless there is one of this name; whether it was put. Of several callers one succeeds."""
     try:
         place.fs.pipe_file(place.path, data, mode="create")
     except FileExistsError:
         # The store may have answered a first attempt too late, and refused the second for it.
-        return place.read_bytes() == data
+        return get(place) == data
     return True
 
 
@@ -47,6 +58,12 @@ def remove(place: Place) -> None:
         return
     with suppress(FileNotFoundError):
         place.fs.rm_file(place.path)
+
+
+def remove_all(folder: "UPath", names: Iterable[str]) -> None:
+    """Remove objects under a folder by relative name, in no order; they must be there."""
+    if paths := [f"{folder.path}/{name}" for name in names]:
+        folder.fs.rm(paths)
 
 
 def files_under(folder: Place) -> list[Place]:

@@ -25,8 +25,8 @@ from storage import audit
 from storage.digest import canonical_digest
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
 from storage.lease import fence, writing
-from storage.objects import copy, remove, versions
-from storage.place import Place
+from storage.objects import copy, get, put_all, read_all, remove, remove_all, versions
+from storage.place import Place, relative_name
 from storage.schema import TABLES
 
 TABLES_FOLDER = "tables"
@@ -74,6 +74,9 @@ def table_file(root: Place, name: str, subject_id: str, visit_id: str) -> Place:
 
 def present_tables(root: Place, names: Iterable[str], subject_id: str, visit_id: str) -> list[str]:
     """Name those of some tables in which a visit has rows."""
+    if not isinstance(root, Path):
+        paths = {relative_name(table_file(root, name, subject_id, visit_id), root): name for name in names}
+        return [paths[path] for path in read_all(root, paths)]
     return [name for name in names if table_file(root, name, subject_id, visit_id).exists()]
 
 
@@ -88,7 +91,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def read_parquet(source: Place | pa.BufferReader) -> pa.Table:
     """Read one file, or the bytes of one."""
     if not isinstance(source, Path | pa.BufferReader):
-        source = pa.BufferReader(source.read_bytes())
+        source = pa.BufferReader(get(source))
     with pq.ParquetFile(source) as file:
         return file.read(use_threads=False)
 
@@ -148,7 +151,7 @@ def _stage(
     staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
     files = {name: parquet_bytes(table) for name, table in contents.items()}
     history = root / HISTORY_FOLDER / subject_id / visit_id
-    numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]
+    numbers = [int(name) for name in _names(history) if name.isdigit()]
     manifest = {
         **facts,
         "new": [name for name in TABLES if name in contents],
@@ -162,8 +165,12 @@ def _stage(
         }
         files[SUPERSEDED_FILE] = (json.dumps(superseded, indent=2) + "\n").encode()
     manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    for name, data in files.items():
-        write_durably(staging / (name if name == SUPERSEDED_FILE else f"{name}.parquet"), data)
+    named = {name if name == SUPERSEDED_FILE else f"{name}.parquet": data for name, data in files.items()}
+    if isinstance(staging, Path):
+        for name, data in named.items():
+            write_durably(staging / name, data)
+    else:
+        put_all(staging, named)
     fence(root)
     write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
     return staging
@@ -171,14 +178,15 @@ def _stage(
 
 def _carry_through(root: Place, staging: Place) -> dict[str, Any]:
     """Move what is staged into place; repeating it, from any point, ends in the same state."""
-    manifest: dict[str, Any] = json.loads((staging / MANIFEST_FILE).read_bytes())
+    place = staging / MANIFEST_FILE
+    manifest: dict[str, Any] = json.loads(place.read_bytes() if isinstance(place, Path) else get(place))
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     if manifest["former"]:
         _keep_former(root, staging, manifest)
     for name in TABLES:  # visits comes last
         target = table_file(root, name, subject_id, visit_id)
         staged = staging / f"{name}.parquet"
-        if name in manifest["new"] and staged.exists():
+        if name in manifest["new"] and _is_staged(staged):
             fence(root)
             _put_into_place(staged, target)
             _settle(target)
@@ -193,14 +201,27 @@ def _keep_former(root: Place, staging: Place, manifest: Mapping[str, Any]) -> No
     """Link what is about to be replaced into history/, with who, why and by what it is superseded."""
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     folder = root / HISTORY_FOLDER / subject_id / visit_id / str(manifest["history_number"])
+    there = _names(folder)
     for name in manifest["former"]:
         kept = folder / f"{name}.parquet"
-        if not kept.exists():  # all are kept before the first file is replaced, so this is a former one
+        if kept.name not in there:  # all are kept before the first file is replaced, so this is a former one
             fence(root)
             _keep(table_file(root, name, subject_id, visit_id), kept)
-    if (staging / SUPERSEDED_FILE).exists():
+    if _is_staged(staging / SUPERSEDED_FILE):
         _put_into_place(staging / SUPERSEDED_FILE, folder / SUPERSEDED_FILE)
     _settle(folder / SUPERSEDED_FILE)
+
+
+def _names(folder: Place) -> set[str]:
+    """Names of what is in a folder."""
+    if isinstance(folder, Path):
+        return {path.name for path in folder.glob("*")}
+    return {name.partition("/")[0] for name in versions(folder)}
+
+
+def _is_staged(staged: Place) -> bool:
+    """Whether a file has not been moved yet; what is copied stays staged until all is done."""
+    return not isinstance(staged, Path) or staged.exists()
 
 
 def _keep(current: Place, kept: Place) -> None:
@@ -261,9 +282,11 @@ def _remove_staging(root: Place) -> None:
     """Remove all that is staged, manifests first: without one, what is done is not done again."""
     folder = root / TABLES_FOLDER / STAGING_FOLDER
     if not isinstance(folder, Path):
-        for name in sorted(versions(folder), key=lambda name: not name.endswith(MANIFEST_FILE)):
-            fence(root)
-            remove(folder / name)
+        fence(root)
+        names = versions(folder).keys()
+        manifests = {name for name in names if name.endswith(f"/{MANIFEST_FILE}")}
+        remove_all(folder, manifests)
+        remove_all(folder, names - manifests)
         return
     for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):
         manifest.unlink()

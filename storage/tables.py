@@ -210,9 +210,9 @@ def write_empty_tables(root: Place) -> None:
     """Give each table its file without rows, as the schema is today."""
     tables = root / TABLES_FOLDER
     if not isinstance(tables, Path):  # where each look costs a round trip, and there are no former ones
-        there = read_all(tables, [f"{name}/{EMPTY_FILE}" for name in TABLES])
-        for name in TABLES:
-            if there.get(f"{name}/{EMPTY_FILE}") != _empty_table_bytes(name):
+        last = f"{list(TABLES)[-1]}/{EMPTY_FILE}"
+        if read_all(tables, [last]) != {last: _empty_table_bytes(list(TABLES)[-1])}:
+            for name in TABLES:
                 write_durably(tables / name / EMPTY_FILE, _empty_table_bytes(name))
         return
     for name in TABLES:
@@ -230,7 +230,7 @@ def _empty_table_bytes(name: str) -> bytes:
 def _is_unchanged(root: Place, new: pa.Table) -> bool:
     row = new.to_pylist()[0]
     current = table_file(root, "visits", row["subject_id"], row["visit_id"])
-    if not current.exists():
+    if not present_tables(root, ["visits"], row["subject_id"], row["visit_id"]):
         return False
     former = read_parquet(current)
     if schema_version(former) != SCHEMA_VERSION:
