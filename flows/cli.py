@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from flows.lock import lock_app
+from flows.roots import Root, RootOrUrl
+from storage.place import Place, local_folder, to_place
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -23,8 +25,6 @@ app.add_typer(lock_app, name="lock")
 
 audit_app = typer.Typer(help="The record: who published what, when and why.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
-
-Root = Annotated[Path, typer.Argument(help="Folder of the trial, with trial.toml and subjects.csv.")]
 
 
 @app.callback()
@@ -79,7 +79,7 @@ def simulate(
 
 
 @app.command()
-def run(root: Root) -> None:
+def run(root: RootOrUrl) -> None:
     """Run one night now, with a Prefect server and a Dask cluster of its own.
 
     Exit code 1 when a visit failed or was newly refused, 2 when the night could not begin, 3 when it broke
@@ -92,12 +92,12 @@ def run(root: Root) -> None:
         open_trial(root)  # before Prefect is imported, which takes seconds
         from flows.nightly import nightly
 
-    _run_flow(root, nightly, {"root": str(root.resolve())})
+    _run_flow(root, nightly, {"root": str(to_place(root))})
 
 
 @app.command()
 def rerun(
-    root: Root,
+    root: RootOrUrl,
     subject: Annotated[list[str] | None, typer.Option(help="Subject to run again; may be repeated.")] = None,
     visit: Annotated[list[str] | None, typer.Option(help="Visit to run again; may be repeated.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "none was given",
@@ -115,7 +115,7 @@ def rerun(
 
         Selection("chosen", frozenset(subject or ()), frozenset(visit or ())).check(read_plan(root))
     parameters = {
-        "root": str(root.resolve()),
+        "root": str(to_place(root)),
         "reason": reason,
         "subject_ids": subject or [],
         "visit_ids": visit or [],
@@ -125,7 +125,7 @@ def rerun(
 
 @app.command()
 def report(
-    root: Root,
+    root: RootOrUrl,
     subject: Annotated[list[str] | None, typer.Option(help="Subject to show; may be repeated.")] = None,
     visit: Annotated[list[str] | None, typer.Option(help="Visit to show; may be repeated.")] = None,
 ) -> None:
@@ -153,7 +153,7 @@ def report(
 
 @app.command()
 def status(
-    root: Root,
+    root: RootOrUrl,
     history: Annotated[
         bool,
         typer.Option("--history", help="Instead: past nights, what they took, and the slowest visits."),
@@ -163,6 +163,7 @@ def status(
     from flows.intake import waiting_uploads
     from flows.terminal import fail_clearly, print_uploads, print_visits
     from storage.trial import open_trial
+    from storage.upload import INCOMING_VARIABLE
 
     with fail_clearly():
         trial = open_trial(root)
@@ -172,6 +173,9 @@ def status(
             print_history(trial)
             return
         print_visits(trial)
+        if not isinstance(trial.root, Path) and INCOMING_VARIABLE not in os.environ:
+            typer.echo(f"uploads are not listed: {INCOMING_VARIABLE} names no folder of them")
+            return
         waiting = waiting_uploads(trial)
         if waiting:
             print_uploads("uploads that no visit has taken", waiting)
@@ -242,7 +246,7 @@ def review(
 
 @app.command()
 def query(
-    root: Root,
+    root: RootOrUrl,
     sql: Annotated[
         str,
         typer.Argument(
@@ -489,14 +493,14 @@ def serve(
 
     with fail_clearly():
         for root in roots:
-            open_trial(root)
+            open_trial(local_folder(to_place(root), "cmrtrials serve"))
         from flows.serve import serve_trials
 
         serve_trials(roots, port)
 
 
 @audit_app.command("verify")
-def audit_verify(root: Root) -> None:
+def audit_verify(root: RootOrUrl) -> None:
     """Check that the audit log is whole, and that tables, arrays and history are as it says.
 
     Exit code 1 when anything was edited, removed, added or reordered, 3 when nobody can tell whether lines
@@ -538,7 +542,7 @@ def audit_verify(root: Root) -> None:
 
 @audit_app.command("adopt")
 def audit_adopt(
-    root: Root,
+    root: RootOrUrl,
     reason: Annotated[str, typer.Option(help="What shows that the log is whole; it is put on record.")],
 ) -> None:
     """Take an audit log without head for whole, up to here and on record, after comparing it elsewhere."""
@@ -552,7 +556,7 @@ def audit_adopt(
     typer.echo(f"audit log: {head.n_lines} lines, head {head.digest}")
 
 
-def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
+def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from flows.night import NEWS
     from flows.preflight import check_ready
     from flows.server import prefect_server

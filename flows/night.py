@@ -27,6 +27,7 @@ from storage.errors import (
     UploadChangedError,
 )
 from storage.lock import night_underway
+from storage.objects import store_errors
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
@@ -500,7 +501,7 @@ class Night:
 
 def may_pass(failure: Failure) -> bool:
     """Whether a failure was the machine's or the moment's fault, so that the next night may do better."""
-    by_machine = isinstance(failure.error, OSError | MemoryError) and not isinstance(
+    by_machine = isinstance(failure.error, (*store_errors(), MemoryError)) and not isinstance(
         failure.error, AlreadyWrittenError | NotStoredError | RefusedError
     )
     return failure.kind == "crashed" or by_machine or isinstance(failure.error, UploadChangedError)

@@ -1,16 +1,22 @@
 """What must be so before a night begins; what is not is said in one line, with what to do."""
 
 import os
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.site import SiteSettings
 from flows.user import current_user
+from storage.objects import put, remove
+from storage.place import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 WRITTEN = ("arrays", "audit", "history", "quarantine", "reports", "running", "tables")
 """Folders of a root that nights write."""
@@ -21,7 +27,7 @@ COMPARED = ("python", "cmrtrials", "dask", "distributed", "numpy", "torch", "zar
 COMPARED_SCHEDULER = ("python", "dask", "distributed")
 
 
-def check_ready(root: Path, settings: SiteSettings) -> None:
+def check_ready(root: Place, settings: SiteSettings) -> None:
     """Check that a night can write its root, and use the cluster that the site names.
 
     Raises
@@ -34,7 +40,7 @@ def check_ready(root: Path, settings: SiteSettings) -> None:
         check_cluster(settings.dask_scheduler)
 
 
-def check_writable(root: Path) -> None:
+def check_writable(root: Place) -> None:
     """Check that this account may write what nights write.
 
     Raises
@@ -42,6 +48,9 @@ def check_writable(root: Path) -> None:
     NotWritableError
         Naming the folders in which it may not.
     """
+    if not isinstance(root, Path):
+        _check_objects(root)
+        return
     there = [root, *(root / name for name in WRITTEN if (root / name).is_dir())]
     closed = [
         "the root itself" if folder == root else f"{folder.name}/"
@@ -55,6 +64,17 @@ def check_writable(root: Path) -> None:
             f"(uid {root.stat().st_uid}), or give it to this one with chown -R"
         )
         raise NotWritableError(message)
+
+
+def _check_objects(root: "UPath") -> None:
+    """Put an object into the root, and remove it."""
+    probe = root / "running" / f".{secrets.token_hex(4)}"
+    try:
+        put(probe, b"")
+        remove(probe)
+    except OSError as error:
+        message = f"{root} is not writable ({_first_line(error)}); check the bucket and the rights to it"
+        raise NotWritableError(message) from None
 
 
 def check_cluster(address: str) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -18,6 +17,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 
+from storage.place import Place
 from storage.running import dead_nights, forget_run
 from storage.trial import Trial
 
@@ -30,7 +30,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
     What it had taken on but not begun is due again, what it was cancelling is cancelled, and what died in
     its hands has crashed.
     """
-    crash_dead_runs(trial.root, dead_nights(trial.root), logging.getLogger(__name__))
+    crash_dead_runs(trial.folder, dead_nights(trial.folder), logging.getLogger(__name__))
     of_trial = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
     for lost, settled in ((StateType.PENDING, Scheduled), (StateType.CANCELLING, Cancelled)):
         in_state = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[lost])))
@@ -39,7 +39,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
 
 
 def crash_dead_runs(
-    root: Path, run_ids: Sequence[str], log: "logging.Logger | logging.LoggerAdapter[logging.Logger]"
+    root: Place, run_ids: Sequence[str], log: "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 ) -> None:
     """Set flow runs of a trial that died, and their task runs, to Crashed.
 

@@ -1,9 +1,9 @@
 """The command ``cmrtrials report``: all pages of a trial, made anew from what is stored."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from flows.night import describe, progress
+from storage.place import Place
 from storage.trial import Trial
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
@@ -17,7 +17,7 @@ from tasks.report.visit_page import write_visit_page
 class MadePages:
     """What became of the pages that were asked for."""
 
-    trial_page: Path
+    trial_page: Place
     """Page of the trial."""
     n_made: int
     """Pages of visits that were made."""

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from flows.errors import FlowError
 from storage.errors import StorageError
+from storage.objects import files_under
 from storage.reviews import pending_reviews
 from storage.running import running_nights
 from storage.schema import REVIEWS
@@ -291,7 +292,7 @@ def print_files(trial: Trial) -> None:
     }.items():
         path = trial.root / folder
         if path.is_dir():
-            n_files = sum(1 for file in path.rglob("*") if file.is_file())
+            n_files = len(files_under(path))
             console.print(f"{path}  {n_files} files  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
 
 

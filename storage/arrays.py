@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import zarr
@@ -54,6 +54,10 @@ _STACK_ATTRIBUTES = (
 )
 
 
+@overload
+def store_path(root: Path, subject_id: str, visit_id: str, digest: str) -> Path: ...
+@overload
+def store_path(root: Place, subject_id: str, visit_id: str, digest: str) -> Place: ...
 def store_path(root: Place, subject_id: str, visit_id: str, digest: str) -> Place:
     """Give the place of a result's arrays."""
     return root / ARRAYS / subject_id / visit_id / f"{digest}.zarr"

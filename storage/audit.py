@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
 from storage.errors import BusyError, TamperedError
+from storage.lease import writing
 from storage.objects import get, put_new, read_all, versions
 from storage.place import Place
 
@@ -109,7 +110,8 @@ def adopt(root: Place, who: str, why: str) -> Head:
     if not found.n_unproven:
         message = f"{AUDIT_LOG}: nothing to adopt, its head vouches for all {found.n_lines} lines"
         raise TamperedError(message)
-    append(root, {"event": ADOPTED, "who": who, "why": why, "n_lines": found.n_unproven})
+    with nullcontext() if isinstance(root, Path) else writing(root):
+        append(root, {"event": ADOPTED, "who": who, "why": why, "n_lines": found.n_unproven})
     return verify(root)
 
 

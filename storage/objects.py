@@ -6,6 +6,7 @@ which it is put (`storage.staging`, `storage.arrays`).
 """
 
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -102,6 +103,20 @@ def ages_s(folder: "UPath", now_s: float) -> dict[str, float]:
     """List all objects under a folder by relative name, with their age by the store's clock and this one."""
     found = folder.fs.find(folder.path, detail=True)
     return {name[len(folder.path) :].strip("/"): now_s - _put_at(facts) for name, facts in found.items()}
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """Errors of a store that does not answer, or not to this account, as far as they were imported."""
+    found: list[type[Exception]] = [OSError]
+    if "botocore" in sys.modules:
+        from botocore.exceptions import BotoCoreError
+
+        found.append(BotoCoreError)
+    if "aiohttp" in sys.modules:
+        from aiohttp import ClientError
+
+        found.append(ClientError)
+    return tuple(found)
 
 
 def _put_at(facts: dict[str, object]) -> float:

@@ -32,7 +32,7 @@ def to_place(root: "str | Place") -> "Place":
     ConfigError
         If the URL is of a store that cannot hold a trial, or its package is not installed.
     """
-    if isinstance(root, Path) or not (found := _URL.fullmatch(str(root))):
+    if not (found := _URL.fullmatch(str(root))):
         # Files are read by processes with another working directory.
         return Path(str(root)).resolve()
     protocol, path = found[1].lower(), found[2].strip("/")

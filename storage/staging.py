@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,6 +67,10 @@ def reading_tables(root: Place) -> AbstractContextManager[None]:
     return shared_lock(root / TABLES_FOLDER) if isinstance(root, Path) else nullcontext()
 
 
+@overload
+def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path: ...
+@overload
+def table_file(root: Place, name: str, subject_id: str, visit_id: str) -> Place: ...
 def table_file(root: Place, name: str, subject_id: str, visit_id: str) -> Place:
     """Give the place of a visit's rows in a table."""
     return root / TABLES_FOLDER / name / subject_id / f"{visit_id}.parquet"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.config import CONFIG_FILE, TrialConfig, load_config
-from storage.errors import NotStoredError
-from storage.place import Place, to_place
+from storage.errors import NotStoredError, StorageError, UnreadableError
+from storage.objects import store_errors
+from storage.place import Place, local_folder, to_place
 from storage.plan import PlannedVisit, read_plan
 
 if TYPE_CHECKING:
@@ -23,6 +25,17 @@ class Trial:
     """The trial's folder, or what its URL names."""
     config: TrialConfig
     """Its trial.toml, checked."""
+
+    @property
+    def folder(self) -> Path:
+        """The trial's folder.
+
+        Raises
+        ------
+        ConfigError
+            If the trial lies on an object store.
+        """
+        return local_folder(self.root, "this")
 
     def plan(self) -> tuple[PlannedVisit, ...]:
         """Read the planned visits, as subjects.csv says now."""
@@ -80,6 +93,16 @@ def open_trial(root: str | Place) -> Trial:
         If there is no trial.toml.
     ConfigError
         If trial.toml has errors, or the URL cannot be used.
+    UnreadableError
+        If the object store does not answer, or not to this account.
     """
     place = to_place(root)
-    return Trial(place, load_config(place / CONFIG_FILE))
+    try:
+        return Trial(place, load_config(place / CONFIG_FILE))
+    except store_errors() as error:
+        if isinstance(place, Path) or isinstance(error, StorageError):
+            raise
+        message = (
+            f"{place} cannot be read ({type(error).__name__}: {error}); check address, account and rights"
+        )
+        raise UnreadableError(message) from None

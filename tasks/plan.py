@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from storage.config import TrialConfig
 from storage.deidentify import key_id, needed_key
 from storage.digest import canonical_digest
 from storage.errors import NotStoredError, PlanError, UploadChangedError
+from storage.place import Place
 from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.reviews import ReviewedSlice, read_reviews, reviews_digest
 from storage.tables import read_table
 from storage.trial import Trial
-from storage.upload import INCOMING, Upload, UploadListing
+from storage.upload import INCOMING, Upload, UploadListing, incoming_folder
 from tasks.lenders import Lenders
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
 from tasks.stage import RESULT_VERSIONS, GuideSource, StageName, VisitRef
@@ -162,7 +162,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     """
     planned = read_plan(trial.root)
     selection.check(planned)
-    if not (trial.root / INCOMING).is_dir():
+    if not incoming_folder(trial.root).is_dir():
         message = f"{INCOMING}/ is missing: make it, or mount what the sites upload to"
         raise NotStoredError(message)
     rules = trial.config
@@ -409,7 +409,7 @@ def retest_pairs(config: TrialConfig, results: Mapping[str, Mapping[str, str]]) 
     )
 
 
-def published_visits(root: Path) -> dict[VisitKey, dict[str, Any]]:
+def published_visits(root: Place) -> dict[VisitKey, dict[str, Any]]:
     """Rows of the table ``visits`` by subject and visit."""
     return {(row["subject_id"], row["visit_id"]): row for row in read_table(root, "visits").to_pylist()}
 

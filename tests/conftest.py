@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,15 @@ def real_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip("no real data: set CMRTRIALS_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """URL of a bucket on a server of this session."""
+    from tests.object_server import s3_server  # two seconds
+
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

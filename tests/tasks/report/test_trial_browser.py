@@ -33,7 +33,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Page of 1,000 visits."""
     root = tmp_path_factory.mktemp("large") / "trial"
     draw_trial(root, N_SUBJECTS, N_VISITS)
-    return write_trial_page(open_trial(root))
+    return Path(str(write_trial_page(open_trial(root))))
 
 
 @pytest.fixture(scope="module")

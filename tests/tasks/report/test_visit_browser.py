@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from storage import Trial
 from storage.decisions import SliceDecision
+from storage.place import Place
 from tasks.report.visit_page import write_visit_page
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ class Watched:
     requests: list[str] = field(default_factory=list)
     """What it asked for besides its own file and its pictures."""
 
-    def open(self, path: Path) -> Page:
+    def open(self, path: Place) -> Page:
         """Open a file and watch it."""
         own = path.as_uri()
         self.page.on("console", lambda message: self.errors.append(message.text))
