@@ -12,10 +12,9 @@ import hashlib
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
 from storage.place import Place
 from storage.series_rules import ROLES, Role
+from storage.unpacked import unpacking_folder
 
 ARRAYS = "arrays"
 
@@ -120,12 +120,13 @@ def write_store(
     """
     final = store_path(root, subject_id, visit_id, digest)
     name = f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
-    if isinstance(final, Path):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(name)
-    else:
-        temporary = Path(tempfile.gettempdir(), name)
-    try:
+    with ExitStack() as held:
+        if isinstance(final, Path):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = final.with_name(name)
+        else:
+            temporary = held.enter_context(unpacking_folder()) / name
+        held.callback(shutil.rmtree, temporary, ignore_errors=True)
         if extends is None:
             group = zarr.create_group(temporary)
         else:
@@ -150,8 +151,6 @@ def write_store(
             )
             raise StorageError(message)
         _publish(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def link_store(source: Place, root: Place, subject_id: str, visit_id: str, digest: str) -> None:

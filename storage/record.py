@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from storage import audit
 from storage.arrays import ARRAYS, content_digest, store_exists, store_path
 from storage.digest import file_digest
+from storage.durable import shared_lock
 from storage.errors import TamperedError
 from storage.objects import files_under
 from storage.place import Place, relative_name
@@ -28,7 +29,6 @@ from storage.staging import (
     STAGING_FOLDER,
     SUPERSEDED_FILE,
     TABLES_FOLDER,
-    reading_tables,
     table_file,
     writing_tables,
 )
@@ -85,7 +85,7 @@ def verify_record(root: Place) -> RecordCheck:
             raise TamperedError(message)
         return RecordCheck(head, 0, 0, 0, 0, 0, ())
     # On an object store a publication would look like a change to whoever compares meanwhile.
-    with reading_tables(root) if isinstance(root, Path) else writing_tables(root):
+    with shared_lock(root / TABLES_FOLDER) if isinstance(root, Path) else writing_tables(root):
         for event in audit.read_events(root):
             if event["event"] in CHAINS:
                 key = (event["subject_id"], event["visit_id"])

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from storage import audit
 from storage.digest import canonical_digest
-from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
+from storage.durable import exclusive_lock, fsync_path, write_durably
 from storage.lease import fence, writing
 from storage.objects import copy, get, put_all, read_all, remove, remove_all, versions
 from storage.place import Place, relative_name
@@ -60,11 +60,6 @@ def writing_tables(root: Place) -> AbstractContextManager[None]:
         If another writer is at work on an object store; in a folder it is awaited.
     """
     return exclusive_lock(root / TABLES_FOLDER) if isinstance(root, Path) else writing(root)
-
-
-def reading_tables(root: Place) -> AbstractContextManager[None]:
-    """Keep writers of tables out of a folder; an object store has `storage.snapshot` for that."""
-    return shared_lock(root / TABLES_FOLDER) if isinstance(root, Path) else nullcontext()
 
 
 @overload

@@ -102,7 +102,5 @@ def open_trial(root: str | Place) -> Trial:
     except store_errors() as error:
         if isinstance(place, Path) or isinstance(error, StorageError):
             raise
-        message = (
-            f"{place} cannot be read ({type(error).__name__}: {error}); check address, account and rights"
-        )
+        message = f"{place} cannot be read ({type(error).__name__}: {error}); check address and account"
         raise UnreadableError(message) from None
