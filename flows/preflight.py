@@ -12,7 +12,7 @@ from distributed import Client
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.site import SiteSettings
 from flows.user import current_user
-from storage.objects import put, remove
+from storage.objects import put, remove, store_errors
 from storage.place import Place
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _check_objects(root: "UPath") -> None:
     try:
         put(probe, b"")
         remove(probe)
-    except OSError as error:
+    except store_errors() as error:
         message = f"{root} is not writable ({_first_line(error)}); check the bucket and the rights to it"
         raise NotWritableError(message) from None
 

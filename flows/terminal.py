@@ -26,7 +26,7 @@ from rich.table import Table
 
 from flows.errors import FlowError
 from storage.errors import StorageError
-from storage.objects import files_under
+from storage.objects import files_under, store_errors
 from storage.reviews import pending_reviews
 from storage.running import running_nights
 from storage.schema import REVIEWS
@@ -90,7 +90,7 @@ def fail_clearly() -> Iterator[None]:
             )
             Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code=3) from None
-        except (StorageError, FlowError, OSError) as error:
+        except (StorageError, FlowError, *store_errors()) as error:
             if was_pressed():
                 _say_stopped()
             said = str(error) or type(error).__name__

@@ -41,15 +41,18 @@ def download(store: "UPath", folder: Path) -> None:
         path.write_bytes(data)
 
 
-def upload(folder: Path, store: "UPath") -> None:
-    """Copy a store from a folder; it is there when all of it is.
+def upload(folder: Path, store: "UPath") -> bool:
+    """Copy a store from a folder; it is there when all of it is. False where a whole one is there.
 
     What a killed upload left under the same name is replaced, or removed where the store has no such object.
     """
+    if is_whole(store):
+        return False
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     remove_all(store, versions(store).keys() - names)
     put_all(store, {name: (folder / name).read_bytes() for name in names - {ROOT_OBJECT}})
     put(store / ROOT_OBJECT, (folder / ROOT_OBJECT).read_bytes())
+    return True
 
 
 def digests(store: "UPath") -> Iterator[tuple[str, str]]:

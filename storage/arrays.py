@@ -7,12 +7,10 @@ On an object store a store is written in a local folder first, and then uploaded
 and without it nothing is there (`storage.array_objects`).
 """
 
-import errno
 import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -24,11 +22,10 @@ import numpy as np
 import zarr
 import zarr.codecs
 
-from storage import array_objects
+from storage import array_folders, array_objects
 from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
-from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
 from storage.place import Place
 from storage.series_rules import ROLES, Role
@@ -36,7 +33,6 @@ from storage.unpacked import unpacking_folder
 
 ARRAYS = "arrays"
 
-_TEMPORARY_SUFFIX = ".tmp"
 _COMPRESSION_LEVEL = 1
 _STACK_ATTRIBUTES = (
     "role",
@@ -119,7 +115,7 @@ def write_store(
         If files that the store began with are gone when the block ends.
     """
     final = store_path(root, subject_id, visit_id, digest)
-    name = f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    name = f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{array_folders.TEMPORARY_SUFFIX}"
     with ExitStack() as held:
         if isinstance(final, Path):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -136,14 +132,14 @@ def write_store(
                 raise NotStoredError(message)
             # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
             if isinstance(earlier, Path):
-                shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+                array_folders.take_along(earlier, temporary)
             else:
                 array_objects.download(earlier, temporary)
             temporary.touch()  # else it is as old as the earlier stage, and looks left behind
             group = zarr.open_group(temporary, mode="r+")
-        began_with = _relative_files(temporary)
+        began_with = array_folders.relative_files(temporary)
         yield group
-        missing = began_with - _relative_files(temporary)
+        missing = began_with - array_folders.relative_files(temporary)
         if missing:
             message = (
                 f"subject {subject_id}, visit {visit_id}: {len(missing)} of {len(began_with)} files are gone "
@@ -323,62 +319,21 @@ def remove_stale_temporaries(root: Place, older_than_s: float) -> int:
     older_than_s
         Age from which a temporary store counts as left behind [s]; longer than any stage takes.
     """
-    if not isinstance(root, Path):
-        return array_objects.remove_unfinished(root / ARRAYS, older_than_s)
-    n_stale = 0
-    for path in (root / ARRAYS).glob(f"*/*/.*{_TEMPORARY_SUFFIX}"):
-        try:
-            age_s = time.time() - path.stat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age_s > older_than_s:
-            n_stale += 1
-            shutil.rmtree(path, ignore_errors=True)
-    return n_stale
+    if isinstance(root, Path):
+        return array_folders.remove_stale(root / ARRAYS, older_than_s)
+    return array_objects.remove_unfinished(root / ARRAYS, older_than_s)
 
 
 def _is_whole(path: Place) -> bool:
     return path.is_dir() if isinstance(path, Path) else array_objects.is_whole(path)
 
 
-def _relative_files(folder: Path) -> set[str]:
-    return {
-        Path(parent, name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder)
-        for name in names
-    }
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP):
-            raise
-        shutil.copyfile(source, target)
-
-
 def _publish(temporary: Path, final: Place) -> None:
-    """Move a finished store into place."""
-    if not isinstance(final, Path):
-        if not array_objects.is_whole(final):
-            array_objects.upload(temporary, final)
-        elif content_digest(temporary) != content_digest(final):
-            raise _already_written(final)
-        return
-    found = [(Path(folder), names) for folder, _, names in os.walk(temporary)]
-    fsync_paths([folder / name for folder, names in found for name in names])
-    fsync_paths([folder for folder, _ in found])
-    try:
-        temporary.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        if content_digest(temporary) != content_digest(final):
-            raise _already_written(final) from None
-        return
-    fsync_path(final.parent)
-
-
-def _already_written(final: Place) -> AlreadyWrittenError:
-    return AlreadyWrittenError(f"{final.stem} already holds other arrays; raise the stage's result version")
+    """Put a finished store into place, unless the same stands there."""
+    if isinstance(final, Path):
+        is_new = array_folders.move_into_place(temporary, final)
+    else:
+        is_new = array_objects.upload(temporary, final)
+    if not is_new and content_digest(temporary) != content_digest(final):
+        message = f"{final.stem} already holds other arrays; raise the stage's result version"
+        raise AlreadyWrittenError(message)
