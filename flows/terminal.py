@@ -90,7 +90,7 @@ def fail_clearly() -> Iterator[None]:
             )
             Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code=3) from None
-        except (StorageError, FlowError, *store_errors()) as error:
+        except _told_errors() as error:
             if was_pressed():
                 _say_stopped()
             said = str(error) or type(error).__name__
@@ -98,6 +98,11 @@ def fail_clearly() -> Iterator[None]:
             raise typer.Exit(code=2) from None
         if was_pressed():
             _say_stopped()
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors whose text says what to do."""
+    return (StorageError, FlowError, *store_errors())
 
 
 def _say_stopped() -> NoReturn:
