@@ -1,7 +1,7 @@
 # Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Two test processes; a file stays in one of them, in the order of tests/conftest.py, slow ones first.
+# Two test processes; a file stays in one of them, in the order of tests/conftest.py, long ones first.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -12,7 +12,8 @@ help:
 	@echo "make test   the whole test suite (17 minutes)"
 	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
-	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits"
+	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits,"
+	@echo "            200 nights that are killed at any moment"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make setup  only the environment, in ./.venv"
 
@@ -47,5 +48,6 @@ bench: setup
 
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
+	@$(BIN)/python -m tests.benchmarks.kills
 	@$(BIN)/python -m tests.benchmarks.accuracy
 	@$(BIN)/python -m tests.benchmarks.carried_guide

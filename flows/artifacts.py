@@ -20,8 +20,9 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
-from storage.plan import PlannedVisit
+from storage.plan import PlannedVisit, counted
 from storage.trial import Trial
+from tasks.report.trial_summary import trial_summary_markdown
 
 ROWS_MAX = 1000
 """Rows of the table; what needs attention comes first, and is never so much."""
@@ -118,7 +119,9 @@ class NightArtifacts:
         )
         self._attempt(
             lambda: create_markdown_artifact(
-                summary_markdown(trial_id, rows, news, tally, minutes, self._page()),
+                summary_markdown(trial_id, rows, news, tally, minutes, self._page())
+                + "\n## The trial as it stands\n\n"
+                + trial_summary_markdown(self._trial, published.values()),
                 key=artifact_key(trial_id, "night"),
                 description=f"Night of {trial_id}",
             )
@@ -181,7 +184,12 @@ def visit_rows(
             }
         )
     rows.sort(
-        key=lambda row: (not row["tonight"], ATTENTION.index(row["state"]), row["subject"], row["visit"])
+        key=lambda row: (
+            not row["tonight"],
+            ATTENTION.index(row["state"]),
+            counted(row["subject"]),
+            counted(row["visit"]),
+        )
     )
     return rows
 

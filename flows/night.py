@@ -3,6 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -15,10 +17,11 @@ from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
 from flows.artifacts import NightArtifacts
 from flows.preflight import check_ready
-from flows.reconcile import crash_dead_runs
+from flows.reconcile import crash_dead_runs, keep_marked
 from flows.site import site_settings
 from flows.user import current_user
-from storage.arrays import remove_stale_temporaries, store_exists
+from storage.array_objects import remove_unfinished
+from storage.arrays import ARRAYS, store_exists
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -26,32 +29,25 @@ from storage.errors import (
     StorageError,
     UploadChangedError,
 )
+from storage.leftovers import remove_leftovers
 from storage.lock import night_underway
 from storage.objects import store_errors
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
-from storage.running import marked_running
+from storage.running import marked_running, running_nights
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
+from tasks.digests import retests_digest, summary_digests
 from tasks.fanout import Failure, Fanout, OverdueError
 from tasks.intake import intake
 from tasks.matching import VisitKey
-from tasks.plan import (
-    NightPlan,
-    RetestPair,
-    Selection,
-    VisitJob,
-    plan_night,
-    published_visits,
-    retest_pairs,
-    summary_digests,
-    usable_results,
-)
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
+from tasks.published import RetestPair, published_visits, retest_pairs, usable_results
 from tasks.quantify import quantify
 from tasks.report.task import report
-from tasks.report.trial_page import TRIAL_PAGE, write_trial_page
+from tasks.report.trial_page import RESULTS_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
@@ -61,9 +57,6 @@ from tasks.weights import needed_weights
 
 progress = logging.getLogger("cmrtrials.progress")
 """Tells a terminal how far the night is; its records carry ``n_ended`` and ``n_in_all``."""
-
-STALE_TEMPORARY_S = 24 * 3600.0
-"""Age at which a temporary store cannot belong to a running night any more [s]."""
 
 PAGE_LIMIT_S = 120.0
 """Time that a visit's page may take, which takes a second [s]."""
@@ -82,8 +75,12 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     run_id, runner = this_run()
     trial = open_trial(root)
     check_ready(trial.root, site_settings())
-    with night_underway(trial.root), marked_running(trial.root, run_id) as dead:
-        crash_dead_runs(trial.root, dead, get_run_logger())
+    with night_underway(trial.root), ExitStack() as held:
+        if isinstance(trial.root, Path):
+            keep_marked(trial.root, run_id)
+        else:  # where a mark without the lease of a night is that of a dead one
+            held.enter_context(marked_running(trial.root, run_id))
+        crash_dead_runs(trial.root, get_run_logger())
         return _run_marked(trial, selection, why, run_id, runner)
 
 
@@ -108,7 +105,13 @@ def _run_marked(
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
-    remove_stale_temporaries(trial.root, STALE_TEMPORARY_S)
+    if running_nights(trial.root) == [run_id]:
+        if isinstance(trial.root, Path):
+            n_leftovers = remove_leftovers(trial.root)
+        else:
+            n_leftovers = remove_unfinished(trial.root / ARRAYS)
+        if n_leftovers:
+            log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
     plan = plan_night(trial, selection)
     log.info("plan: %d visits, %d to compute", len(plan.recorded), len(plan.jobs))
     publisher = Publisher(
@@ -146,6 +149,7 @@ class Night:
         self._jobs = {job.visit.label: job for job in plan.jobs}
         self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
+        self._n_ended = 0
         self._lending: set[str] = set()
         self._unable_to_lend: set[str] = set()
         self._awaiting: dict[str, list[str]] = {}
@@ -153,6 +157,7 @@ class Night:
         self._stale_summaries: dict[str, str] = {}
         self._missing_pages: dict[str, str] = {}
         self._retests: tuple[RetestPair, ...] = plan.retests
+        self._retests_digest = retests_digest(plan.retests)
         self._coefficients = stated_repeatability(trial.config.summarise)
         self._planned = {(line.subject_id, line.visit_id): line for line in plan.recorded}
         self._visits_of: dict[str, list[PlannedVisit]] = {}
@@ -329,14 +334,14 @@ class Night:
     def _end_visit(self, job: VisitJob) -> None:
         subject_id = job.visit.subject_id
         self._open[subject_id] -= 1
-        n_ended = len(self._jobs) - self._open.total()
-        progress.info(job.visit.label, extra={"n_ended": n_ended, "n_in_all": len(self._jobs)})
+        self._n_ended += 1
+        progress.info(job.visit.label, extra={"n_ended": self._n_ended, "n_in_all": len(self._jobs)})
         if self._artifacts is not None:
-            self._artifacts.advance(n_ended, len(self._jobs))
+            self._artifacts.advance(self._n_ended, len(self._jobs))
         if not self._trial.config.summarise.retest_visits:
             if self._open[subject_id] == 0:
                 self._submit_summary(subject_id)
-        elif self._open.total() == 0:
+        elif self._n_ended == len(self._jobs):
             self._submit_repeatability()
 
     def _fail(self, job: VisitJob, stage: str, failure: Failure) -> None:
@@ -373,6 +378,7 @@ class Night:
         """Compute what all summaries rest on; where it comes from retests, they wait for every visit."""
         results = {subject_id: self._results(subject_id) for subject_id in self._visits_of}
         self._retests = retest_pairs(self._trial.config, results)
+        self._retests_digest = retests_digest(self._retests)
         if not self._retests:
             self._end_repeatability(self._coefficients)
             return
@@ -414,7 +420,7 @@ class Night:
             )
 
     def _end_summary(self, subject_id: str, outcome: dict[str, list[dict[str, Any]]] | Failure) -> None:
-        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests)
+        digests = summary_digests(self._trial.config, self._results(subject_id), self._retests_digest)
         for visit_id, digest in digests.items():
             label = f"{subject_id}/{visit_id}"
             try:
@@ -465,7 +471,7 @@ class Night:
                     made.add(key)
             record_pages(self._trial, made, failed)
             # A night without news changes no file.
-            if made or failed or not (self._trial.root / TRIAL_PAGE).exists():
+            if made or failed or not (self._trial.root / RESULTS_PAGE).exists():
                 write_trial_page(self._trial)
         except Exception as error:  # noqa: BLE001 (results are published: no page may undo a night)
             self._missing_pages["pages"] = describe(Failure("error", error))

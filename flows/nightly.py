@@ -8,10 +8,12 @@ from prefect.runtime import flow_run
 
 from flows.forms import Root, with_form
 from flows.night import run_night
+from flows.reconcile import tells_its_end
 from flows.site import dask_task_runner
 from tasks.plan import Selection
 
 
+@tells_its_end
 @with_form
 @flow(
     name="nightly",

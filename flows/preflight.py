@@ -1,5 +1,6 @@
 """What must be so before a night begins; what is not is said in one line, with what to do."""
 
+import hashlib
 import os
 import secrets
 from collections import Counter
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
+import cmrcore
+import storage
+import tasks
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.site import SiteSettings
 from flows.user import current_user
@@ -25,6 +29,7 @@ CONNECT_S = 15
 COMPARED = ("python", "cmrtrials", "dask", "distributed", "numpy", "torch", "zarr")
 """What workers must have as the night has it: it computes, stores, or carries between them."""
 COMPARED_SCHEDULER = ("python", "dask", "distributed")
+_CODE = "code of cmrtrials"
 
 
 def check_ready(root: Place, settings: SiteSettings) -> None:
@@ -90,6 +95,9 @@ def check_cluster(address: str) -> None:
     try:
         with Client(address, timeout=CONNECT_S, set_as_default=False) as client:
             versions = client.get_versions(packages=list(COMPARED))
+            # Two checkouts of one version are told apart by their text. A worker without this function, or
+            # whose answer fails otherwise, has other code.
+            codes = client.run(code_digest, on_error="return")
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # the last three: address, or TLS
         message = (
             f"no Dask scheduler answers at {address}, which CMR_DASK_SCHEDULER names "
@@ -97,6 +105,10 @@ def check_cluster(address: str) -> None:
             f"process's, or unset CMR_DASK_SCHEDULER for a cluster of the night's own"
         )
         raise ClusterUnreachableError(message) from None
+    versions["client"]["packages"][_CODE] = code_digest()
+    for worker, code in codes.items():
+        if worker in versions["workers"]:
+            versions["workers"][worker]["packages"][_CODE] = code if isinstance(code, str) else None
     differing = differences(versions)
     if differing:
         message = (
@@ -104,6 +116,17 @@ def check_cluster(address: str) -> None:
             f"release, with its constraints.txt, on all machines, and restart scheduler and workers"
         )
         raise VersionMismatchError(message)
+
+
+def code_digest() -> str:
+    """Give the first characters of the SHA-256 of what runs on workers: every module, by name and text."""
+    text = hashlib.sha256()
+    for package in (cmrcore, storage, tasks):
+        (folder,) = (Path(place) for place in package.__path__)
+        for file in sorted(folder.rglob("*.py")):
+            text.update(f"{package.__name__}/{file.relative_to(folder).as_posix()}\n".encode())
+            text.update(file.read_bytes())
+    return text.hexdigest()[:12]
 
 
 def differences(versions: Mapping[str, Any]) -> list[str]:
@@ -127,7 +150,7 @@ def differences(versions: Mapping[str, Any]) -> list[str]:
     said = []
     if scheduler := differing(versions["scheduler"], COMPARED_SCHEDULER):
         said.append(f"the scheduler: {scheduler}")
-    workers = Counter(differing(theirs, COMPARED) for theirs in versions["workers"].values())
+    workers = Counter(differing(theirs, (*COMPARED, _CODE)) for theirs in versions["workers"].values())
     said += [f"{n} of {workers.total()} workers: {what}" for what, n in sorted(workers.items()) if what]
     return said
 

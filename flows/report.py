@@ -1,13 +1,17 @@
 """The command ``cmrtrials report``: all pages of a trial, made anew from what is stored."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 from flows.night import describe, progress
 from storage.place import Place
-from storage.trial import Trial
+from storage.trial import Trial, open_trial
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
-from tasks.plan import Selection, published_visits
+from tasks.plan import Selection
+from tasks.published import published_visits
 from tasks.report.trial_page import write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import write_visit_page
@@ -25,8 +29,21 @@ class MadePages:
     """Visits whose pages could not be made, and why."""
 
 
-def make_pages(trial: Trial, chosen: Selection) -> MadePages:
-    """Make the pages of chosen visits of which anything is published, one after the other, and the trial's.
+PAGES_A_PROCESS = 6
+"""Pages that take as long as another process does to start."""
+
+
+def make_pages(trial: Trial, chosen: Selection, n_processes: int) -> MadePages:
+    """Make the pages of chosen visits of which anything is published, then the trial's.
+
+    Parameters
+    ----------
+    trial
+        The trial.
+    chosen
+        Which visits.
+    n_processes
+        Most processes; fewer pages are made by fewer, the fewest by this one.
 
     Raises
     ------
@@ -41,12 +58,34 @@ def make_pages(trial: Trial, chosen: Selection) -> MadePages:
         and (not chosen.visit_ids or visit_id in chosen.visit_ids)
     ]
     failed: dict[VisitKey, str] = {}
-    for n_ended, (subject_id, visit_id) in enumerate(visits):
-        progress.info(f"{subject_id}/{visit_id}", extra={"n_ended": n_ended, "n_in_all": len(visits)})
-        try:
-            write_visit_page(trial, subject_id, visit_id)
-        except Exception as error:  # noqa: BLE001 (a page that fails must not take the others with it)
-            failed[subject_id, visit_id] = describe(Failure("error", error))
+    made = _made(trial.root, visits, min(n_processes, len(visits) // PAGES_A_PROCESS))
+    for n_ended, (key, problem) in enumerate(made):
+        progress.info("/".join(key), extra={"n_ended": n_ended, "n_in_all": len(visits)})
+        if problem is not None:
+            failed[key] = problem
     record_pages(trial, set(visits).difference(failed), failed)
     labels = {"/".join(key): why for key, why in failed.items()}
     return MadePages(write_trial_page(trial), len(visits) - len(failed), labels)
+
+
+def _made(root: Place, visits: Sequence[VisitKey], n_processes: int) -> Iterator[tuple[VisitKey, str | None]]:
+    """Make pages, and give each visit as its page has ended, with the problem if there was one."""
+    if n_processes < 2:
+        yield from ((key, _make_page(root, key)) for key in visits)
+        return
+    # Forked after torch has threads, a process can hang.
+    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+        keys = {pool.submit(_make_page, root, key): key for key in visits}
+        for future in as_completed(keys):
+            died = future.exception()
+            problem = describe(Failure("crashed", died)) if isinstance(died, Exception) else future.result()
+            yield keys[future], problem
+
+
+def _make_page(root: Place, key: VisitKey) -> str | None:
+    """Make a visit's page; give why it could not be made."""
+    try:
+        write_visit_page(open_trial(root), *key)
+    except Exception as error:  # noqa: BLE001 (a page that fails must not take the others with it)
+        return describe(Failure("error", error))
+    return None

@@ -127,16 +127,19 @@ def _bindable_port(port: int) -> int:
 
 def _wait_for(process: subprocess.Popen[bytes], url: str) -> None:
     deadline = monotonic() + START_S
-    while monotonic() < deadline:
-        if process.poll() is not None:
-            message = (
-                f"the Prefect server ended with code {process.returncode}; is its port in use? try --port"
-            )
-            raise ServerNotStartedError(message)
-        try:
-            if httpx.get(url, timeout=5).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            sleep(0.1)
+    # One client for all questions: each new one reads the certificates again, which costs a processor more
+    # than the server's start leaves over.
+    with httpx.Client(timeout=5) as client:
+        while monotonic() < deadline:
+            if process.poll() is not None:
+                message = (
+                    f"the Prefect server ended with code {process.returncode}; is its port in use? try --port"
+                )
+                raise ServerNotStartedError(message)
+            try:
+                if client.get(url).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                sleep(0.1)
     message = f"the Prefect server did not answer at {url} within {START_S:.0f} s"
     raise ServerNotStartedError(message)

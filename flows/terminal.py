@@ -27,6 +27,7 @@ from rich.table import Table
 from flows.errors import FlowError
 from storage.errors import StorageError
 from storage.objects import files_under, store_errors
+from storage.plan import counted
 from storage.reviews import pending_reviews
 from storage.running import running_nights
 from storage.schema import REVIEWS
@@ -238,7 +239,7 @@ def print_uploads(title: str, uploads: Sequence["CheckedUpload"], *, with_names:
 def print_scans(trial: Trial) -> None:
     """Print the main columns of the table ``scans``."""
     rows = read_table(trial.root, "scans").to_pylist()
-    rows.sort(key=lambda row: (row["subject_id"], row["visit_id"]))
+    rows.sort(key=lambda row: (counted(row["subject_id"]), counted(row["visit_id"])))
     table = _table("scans", [heading for heading, _, _ in SCAN_COLUMNS], n_text=2)
     for row in rows:
         table.add_row(*(_cell(row[column], form) for _, column, form in SCAN_COLUMNS))
@@ -289,7 +290,7 @@ def print_files(trial: Trial) -> None:
     """Say where the results lie."""
     for folder, what in {
         "tables": "Parquet: pandas.read_parquet(FOLDER/scans)",
-        "reports": "HTML: index.html for the trial, a page for each visit",
+        "reports": "HTML: index.html for the trial, results.html with its numbers, a page for each visit",
         "arrays": "Zarr: echoes, masks and maps of each visit",
         "quarantine": "refused files, each with reason.json",
         "history": "results that were replaced",

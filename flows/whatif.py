@@ -15,6 +15,8 @@ from pydantic import Field
 from flows.artifacts import artifact_key, plain
 from flows.forms import Id, Reason, Root, with_form
 from flows.night import Night, this_run
+from flows.preflight import check_ready
+from flows.reconcile import keep_marked, tells_its_end
 from flows.site import dask_task_runner, site_settings
 from flows.user import current_user
 from storage.arrays import link_store, store_exists
@@ -23,13 +25,13 @@ from storage.errors import NotStoredError, PlanError
 from storage.lock import night_underway
 from storage.plan import PlannedVisit
 from storage.reviews import read_reviews
-from storage.running import marked_running
 from storage.tables import read_table, recover
 from storage.trial import Trial, open_trial
 from storage.upload import Upload
 from storage.whatif import Variant, read_variant, whatif_root, write_whatif
+from tasks.digests import stage_digests
 from tasks.fanout import Fanout
-from tasks.plan import NightPlan, Selection, VisitJob, plan_night, stage_digests
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
 from tasks.stage import StageName, VisitRef
 from tasks.weights import needed_weights
@@ -68,6 +70,7 @@ class Prepared:
     """The visit's line in subjects.csv."""
 
 
+@tells_its_end
 @with_form
 @flow(name="whatif", task_runner=dask_task_runner(), persist_result=False)
 def whatif(
@@ -90,11 +93,13 @@ def whatif(
     """
     run_id, runner = this_run()
     prepared = prepare(Path(root), subject_id, visit_id, settings)
+    check_ready(prepared.record.folder, site_settings())
     needed_weights(prepared.record.folder, prepared.variant.config.segment)
     plan = _plan(prepared)
     write_whatif(prepared.record.folder, prepared.folder, prepared.variant, prepared.line)
     trial = open_trial(prepared.folder)
-    with night_underway(trial.folder), marked_running(trial.folder, run_id):
+    with night_underway(trial.folder):
+        keep_marked(trial.folder, run_id)
         recover(trial.folder)
         (job,) = plan.jobs
         _reuse(prepared.record.folder, trial.folder, job)

@@ -3,13 +3,9 @@
 import errno
 import os
 import shutil
-import time
 from pathlib import Path
 
 from storage.durable import fsync_path, fsync_paths
-
-TEMPORARY_SUFFIX = ".tmp"
-"""Ending of a store that is being written."""
 
 
 def relative_files(folder: Path) -> set[str]:
@@ -22,8 +18,8 @@ def relative_files(folder: Path) -> set[str]:
 
 
 def take_along(earlier: Path, temporary: Path) -> None:
-    """Begin a store as a copy of an earlier one, as hard links where the disk can."""
-    shutil.copytree(earlier, temporary, copy_function=_link_or_copy)
+    """Begin a store, in an empty folder, as a copy of an earlier one, as hard links where the disk can."""
+    shutil.copytree(earlier, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
 
 
 def move_into_place(temporary: Path, final: Path) -> bool:
@@ -39,20 +35,6 @@ def move_into_place(temporary: Path, final: Path) -> bool:
         return False
     fsync_path(final.parent)
     return True
-
-
-def remove_stale(arrays: Path, older_than_s: float) -> int:
-    """Remove temporary stores that are too old to be at work; give the number found."""
-    n_stale = 0
-    for path in arrays.glob(f"*/*/.*{TEMPORARY_SUFFIX}"):
-        try:
-            age_s = time.time() - path.stat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age_s > older_than_s:
-            n_stale += 1
-            shutil.rmtree(path, ignore_errors=True)
-    return n_stale
 
 
 def _link_or_copy(source: str, target: str) -> None:

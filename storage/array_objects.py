@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ROOT_OBJECT = "zarr.json"
 """Metadata of a store's root group."""
 
+UNFINISHED_S = 24 * 3600.0
+"""Age at which what was uploaded cannot belong to a running night any more [s]."""
+
 
 def is_whole(store: "UPath") -> bool:
     """Whether all of a store has been uploaded."""
@@ -62,7 +65,7 @@ def digests(store: "UPath") -> Iterator[tuple[str, str]]:
         yield name, hashlib.sha256(data[name]).hexdigest()
 
 
-def remove_unfinished(arrays: "UPath", older_than_s: float) -> int:
+def remove_unfinished(arrays: "UPath", older_than_s: float = UNFINISHED_S) -> int:
     """Remove stores that are not whole and to which nothing was added for a time; give their number."""
     youngest: dict[str, float] = defaultdict(lambda: float("inf"))
     objects: dict[str, list[str]] = defaultdict(list)

@@ -8,9 +8,6 @@ and without it nothing is there (`storage.array_objects`).
 """
 
 import hashlib
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -27,6 +24,7 @@ from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
+from storage.leftovers import new_held_folder, temporary_sibling
 from storage.place import Place
 from storage.series_rules import ROLES, Role
 from storage.unpacked import unpacking_folder
@@ -115,14 +113,13 @@ def write_store(
         If files that the store began with are gone when the block ends.
     """
     final = store_path(root, subject_id, visit_id, digest)
-    name = f".{digest}.{os.getpid()}-{secrets.token_hex(4)}{array_folders.TEMPORARY_SUFFIX}"
     with ExitStack() as held:
         if isinstance(final, Path):
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = final.with_name(name)
+            temporary = temporary_sibling(final)
+            held.enter_context(new_held_folder(temporary))
         else:
-            temporary = held.enter_context(unpacking_folder()) / name
-        held.callback(shutil.rmtree, temporary, ignore_errors=True)
+            temporary = held.enter_context(unpacking_folder())
         if extends is None:
             group = zarr.create_group(temporary)
         else:
@@ -135,7 +132,6 @@ def write_store(
                 array_folders.take_along(earlier, temporary)
             else:
                 array_objects.download(earlier, temporary)
-            temporary.touch()  # else it is as old as the earlier stage, and looks left behind
             group = zarr.open_group(temporary, mode="r+")
         began_with = array_folders.relative_files(temporary)
         yield group
@@ -303,25 +299,6 @@ def content_digest(path: Place) -> str:
         return canonical_digest([[name, digest] for name, digest in array_objects.digests(path)])
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return canonical_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
-
-
-def remove_stale_temporaries(root: Place, older_than_s: float) -> int:
-    """Remove what killed writers left behind; give the number of folders found.
-
-    On an object store that is what was uploaded of stores that are not whole.
-
-    Another night may remove the same folders at the same time.
-
-    Parameters
-    ----------
-    root
-        Root of the trial.
-    older_than_s
-        Age from which a temporary store counts as left behind [s]; longer than any stage takes.
-    """
-    if isinstance(root, Path):
-        return array_folders.remove_stale(root / ARRAYS, older_than_s)
-    return array_objects.remove_unfinished(root / ARRAYS, older_than_s)
 
 
 def _is_whole(path: Place) -> bool:

@@ -2,12 +2,12 @@
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.leftovers import new_held_file, temporary_sibling
 from storage.objects import put
 from storage.place import Place
 
@@ -40,13 +40,13 @@ def write_durably(path: Place, data: bytes) -> None:
         put(path, data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_sibling(path)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(new_held_file(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # while it is held, or it could be taken for left behind
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -30,6 +30,7 @@ from storage.export_visit import (
     drawn_by,
     guide_origins,
     is_even,
+    left_out,
     read_map,
     read_masks,
     segmentation_settings,
@@ -83,9 +84,9 @@ def write_bids(folder: Path, visit: ExportedVisit, store: zarr.Group) -> None:
             stack = stacks[kind.role]
             scaled = values / np.float32(_MS_PER_S) if kind.quantity == "t1" else values
             sidecar = _sidecar(visit, stack) | _map_sidecar(kind, stack)
-            _write_images(
-                anat, f"{stem}{_ENTITIES[kind.role]}", _SUFFIXES[kind.quantity], scaled, stack, sidecar
-            )
+            of_slices = _slices_used(store, kind.quantity, stack)
+            name, suffix = f"{stem}{_ENTITIES[kind.role]}", _SUFFIXES[kind.quantity]
+            _write_images(anat, name, suffix, scaled, stack, sidecar, of_slices)
     for role in ROLES:
         masks = read_masks(store, role) if role in stacks else None
         if masks is not None:
@@ -94,7 +95,8 @@ def write_bids(folder: Path, visit: ExportedVisit, store: zarr.Group) -> None:
                 labels[mask] = getattr(LABEL_VALUES, label)
             sidecar = _sidecar(visit, stacks[role]) | _mask_sidecar(visit, store, role)
             name = f"{stem}{_ENTITIES[role]}"
-            _write_images(anat, name, "dseg", labels, stacks[role], sidecar)
+            of_slices = _slices_used(store, "t1", stacks[role])
+            _write_images(anat, name, "dseg", labels, stacks[role], sidecar, of_slices)
             (anat / f"{name}_dseg.tsv").write_text(_label_table(), encoding="utf-8")
 
 
@@ -159,8 +161,12 @@ def _write_images(
     values: np.ndarray[Any, Any],
     stack: EchoStack,
     sidecar: Mapping[str, Any],
+    of_slices: Mapping[str, Sequence[Any]],
 ) -> None:
-    """Write one image, or one for each slice where no affine fits all of them."""
+    """Write one image, or one for each slice where no affine fits all of them.
+
+    ``of_slices`` is what the sidecar says of each slice.
+    """
     geometry = stack.geometry
     if is_even(geometry):
         chunks = [(stem, slice(None))]
@@ -174,6 +180,7 @@ def _write_images(
         affine = _affine(here, stack.slice_thickness_mm)
         (folder / f"{name}_{suffix}.nii.gz").write_bytes(_nifti(values[of_chunk], affine))
         own = dict(sidecar) | {"SliceLevel": list(stack.levels[of_chunk])}
+        own |= {key: list(told[of_chunk]) for key, told in of_slices.items()}
         (folder / f"{name}_{suffix}.json").write_text(_json(own), encoding="utf-8")
 
 
@@ -242,6 +249,16 @@ def _map_sidecar(kind: MapKind, stack: EchoStack) -> dict[str, Any]:
     return known
 
 
+def _slices_used(store: zarr.Group, quantity: str, stack: EchoStack) -> dict[str, Sequence[Any]]:
+    """Say of each slice whether the scan's mean uses it, and what failed it."""
+    out = left_out(store, quantity, stack.role)
+    indices = range(len(stack.levels))
+    return {
+        "SlicesUsed": [index not in out for index in indices],
+        "SliceFailures": [list(out.get(index, ())) for index in indices],
+    }
+
+
 def _mask_sidecar(visit: ExportedVisit, store: zarr.Group, role: Role) -> dict[str, Any]:
     return {
         "Description": "heart on the images the maps are on",
@@ -305,6 +322,8 @@ with every character that is no letter or digit, and z itself, written as Z and 
 *_dseg.nii.gz          labels of *_dseg.tsv on the same pixels
 
 A pixel without a value is NaN. Slices that are not evenly spaced are files of their own, chunk-1 at the base.
-Each sidecar says the verdict of the quality checks; sub-*_sessions.tsv has the quantities of each scan.
+Each sidecar says the verdict of the quality checks and which slices the scan's means use (SlicesUsed; by
+which checks or reader's decisions others are left out, SliceFailures); sub-*_sessions.tsv has the quantities
+of each scan.
 Dates are those of the trial's record, moved where it moves them.
 """

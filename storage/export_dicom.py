@@ -5,7 +5,7 @@ record gives them, never the day of the export, which would give away a shifted 
 is NaN, which PS3.5, section 8, allows in float pixel data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from storage.export_visit import (
     MapKind,
     drawn_by,
     is_even,
+    left_out,
     read_map,
     read_masks,
     segmentation_settings,
@@ -41,6 +42,8 @@ PRIVATE_SCHEME = "99CMRTRIALS"
 """Coding scheme of quantities that no standard has a code for."""
 
 FIRST_SERIES_NUMBER = 9001
+_LONG_STRING = 64
+"""Most letters of a text of value representation LO."""
 
 _Code = tuple[str, str, str]
 _QUANTITY: _Code = ("246205007", "SCT", "Quantity")
@@ -79,7 +82,8 @@ def write_dicom(folder: Path, visit: ExportedVisit, store: zarr.Group) -> None:
         values = read_map(store, kind)
         if values is not None:
             further = [series["post"].sources] if kind.quantity == "ecv" and "post" in series else []
-            image = _parametric_map(values, kind, series[kind.role], number, further)
+            out = left_out(store, kind.quantity, kind.role)
+            image = _parametric_map(values, kind, series[kind.role], number, further, out)
             image.save_as(folder / f"{kind.name}.dcm")
     for number, role in enumerate(ROLES, FIRST_SERIES_NUMBER + len(MAPS)):
         masks = read_masks(store, role) if role in series else None
@@ -94,6 +98,7 @@ def _parametric_map(
     series: _ExportedSeries,
     series_number: int,
     further: Sequence[SeriesSources],
+    out: Mapping[int, tuple[str, ...]],
 ) -> Dataset:
     import highdicom  # half a second, and only needed here
 
@@ -125,11 +130,25 @@ def _parametric_map(
         ],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label=kind.name.upper(),
-        content_description=kind.meaning,
+        content_description=_description(kind.meaning, out),
         coding_schemes=_private_scheme() if _QUANTITIES[kind.quantity][1] == PRIVATE_SCHEME else None,
         **_identity(kind.name, kind.meaning, series, series_number),
     )
-    return _finished(image, kind.name, series, further)
+    _finished(image, kind.name, series, further)
+    for index, groups in _frames(image, series):
+        if index in out:
+            why = ", ".join(out[index]) or "no value"
+            groups.DerivationImageSequence[0].DerivationDescription = f"left out of the scan's mean: {why}"
+    return image
+
+
+def _description(meaning: str, out: Mapping[int, tuple[str, ...]]) -> str:
+    """Say what a map shows, and that the scan's mean leaves slices out: in the 64 letters there are."""
+    if not out:
+        return meaning
+    slices = ", ".join(map(str, sorted(out)))  # from 0 at the base, as everywhere
+    said = f"{meaning}; not in the mean: slice {slices}"
+    return said if len(said) <= _LONG_STRING else f"{meaning}; {len(out)} slices not in the mean"
 
 
 def _segmentation(
@@ -274,10 +293,7 @@ def _finished(
 def _refer(image: Dataset, series: _ExportedSeries, further: Sequence[SeriesSources]) -> None:
     """Refer to the source images: all of them once, and each frame to those of its slice."""
     image.pop("SourceImageSequence", None)
-    positions = np.asarray(series.stack.positions_mm)
-    for groups in image.PerFrameFunctionalGroupsSequence:
-        place = np.asarray(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
-        index = int(np.linalg.norm(positions - place, axis=1).argmin())
+    for index, groups in _frames(image, series):
         (derivation,) = groups.DerivationImageSequence
         derivation.SourceImageSequence = [_source(one) for one in series.sources.references[index]]
     here = [one for one in (series.sources, *further) if one.study_uid == series.sources.study_uid]
@@ -292,6 +308,14 @@ def _refer(image: Dataset, series: _ExportedSeries, further: Sequence[SeriesSour
             study.ReferencedSeriesSequence = _by_series([one])
             studies.append(study)
         image.StudiesContainingOtherReferencedInstancesSequence = studies
+
+
+def _frames(image: Dataset, series: _ExportedSeries) -> Iterator[tuple[int, Dataset]]:
+    """Give the functional groups of each frame with the index of its slice."""
+    positions = np.asarray(series.stack.positions_mm)
+    for groups in image.PerFrameFunctionalGroupsSequence:
+        place = np.asarray(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        yield int(np.linalg.norm(positions - place, axis=1).argmin()), groups
 
 
 def _by_series(sources: Sequence[SeriesSources]) -> list[Dataset]:

@@ -13,11 +13,11 @@ from storage.arrays import read_array, read_notes
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest
 from storage.geometry import StackGeometry
-from storage.series_rules import Role
+from storage.series_rules import ROLES, Role
 
 Drawer = Literal["reader", "reader and network", "network"]
 
-EXPORT_VERSION = 2
+EXPORT_VERSION = 3
 """Raised by hand when an export of the same result comes out otherwise; older exports are then replaced."""
 
 LOW_FIELD_BELOW_T = 2.25
@@ -176,6 +176,33 @@ def read_map(store: zarr.Group, kind: MapKind) -> Float32[np.ndarray, "slice row
     """Read a map; NaN where it has no value, None where it has none at all."""
     values = read_array(store, kind.array)
     return None if values is None or not np.isfinite(values).any() else values.astype(np.float32)
+
+
+def left_out(store: zarr.Group, quantity: str, role: Role) -> dict[int, tuple[str, ...]]:
+    """Say which slices the scan's mean of a quantity leaves out, and by which checks or reader's decisions.
+
+    Parameters
+    ----------
+    store
+        Store of the result.
+    quantity
+        ``ecv``, or one of the role's own.
+    role
+        Series on whose pixels it lies.
+
+    Returns
+    -------
+        Codes of what failed the slice itself, by its index; none where it only lacks a value.
+    """
+    rows: Any = store.attrs["rows"]
+    column = "used_ecv" if quantity == "ecv" else f"used_{role}"
+    roles = (None, *ROLES) if quantity == "ecv" else (None, role)
+    failed = [flag for flag in rows["flags"] if flag["severity"] == "fail" and flag["role"] in roles]
+    return {
+        index: tuple(sorted({flag["code"] for flag in failed if flag["slice_index"] == index}))
+        for index, row in enumerate(rows.get("slices", ()))
+        if row.get(column) is False
+    }
 
 
 def read_masks(store: zarr.Group, role: Role) -> Bool[np.ndarray, "label slice row col"] | None:

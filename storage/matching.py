@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -35,10 +35,21 @@ class Mismatch:
     """Folder, PatientID and StudyDate as the site wrote them; for quarantine/ only."""
 
 
-def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: MatchingConfig) -> Match | Mismatch:
+def match_upload(
+    upload: Upload, planned: Mapping[str, Sequence[PlannedVisit]], matching: MatchingConfig
+) -> Match | Mismatch:
     """Find the planned visit of an upload: subject by the sources that `matching` names, visit by study date.
 
     All named sources must agree; anything else is a `Mismatch`, never a guess.
+
+    Parameters
+    ----------
+    upload
+        The upload.
+    planned
+        Lines of subjects.csv by subject, see `storage.plan.by_subject`.
+    matching
+        Rules of the trial.
 
     Raises
     ------
@@ -58,7 +69,6 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
         "PatientID": _subject(patient_id, matching.patient_id_pattern),
     }
     sources = [_TITLES[source] for source in matching.subject_from]
-    planned = {visit.subject_id for visit in plan}
     unknown = [source for source in sources if named[source] not in planned]
     if unknown:
         reason = f"{' and '.join(unknown)}: no planned subject; check subjects.csv and the upload"
@@ -66,7 +76,8 @@ def match_upload(upload: Upload, plan: Sequence[PlannedVisit], matching: Matchin
     if len({named[source] for source in sources}) > 1:
         # Both are planned pseudonyms, so they may be told.
         return Mismatch("; ".join(f"{source} gives {named[source]}" for source in sources), found)
-    match = _match_visit(named[sources[0]], study_date, plan)
+    subject_id = named[sources[0]]
+    match = _match_visit(subject_id, study_date, planned[subject_id])
     return Mismatch(match, found) if isinstance(match, str) else match
 
 
@@ -108,9 +119,8 @@ def _subject(text: str, pattern: str | None) -> str:
     return str(found["subject"] or "") if found else ""
 
 
-def _match_visit(subject_id: str, study_date: date, plan: Sequence[PlannedVisit]) -> Match | str:
-    """Give the one visit whose window holds the study date, or else the reason why there is none."""
-    visits = [visit for visit in plan if visit.subject_id == subject_id]
+def _match_visit(subject_id: str, study_date: date, visits: Sequence[PlannedVisit]) -> Match | str:
+    """Give the one visit of a subject whose window holds the study date, or else why there is none."""
     covering = [visit for visit in visits if visit.covers(study_date)]
     if len(covering) == 1:
         return Match(subject_id, covering[0].visit_id)

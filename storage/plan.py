@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import combinations
@@ -121,6 +121,20 @@ def plan_csv(visits: Sequence[PlannedVisit]) -> str:
     writer.writerow(columns)
     writer.writerows([getattr(visit, column) for column in columns] for visit in visits)
     return text.getvalue()
+
+
+def by_subject(visits: Iterable[PlannedVisit]) -> dict[str, list[PlannedVisit]]:
+    """Give the visits of each subject in their order."""
+    of_subject: dict[str, list[PlannedVisit]] = {}
+    for visit in visits:
+        of_subject.setdefault(visit.subject_id, []).append(visit)
+    return of_subject
+
+
+def counted(identifier: str) -> tuple[list[str | int], str]:
+    """Key by which ids sort as people count them: ``S2`` before ``S10``."""
+    parts = re.split(r"([0-9]+)", identifier)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], identifier
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -53,6 +53,15 @@ class ReviewedSlice:
     """Digest of the images and masks that the reader saw, see `storage.arrays.slice_digests`."""
     guide_digest: str
     """Digest of the guide that the reader saw."""
+    accepted_values: tuple[str, ...] = ()
+    """What each accepted check had found, as text, empty for one without a value; none in reviews of former
+    versions."""
+
+    def accepted(self) -> dict[str, float | None]:
+        """Give what each accepted check had found, by its code; None where that does not matter."""
+        values = self.accepted_values or ("",) * len(self.accepted_flags)
+        found = zip(self.accepted_flags, values, strict=True)
+        return {code: float(value) if value else None for code, value in found}
 
     @property
     def has_effect(self) -> bool:
@@ -74,6 +83,7 @@ def read_reviews(root: Place, subject_id: str | None = None) -> dict[VisitKey, t
             tuple(row["accepted_flags"]),
             row["slice_digest"],
             row["guide_digest"],
+            tuple(row["accepted_values"] or ()),
         )
         if reviewed.has_effect:
             found.setdefault((row["subject_id"], row["visit_id"]), []).append(reviewed)
@@ -85,7 +95,13 @@ def read_reviews(root: Place, subject_id: str | None = None) -> dict[VisitKey, t
 
 def reviews_digest(reviewed: Sequence[ReviewedSlice]) -> str | None:
     """Digest of the decisions that a result honors; None without any."""
-    return canonical_digest([asdict(one) for one in reviewed]) if reviewed else None
+    if not reviewed:
+        return None
+    told = [asdict(one) for one in reviewed]
+    for one in told:
+        if not one["accepted_values"]:  # as in former versions, whose results stand
+            del one["accepted_values"]
+    return canonical_digest(told)
 
 
 def pending_reviews(root: Place) -> list[str]:

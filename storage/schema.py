@@ -388,6 +388,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
             required=True,
         ),
         Column(
+            "accepted_values",
+            TEXTS,
+            "",
+            "what each of these checks had found, in the same order, as text; empty text for one without a "
+            "value; a finding that grew worse is not accepted. Empty in reviews of former versions, which "
+            "accept a check whatever it finds",
+        ),
+        Column(
             "slice_digest",
             TEXT,
             "",

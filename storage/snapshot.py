@@ -44,7 +44,7 @@ def published_files(
     root
         Root of the trial.
     names
-        Tables; ``visits`` must be among them, as it changes with every publication.
+        Tables; ``visits`` must be among them where there is one of results, as it changes with each.
     subject_id
         The only subject whose files are read; None for all.
 

@@ -133,7 +133,8 @@ def read_table(root: Place, name: str, subject_id: str | None = None) -> pa.Tabl
 def read_tables(root: Place, names: Iterable[str], subject_id: str | None = None) -> dict[str, pa.Table]:
     """Read several tables as they stand at one moment; see `read_table`."""
     schemas = {name: arrow_schema(name) for name in names}
-    needed = {**schemas, "visits": None}
+    judged = schemas.keys() - {"visits", REVIEWS}
+    needed = {**schemas, "visits": None} if judged else schemas
     if not isinstance(root, Path):
         tables = _read_objects(root, needed, subject_id)
     elif not (root / TABLES_FOLDER).is_dir():
@@ -141,22 +142,20 @@ def read_tables(root: Place, names: Iterable[str], subject_id: str | None = None
     else:
         with shared_lock(root / TABLES_FOLDER):
             tables = {name: _read_files(root, name, subject_id) for name in needed}
-    visits = tables["visits"].select(list(_KEYS))
-    published = set(zip(*(visits[key].to_pylist() for key in _KEYS), strict=True))
-    for name in schemas.keys() - {"visits", REVIEWS}:
+    if judged:
+        visits = tables["visits"].select(list(_KEYS))
+        published = set(zip(*(visits[key].to_pylist() for key in _KEYS), strict=True))
+    for name in judged:
         keys = zip(*(tables[name][key].to_pylist() for key in _KEYS), strict=True)
         tables[name] = tables[name].filter(pa.array([key in published for key in keys], type=pa.bool_()))
     return {name: tables[name] for name in schemas}
 
 
 def _read_files(root: Path, name: str, subject_id: str | None) -> pa.Table:
-    folders = (root / TABLES_FOLDER / name).glob("*")
-    files = sorted(
-        file
-        for folder in folders
-        if subject_id is None or folder.name == subject_id
-        for file in folder.glob("*.parquet")
-    )
+    table = root / TABLES_FOLDER / name
+    # One subject's files are found without a look at the others' folders: pages are made subject by subject.
+    folders = table.glob("*") if subject_id is None else (table / subject_id,)
+    files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
     return pa.concat_tables(
         [
             arrow_schema(name).empty_table(),

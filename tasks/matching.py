@@ -10,7 +10,7 @@ from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Mismatch, match_upload
 from storage.place import Place
-from storage.plan import PlannedVisit
+from storage.plan import PlannedVisit, by_subject
 from storage.quarantine import upload_records
 from storage.upload import Upload, UploadListing, hash_upload, list_uploads, unread_upload
 
@@ -101,6 +101,7 @@ def match_uploads(
     known = _known_uploads(digests, published)
     judged_by = judgement_digest(digests, rules, upload_rules)
     records = upload_records(root)
+    of_subject = by_subject(planned)
     taken: dict[VisitKey, dict[str, FoundUpload]] = {}
     stray: dict[str, StrayUpload] = {}
     arriving: list[UploadListing] = []
@@ -125,7 +126,7 @@ def match_uploads(
             continue
         try:
             upload = hash_upload(listing)
-            match = match_upload(upload, planned, rules)
+            match = match_upload(upload, of_subject, rules)
         except UploadChangedError:
             arriving.append(listing)
             continue
@@ -150,14 +151,15 @@ def match_uploads(
 
 def matching_digests(rules: MatchingConfig, planned: Iterable[PlannedVisit]) -> dict[str, str]:
     """Digest, by subject, of all that decides where an upload of the subject belongs, besides the upload."""
-    visits: dict[str, list[list[str | int]]] = {}
-    for line in planned:
-        dates: list[str | int] = [line.visit_id, str(line.visit_date), line.window_days]
-        visits.setdefault(line.subject_id, []).append(dates)
     fixed = rules.model_dump(mode="json")
     return {
-        subject_id: canonical_digest({"rules": fixed, "visits": dates})
-        for subject_id, dates in visits.items()
+        subject_id: canonical_digest(
+            {
+                "rules": fixed,
+                "visits": [[line.visit_id, str(line.visit_date), line.window_days] for line in lines],
+            }
+        )
+        for subject_id, lines in by_subject(planned).items()
     }
 
 

@@ -1,33 +1,30 @@
 """The plan of a night: which visits have what to do, which are settled, which uploads belong to nobody."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Self
 
 from storage.config import TrialConfig
 from storage.deidentify import key_id, needed_key
-from storage.digest import canonical_digest
 from storage.errors import NotStoredError, PlanError, UploadChangedError
-from storage.place import Place
 from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
-from storage.reviews import ReviewedSlice, read_reviews, reviews_digest
-from storage.tables import read_table
+from storage.reviews import ReviewedSlice, read_reviews
 from storage.trial import Trial
 from storage.upload import INCOMING, Upload, UploadListing, incoming_folder
+from tasks.digests import retests_digest, stage_digests, summary_digests
 from tasks.lenders import Lenders
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
-from tasks.stage import RESULT_VERSIONS, GuideSource, StageName, VisitRef
-
-RetestPair = tuple[tuple[str, str, str], tuple[str, str, str]]
-"""Subject, visit and result digest of a visit and of its retest."""
-
-USABLE_STATES = frozenset({"done", "flagged"})
-"""States of a visit that has a result."""
-
-FAILED_STATES = frozenset({"failed", "refused"})
-"""States of a visit that was tried in vain."""
+from tasks.published import (
+    FAILED_STATES,
+    USABLE_STATES,
+    RetestPair,
+    published_visits,
+    retest_pairs,
+    usable_results,
+)
+from tasks.stage import GuideSource, StageName, VisitRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,139 +290,6 @@ def in_order_of_arrival(found: Iterable[FoundUpload], published: Sequence[str]) 
     return tuple(sorted(found, key=arrival))
 
 
-def stage_digests(
-    config: TrialConfig,
-    recorded: PlannedVisit,
-    contents: Sequence[str],
-    key_name: str | None,
-    guide_source: GuideSource | None = None,
-    *,
-    reviewed: Sequence[ReviewedSlice] = (),
-) -> dict[StageName, str]:
-    """Digest of each stage of a visit: its inputs, its slice of the configuration, its result version.
-
-    Parameters
-    ----------
-    config
-        Rules of the trial.
-    recorded
-        The visit's line of the plan with the dates of the record: a digest of the real ones would give them
-        away to whoever tries all days.
-    contents
-        Digests of the uploads' contents in the order of their arrival, which decides where they contradict
-        each other.
-    key_name
-        Name of the key that dates and pseudonyms follow from, see `storage.deidentify.key_name`.
-    guide_source
-        Visit that lends its guides to this one. They follow from the digest of its segment stage, so that of
-        this one is fixed before either is computed.
-    reviewed
-        A reader's decisions about the visit that have an effect; whether each still holds follows from them
-        and the masks.
-    """
-
-    def digest(stage: StageName, **inputs: Any) -> str:
-        return canonical_digest({"stage": stage, "version": RESULT_VERSIONS[stage], **inputs})
-
-    intake = digest(
-        "intake",
-        uploads=contents,
-        config=config.intake.model_dump(mode="json"),
-        limits=config.uploads.model_dump(mode="json", include={"read_seconds", "read_memory_mib"}),
-        privacy=config.privacy.model_dump(mode="json"),
-        **({} if key_name is None else {"key": key_name}),
-    )
-    segment = digest(
-        "segment",
-        echoes=intake,
-        config=config.segment.model_dump(mode="json"),
-        **({} if guide_source is None else {"guides": asdict(guide_source)}),
-    )
-    hematocrit = [
-        recorded.hematocrit_fraction,
-        str(recorded.hematocrit_date or ""),
-        str(recorded.hematocrit_time or ""),
-    ]
-    quantify = digest(
-        "quantify",
-        masks=segment,
-        hematocrit=hematocrit,
-        config=config.quantify.model_dump(mode="json"),
-        align=config.align.model_dump(mode="json"),
-        **({"reviews": reviews_digest(reviewed)} if reviewed else {}),
-    )
-    return {"intake": intake, "segment": segment, "quantify": quantify}
-
-
-def summary_digests(
-    config: TrialConfig, result_digests: Mapping[str, str], retests: Sequence[RetestPair] = ()
-) -> dict[str, str]:
-    """Digest of what a subject's summary says of each visit.
-
-    Parameters
-    ----------
-    config
-        Rules of the trial.
-    result_digests
-        Results by visit, in order of their dates: each is compared with the first, the last with all.
-    retests
-        Results that the trial's repeatability is computed from, see `retest_pairs`.
-    """
-    visits = list(result_digests)
-
-    def earlier(index: int) -> list[str]:
-        return visits[:index] if index == len(visits) - 1 else visits[: min(index, 1)]
-
-    return {
-        visit_id: canonical_digest(
-            {
-                "stage": "summarise",
-                "version": RESULT_VERSIONS["summarise"],
-                "earlier": [[other, result_digests[other]] for other in earlier(index)],
-                "visit": result_digests[visit_id],
-                "retests": [[first[2], second[2]] for first, second in retests] if index else [],
-                "config": config.summarise.model_dump(mode="json"),
-            }
-        )
-        for index, visit_id in enumerate(visits)
-    }
-
-
-def retest_pairs(config: TrialConfig, results: Mapping[str, Mapping[str, str]]) -> tuple[RetestPair, ...]:
-    """Results of visits between which nothing changes, of every subject that has both.
-
-    Parameters
-    ----------
-    config
-        Rules of the trial, which name the visits.
-    results
-        Result digests by subject, then visit.
-    """
-    return tuple(
-        ((subject_id, first, of_subject[first]), (subject_id, second, of_subject[second]))
-        for subject_id, of_subject in sorted(results.items())
-        for first, second in config.summarise.retest_visits
-        if first in of_subject and second in of_subject
-    )
-
-
-def published_visits(root: Place) -> dict[VisitKey, dict[str, Any]]:
-    """Rows of the table ``visits`` by subject and visit."""
-    return {(row["subject_id"], row["visit_id"]): row for row in read_table(root, "visits").to_pylist()}
-
-
-def usable_results(
-    planned: Iterable[PlannedVisit], published: Mapping[VisitKey, Mapping[str, Any]]
-) -> dict[str, dict[str, str]]:
-    """Give the published result digests by subject, then visit in order of their dates."""
-    results: dict[str, dict[str, str]] = {}
-    for line in sorted(planned, key=lambda line: line.visit_date):
-        row = published.get((line.subject_id, line.visit_id))
-        if row is not None and row["state"] in USABLE_STATES:
-            results.setdefault(line.subject_id, {})[line.visit_id] = row["result_digest"]
-    return results
-
-
 def _is_outdated(row: Mapping[str, Any], digests: Mapping[StageName, str], matching: str) -> bool:
     """Whether a visit must be computed although nobody asks.
 
@@ -461,10 +325,11 @@ def _outdated_subjects(
     matching: Mapping[str, str],
     retests: Sequence[RetestPair],
 ) -> frozenset[str]:
+    of_retests = retests_digest(retests)
     return frozenset(
         subject_id
         for subject_id, results in usable_results(lines.values(), published).items()
-        for visit_id, digest in summary_digests(config, results, retests).items()
+        for visit_id, digest in summary_digests(config, results, of_retests).items()
         if published[subject_id, visit_id]["summary_digest"] != digest
         or not _follows_plan(published[subject_id, visit_id], lines[subject_id, visit_id])
         or published[subject_id, visit_id]["matching_digest"] != matching[subject_id]

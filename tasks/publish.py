@@ -21,6 +21,7 @@ from storage.tables import publish
 from tasks.canonical import canonical_line
 from tasks.matching import StrayUpload
 from tasks.plan import VisitJob, Waiting
+from tasks.reasons import state_of
 from tasks.stage import StageName, StageResult, VisitRef
 
 
@@ -114,10 +115,15 @@ class Publisher:
         self._write(self._visit_row(waiting.visit, waiting.recorded, "waiting", waiting.reason), {})
 
     def stray(self, stray: StrayUpload) -> None:
-        """Log that no planned visit takes an upload."""
-        upload = {"upload_id": stray.upload.upload_id, "upload_digest": stray.upload.content_digest}
-        event = {"event": "refused", "who": self.who, "why": self.why, **upload, "reason": stray.reason}
-        audit.append(self.root, event)
+        """Log that no planned visit takes an upload, unless a run that died right after that did so."""
+        facts = {
+            "event": "refused",
+            "upload_id": stray.upload.upload_id,
+            "upload_digest": stray.upload.content_digest,
+            "reason": stray.reason,
+        }
+        if not any(facts.items() <= event.items() for event in audit.read_events(self.root)):
+            audit.append(self.root, {"event": "refused", "who": self.who, "why": self.why, **facts})
 
     def _stored_rows(
         self, visit: VisitRef, digest: str, longitudinal: list[dict[str, Any]]
@@ -234,11 +240,3 @@ def _verdict_of(rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Columns of the verdict that a visit has from its scan."""
     (scan,) = rows["scans"]
     return {name: scan[name] for name in ("qc_verdict", "qc_reasons")}
-
-
-def state_of(flags: list[dict[str, Any]]) -> tuple[str, str]:
-    """State of a computed visit, and its reason: the flags it raised, each code once; notes do not count."""
-    first = {flag["code"]: flag["message"] for flag in reversed(flags) if flag["severity"] != "note"}
-    if not first:
-        return "done", ""
-    return "flagged", "; ".join(f"{code}: {first[code]}" for code in sorted(first))

@@ -59,7 +59,8 @@ def review_rows(
     }
     visit = _published(trial, decisions, of_visit["visits"])
     _check_complete(decisions, of_visit["echoes"])
-    flags = of_visit["flags"].select(["code", "role", "slice_index"]).to_pylist()
+    columns = ["code", "role", "slice_index", "value", "threshold"]
+    flags = of_visit["flags"].select(columns).to_pylist()
     store = open_store(trial.root, decisions.subject_id, decisions.visit_id, decisions.result_digest)
     return [
         _row(decisions, one, visit, flags, store)
@@ -126,7 +127,7 @@ def _of_today(
         comment=one.comment or "",
         holds=slice_digest == one.slice_digest,
         redraw=one.guide == "redraw" and not is_redrawn,
-        accepted=one.accepted_flags,
+        accepted=one.accepted(),
     )
 
 
@@ -181,6 +182,7 @@ def _row(
 ) -> dict[str, Any]:
     """Row of a decision, with what the reader saw of its slice."""
     accepts = one.decision == "accept" and one.guide == "accepted"
+    accepted = _acceptable(one, flags) if accepts else {}
     slice_digest, guide_digest = slice_digests(store, one.role, one.slice_index)
     return {
         **{name: visit[name] for name in ("subject_id", "visit_id", "site_id", "result_digest")},
@@ -190,20 +192,29 @@ def _row(
         "guide": one.guide,
         "decision": one.decision,
         "comment": one.comment.strip() or None,
-        "accepted_flags": _acceptable(one, flags) if accepts else [],
+        "accepted_flags": sorted(accepted),
+        "accepted_values": [accepted[code] for code in sorted(accepted)],
         "slice_digest": slice_digest,
         "guide_digest": guide_digest,
         "decided_at": decisions.decided_at_utc,
     }
 
 
-def _acceptable(one: SliceDecision, flags: Sequence[dict[str, Any]]) -> list[str]:
-    """List the checks that ask for a review of a slice, maybe made notes by a former review."""
-    raised = {
-        flag["code"]
+def _acceptable(one: SliceDecision, flags: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """List the checks that ask for a review of a slice, maybe made notes by a former review.
+
+    Returns
+    -------
+        What each has found, as text; the furthest from the limit where one was raised more than once.
+    """
+    raised = [
+        flag
         for flag in flags
-        if flag["slice_index"] == one.slice_index and flag["role"] in (None, one.role)
-    }
-    return sorted(
-        code for code in raised - READER_CODES if code in CHECKS and CHECKS[code].severity == "review"
-    )
+        if flag["slice_index"] == one.slice_index
+        and flag["role"] in (None, one.role)
+        and flag["code"] not in READER_CODES
+        and flag["code"] in CHECKS
+        and CHECKS[flag["code"]].severity == "review"
+    ]
+    raised.sort(key=lambda flag: abs((flag["value"] or 0.0) - (flag["threshold"] or 0.0)))
+    return {flag["code"]: "" if flag["value"] is None else repr(flag["value"]) for flag in raised}

@@ -13,7 +13,7 @@ from tasks.canonical import forget_peak_memory, peak_memory_mib
 
 StageName = Literal["intake", "segment", "quantify", "summarise"]
 
-RESULT_VERSIONS: dict[StageName, int] = {"intake": 4, "segment": 5, "quantify": 8, "summarise": 4}
+RESULT_VERSIONS: dict[StageName, int] = {"intake": 4, "segment": 5, "quantify": 9, "summarise": 4}
 """Raised by hand when a stage's numbers change; part of the stage's digest."""
 
 

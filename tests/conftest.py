@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
 
@@ -14,10 +16,46 @@ REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+ON_SITE = {
+    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py"),
+    *("test_real_upload.py", "test_report.py", "test_review.py", "test_stopped.py", "test_training.py"),
+}
+"""Files of `tests/flows` whose nights share a server, a cluster and finished nights, in one process."""
+
+LONG = ("test_ui.py", "test_privacy.py", "test_deploy.py", "test_fanout.py")
+"""The longest of the others, which the other process runs meanwhile."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests, so that two processes end at nearly the same time."""
+    """Begin with what takes longest, so that two processes end at nearly the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if "site" in getattr(item, "fixturenames", ()) and item.path.name not in ON_SITE:
+            message = (
+                f"{item.path.name} shares the site of the nights: name it in ON_SITE of tests/conftest.py"
+            )
+            raise pytest.UsageError(message)
+
+    def order(item: pytest.Item) -> int:
+        name = item.path.name
+        if item.path not in slow:
+            return len(LONG) + 2
+        return 0 if name in ON_SITE else 1 + (LONG.index(name) if name in LONG else len(LONG))
+
+    items.sort(key=order)
+
+
+class TogetherOnSite(LoadFileScheduling):  # type: ignore[misc] (without types)
+    """A file stays in one process, and all that share the site of the nights do."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "on site" if file.rpartition("/")[2] in ON_SITE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Hand out tests to processes."""
+    return TogetherOnSite(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cmrcore.quantify.qc import Flag, Place, raise_flag
+from cmrcore.quantify.qc import Flag, Place, raise_flag, told
 from cmrcore.quantify.records import ReaderDecision, Role, Series
 
 READER_CODES = frozenset(
     {"reader_excluded", "reader_asks_repeat", "reader_asks_redraw", "reader_decision_lapsed"}
 )
 """Codes of `check_decisions`."""
+
+ROUNDING_FRACTION = 0.01
+"""Change of an accepted value that is none, as other machines and versions round otherwise, relative."""
 
 _WORDS = {"exclude": "excluded", "repeat": "asked to repeat"}
 _CODES = {"exclude": "reader_excluded", "repeat": "reader_asks_repeat"}
@@ -44,7 +47,9 @@ def check_decisions(role: Role, series: Series) -> list[Flag]:
 def accept_findings(flags: Sequence[Flag], series: Mapping[Role, Series | None]) -> list[Flag]:
     """Make notes of what asks for a review and a reader has accepted; what failed stays failed.
 
-    A finding about both roles must be accepted in each that has the slice.
+    A finding about both roles must be accepted in each that has the slice. One that is further beyond its
+    limit by now than when it was accepted asks for a review again: other slices or another fit may have
+    changed it though images and masks stand.
     """
     return [_accepted(flag, series) for flag in flags]
 
@@ -60,11 +65,24 @@ def _accepted(flag: Flag, series: Mapping[Role, Series | None]) -> Flag:
         decision = _decision(one, flag.slice_index)
         if decision is None or not decision.holds or flag.code not in decision.accepted:
             return flag
+        seen = decision.accepted[flag.code]
+        if seen is not None and _is_worse(flag, seen):
+            at = told(flag.code, seen)
+            lapsed = f"(accepted by reader {decision.reader_id} at {at}, before it grew worse)"
+            return replace(flag, message=f"{flag.message} {lapsed}")
         readers.append(decision.reader_id)
     if not readers:
         return flag
     by = " and ".join(dict.fromkeys(readers))
     return replace(flag, severity="note", message=f"{flag.message} (accepted by reader {by})")
+
+
+def _is_worse(flag: Flag, seen: float) -> bool:
+    """Whether a value lies further beyond its limit than one that was seen, rounding aside."""
+    if flag.value is None or flag.threshold is None:
+        return False
+    beyond = 1 if flag.value > flag.threshold else -1
+    return beyond * (flag.value - seen) > ROUNDING_FRACTION * abs(seen)
 
 
 def _decision(series: Series, index: int) -> ReaderDecision | None:

@@ -8,6 +8,15 @@ from cmrcore.quantify.checks import CHECKS, Severity, Verdict
 
 _FIELDS_T = (1.5, 3.0)
 _FIELD_REACH_T = 0.3
+_BARE = (1.0, "")
+_TOLD: dict[str | None, tuple[float, str]] = {
+    "ms": (1.0, " ms"),
+    "mm": (1.0, " mm"),
+    "min": (1.0, " min"),
+    "pixel": (1.0, " pixels"),
+    "fraction": (100.0, " %"),
+}
+"""How messages tell values, by the unit of their check: what they are multiplied by, and what follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +278,12 @@ def check_hematocrit(
     return flags
 
 
+def told(code: str, value: float) -> str:
+    """Write what a check found, with its unit."""
+    factor, unit = _TOLD.get(CHECKS[code].unit, _BARE)
+    return f"{factor * value:.4g}{unit}"
+
+
 def check_range(
     code: str,
     name: str,
@@ -280,10 +295,12 @@ def check_range(
     low, high = limits
     if value is None or ((low is None or value >= low) and (high is None or value <= high)):
         return []
-    if low is None:
-        expected = f"at most {high:g}"
+    factor, unit = _TOLD.get(CHECKS[code].unit, _BARE)
+    least, most = (None if limit is None else f"{factor * limit:g}" for limit in limits)
+    if least is None:
+        expected = f"at most {most}"
     else:
-        expected = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+        expected = f"at least {least}" if most is None else f"{least} to {most}"
     broken = low if low is not None and value < low else high
-    message = f"{name} {value:.4g}, expected {expected}"
+    message = f"{name} {told(code, value)}, expected {expected}{unit}"
     return [raise_flag(code, message, place, value=value, threshold=broken)]

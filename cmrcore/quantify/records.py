@@ -1,7 +1,8 @@
 """What goes into the quantification of a scan and what comes out."""
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxtyping import Bool, Float, Int
@@ -56,8 +57,9 @@ class ReaderDecision:
     """Whether images and masks are still those that the reader saw."""
     redraw: bool
     """Whether the reader asks for another guide, and none has come."""
-    accepted: tuple[str, ...] = ()
-    """Checks whose findings of severity ``review`` the reader has seen and accepts."""
+    accepted: Mapping[str, float | None] = field(default_factory=dict)
+    """Checks whose findings of severity ``review`` the reader has seen and accepts, and the values found;
+    None where any is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,12 +110,12 @@ def check_quality(
             continue
         ranges: list[tuple[str, str, float | None, float | None, float | None]] = [
             ("mask_no_ring", "defects of the ring", one.ring_defects, None, 0.0),
-            ("wall_implausible", "wall [mm]", one.wall_mm, limits.wall_min_mm, limits.wall_max_mm),
+            ("wall_implausible", "mean wall", one.wall_mm, limits.wall_min_mm, limits.wall_max_mm),
             ("area_jumps", "ratio of areas", one.area_ratio, None, limits.area_ratio_max),
-            ("center_jumps", "center off by [mm]", one.center_off_mm, None, limits.center_off_max_mm),
+            ("center_jumps", "center off by", one.center_off_mm, None, limits.center_off_max_mm),
             ("masks_leave_guide", "median Dice with the guide", one.guide_dice, limits.guide_dice_min, None),
             *(
-                (code, "reference mask off most others by [pixel]", one.masks_apart_px, None, top)
+                (code, "reference mask off most others by", one.masks_apart_px, None, top)
                 for code, top in (
                     ("masks_disagree", limits.masks_apart_max_px),
                     ("mask_off_others", limits.masks_apart_fail_px),
@@ -152,16 +152,16 @@ def check_quality(
                 limits.amplitude_ratio_min,
                 limits.amplitude_ratio_max,
             ),
-            (f"t1_{role}_implausible", "mean T1 [ms]", one.t1_ms, *t1_limits),
+            (f"t1_{role}_implausible", "mean T1", one.t1_ms, *t1_limits),
             ("t1_scattered", "scatter of T1", one.t1_spread_fraction, None, limits.t1_spread_max_fraction),
             (
                 "t1_apart",
-                "T1 against the other slices, off by",
+                "T1 off that of the other slices by",
                 one.t1_apart_fraction,
                 None,
                 limits.t1_apart_max_fraction,
             ),
-            ("blood_t1_implausible", "blood T1 [ms]", one.blood_t1_ms, *blood_limits),
+            ("blood_t1_implausible", "blood T1", one.blood_t1_ms, *blood_limits),
             ("blood_fit_poor", "R2 of blood", one.blood_r_squared, limits.blood_r_squared_min, None),
             (
                 "blood_scattered",
@@ -173,7 +173,7 @@ def check_quality(
             ("blood_small", "pixels of blood", one.blood_n_pixels, limits.blood_pixels_min, None),
             (
                 "blood_apart",
-                "blood T1 against the other slices, off by",
+                "blood T1 off that of the other slices by",
                 one.blood_apart_fraction,
                 None,
                 limits.blood_apart_max_fraction,

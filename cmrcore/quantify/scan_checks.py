@@ -89,7 +89,7 @@ def check_contrast(
     limits, of_post = settings.qc, Place("post")
     window = (limits.post_minutes_min, limits.post_minutes_max)
     minutes = post.series.minutes_since_contrast
-    flags = check_range("contrast_timing", "minutes after the bolus", minutes, window, of_post)
+    flags = check_range("contrast_timing", "time after the bolus", minutes, window, of_post)
     if native is None:
         return flags
     before_ms, after_ms = (_beat_ms(one.series) for one in (native, post))

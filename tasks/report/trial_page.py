@@ -1,7 +1,12 @@
-"""The trial's page: what needs attention first, then all visits, distributions, drift, changes and nights."""
+"""The trial's pages: what needs attention first, then all visits and nights; and the same with results.
+
+Readers begin at ``index.html``, which holds nothing that was measured. ``results.html`` has metrics,
+distributions, drift and changes besides. Two files rather than a switch: what a file does not hold, nobody
+meets in it by chance, by a search or in its source, and a site can hand out the one without the other.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +18,7 @@ from storage.durable import write_durably
 from storage.place import Place
 from storage.trial import Trial
 from tasks.report.shell import render
+from tasks.report.trial_blinding import blinded_records
 from tasks.report.trial_metrics import (
     LEAST_SCANS,
     LEAST_TREND_DAYS,
@@ -29,11 +35,13 @@ from tasks.report.trial_visits import (
     REPORTS_FOLDER,
     STATES_TOLD,
     Record,
+    Tables,
     read_rows,
     visit_records,
 )
 
 TRIAL_PAGE = Path(REPORTS_FOLDER, "index.html")
+RESULTS_PAGE = Path(REPORTS_FOLDER, "results.html")
 
 VERDICTS_TOLD = ("pass", "review", "fail")
 
@@ -42,35 +50,46 @@ N_SLOWEST = 10
 
 
 def write_trial_page(trial: Trial) -> Place:
-    """Write the page of a trial from its tables, plan, history and audit log, and give its place.
+    """Write the pages of a trial from its tables, plan, history and audit log; give the place of the first.
 
     Raises
     ------
     StorageError
         If the plan, a table or a former row cannot be read.
     """
-    path = trial.root / TRIAL_PAGE
-    now = datetime.now(UTC)
-    write_durably(path, render("trial.html", **page_values(trial, now)).encode())
-    return path
+    tables = read_rows(trial)
+    values = page_values(trial, tables, datetime.now(UTC))
+    # The results last: a night makes both anew where they are missing, and a former version's index held all.
+    for page, shown in ((TRIAL_PAGE, blinded_values(values, tables)), (RESULTS_PAGE, values)):
+        write_durably(trial.root / page, render("trial.html", **shown).encode())
+    return trial.root / TRIAL_PAGE
 
 
-def page_values(trial: Trial, now: datetime) -> dict[str, Any]:
-    """Give what the template needs.
+def blinded_values(values: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """Give what the template needs for the page that readers begin at, see `page_values`."""
+    records = blinded_records(values["data"]["visits"], tables.flags)
+    data = {"is_blinded": True, "visits": records, "slowest": values["data"]["slowest"]}
+    return {**values, "is_blinded": True, "codes": codes_raised(records), "data": data}
+
+
+def page_values(trial: Trial, tables: Tables, now: datetime) -> dict[str, Any]:
+    """Give what the template needs for the page with results.
 
     Parameters
     ----------
     trial
         The trial.
+    tables
+        Its rows.
     now
         When the page is made; windows that ended before this day, in the trial's time zone, are over.
     """
-    tables = read_rows(trial)
     records = visit_records(trial, tables, now.astimezone(ZoneInfo(trial.config.schedule.timezone)).date())
     planned = [record for record in records if record["state"] != "unplanned"]
     shifted = trial.config.privacy.dates == "shift"
     return {
         "title": f"Trial {trial.config.trial_id}",
+        "is_blinded": False,
         "version": version("cmrtrials"),
         "trial_id": trial.config.trial_id,
         "made_at": now,
@@ -95,6 +114,7 @@ def page_values(trial: Trial, now: datetime) -> dict[str, Any]:
         "rule": {"sds": OUTLIER_SDS, "mad": ROBUST_SD, "least": LEAST_SCANS},
         "trend": {"scans": LEAST_TREND_SCANS, "days": LEAST_TREND_DAYS},
         "data": {
+            "is_blinded": False,
             "visits": records,
             "distributions": distributions(records),
             "drift": [] if shifted else blood_drift(records),

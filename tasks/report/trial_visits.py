@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.place import Place
-from storage.plan import PlannedVisit
+from storage.plan import PlannedVisit, counted
 from storage.tables import read_tables
 from storage.trial import Trial
 
@@ -45,7 +45,7 @@ NOMINAL_FIELDS_T = (0.55, 1.5, 3.0, 7.0)
 FIELD_TOLERANCE_T = 0.2
 """Largest distance from a nominal field strength [T]."""
 
-_SCAN_NUMBERS = {
+SCAN_NUMBERS = {
     "t1": "t1_native_ms",
     "t1_septal": "t1_native_septal_ms",
     "post": "t1_post_ms",
@@ -160,8 +160,10 @@ def _key(row: Mapping[str, Any]) -> Key:
 
 
 def _in_order(planned: Iterable[PlannedVisit]) -> list[Key]:
-    """Order subjects as text, their visits by date."""
-    lines = sorted(planned, key=lambda line: (line.subject_id, line.visit_date, line.visit_id))
+    """Order subjects by their ids, their visits by date."""
+    lines = sorted(
+        planned, key=lambda line: (counted(line.subject_id), line.visit_date, counted(line.visit_id))
+    )
     return [(line.subject_id, line.visit_id) for line in lines]
 
 
@@ -209,7 +211,7 @@ def _scan_part(scan: Mapping[str, Any]) -> dict[str, Any]:
         "scanned": _iso(scan.get("scan_datetime")),
         "scanner": " ".join(filter(None, names)) or None,
         "field": nominal_field(scan.get("field_strength_t")),
-        **{name: _number(scan.get(column)) for name, column in _SCAN_NUMBERS.items()},
+        **{name: _number(scan.get(column)) for name, column in SCAN_NUMBERS.items()},
     }
 
 

@@ -8,6 +8,7 @@ from tasks.report.visit_arrays import MYOCARDIUM, Array, SliceArrays, VisitArray
 from tasks.report.visit_colors import ECV, R_SQUARED, ColorScale, t1_scale
 from tasks.report.visit_images import Crop, color_bar, heart_crop, map_image
 from tasks.report.visit_outlines import outline
+from tasks.report.visit_window import heart_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,14 @@ def slice_crops(visit: VisitArrays) -> dict[tuple[str, int], Crop]:
     hearts: dict[str, Array] = {}
     crops = {}
     for role, slices in visit.slices.items():
-        hearts[role] = np.any([_heart(one) for one in slices], axis=0)
+        hearts[role] = np.any([heart_of(one) for one in slices], axis=0)
     for role, slices in visit.slices.items():
         other = hearts.get("native" if role == "post" else "post")
         for one in slices:
-            heart = _heart(one)
+            heart = heart_of(one)
             twin = visit.find("native" if role == "post" else "post", one.index)
             if twin is not None and twin.t1_ms.shape == one.t1_ms.shape:
-                heart = heart | _heart(twin)
+                heart = heart | heart_of(twin)
             if not heart.any():
                 heart = hearts[role]
             if not heart.any() and other is not None and other.shape == heart.shape:
@@ -90,12 +91,6 @@ def slice_crops(visit: VisitArrays) -> dict[tuple[str, int], Crop]:
                 (one.t1_ms.shape[0], one.t1_ms.shape[1]), one.spacing_mm, heart
             )
     return crops
-
-
-def _heart(one: SliceArrays) -> Array:
-    """Left ventricle on the reference echo, else as drawn."""
-    masks = one.reference_masks if one.has_masks else one.guide
-    return np.asarray(masks[MYOCARDIUM])
 
 
 def map_rows(

@@ -15,8 +15,8 @@ from storage.durable import write_durably
 from storage.errors import NotStoredError
 from storage.place import Place
 from storage.reviews import read_reviews, reviews_digest
-from storage.schema import REVIEWS
-from storage.tables import read_table
+from storage.schema import REVIEWS, TABLES
+from storage.tables import read_table, read_tables
 from storage.trial import Trial
 from tasks.report.shell import render
 from tasks.report.visit_arrays import VisitArrays, read_visit
@@ -26,12 +26,13 @@ from tasks.report.visit_history import change_lines, history_charts
 from tasks.report.visit_maps import map_columns, map_rows, slice_crops
 from tasks.report.visit_measured import alignment_lines, bullseyes, curve_panels, distributions
 from tasks.report.visit_provenance import provenance
+from tasks.report.visit_window import around_hearts
 from tasks.report.visit_words import ROLE_NAMES, STATES, VERDICTS, flag_lines, quantities, review_words
 
 Row = Mapping[str, Any]
 
 REPORTS_FOLDER = "reports"
-PAGE_VERSION = 2
+PAGE_VERSION = 3
 """Raised when pages shall be made anew though nothing was published."""
 
 _MADE_FROM = "<!-- made from {} -->\n"
@@ -148,10 +149,10 @@ def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str)
 
 
 def _read_rows(trial: Trial, subject_id: str) -> _Rows:
-    visits = read_table(trial.root, "visits", subject_id).to_pylist()
+    read = read_tables(trial.root, TABLES, subject_id)
+    tables = {name: table.to_pylist() for name, table in read.items()}
+    visits = tables.pop("visits")
     visits.sort(key=lambda row: (row["visit_date"], row["visit_id"]))
-    names = ("scans", "slices", "segments", "echoes", "flags", "longitudinal", REVIEWS)
-    tables = {name: read_table(trial.root, name, subject_id).to_pylist() for name in names}
     return _Rows({row["visit_id"]: row for row in visits}, tables)
 
 
@@ -182,7 +183,7 @@ def _content(trial: Trial, rows: _Rows, row: Row) -> dict[str, Any]:
     subject_id, visit_id = row["subject_id"], row["visit_id"]
     config = trial.config.quantify
     store = open_store(trial.root, subject_id, visit_id, row["result_digest"])
-    visit = read_visit(store, stored_roles(store))
+    visit = around_hearts(read_visit(store, stored_roles(store)))
     (scan,), slices = rows.of("scans", visit_id), rows.of("slices", visit_id)
     columns, field = map_columns(scan["field_strength_t"])
     crops = slice_crops(visit)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmrcore.quantify.checks import CHECKS
+from tasks.reasons import SEVERITIES, told_once
 
 Row = Mapping[str, Any]
 
@@ -27,7 +28,6 @@ STATES = {
     "failed": "the computation failed",
 }
 ROLE_NAMES = {"native": "native", "post": "post-contrast"}
-_SEVERITY_ORDER = ("fail", "review", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Quantity:
 
 
 def flag_lines(flags: Sequence[Row]) -> tuple[FlagLine, ...]:
-    """Group flags by code, the worst first."""
+    """Group flags by code, the worst first; a reading that breaks several limits is told once."""
     grouped: dict[tuple[int, str], list[Row]] = {}
-    for flag in flags:
-        grouped.setdefault((_SEVERITY_ORDER.index(flag["severity"]), flag["code"]), []).append(flag)
+    for flag in told_once(flags):
+        grouped.setdefault((SEVERITIES.index(flag["severity"]), flag["code"]), []).append(flag)
     return tuple(
         FlagLine(
             code=code,
-            severity=_SEVERITY_ORDER[order],
+            severity=SEVERITIES[order],
             # Rows of other versions may name checks that are no more.
             meaning=CHECKS[code].meaning if code in CHECKS else "a check that this version does not know",
             found=tuple((_place(flag), flag["message"]) for flag in raised),

@@ -1,5 +1,6 @@
 """A digital trial and its nights, run by the real command against a real Prefect server and Dask cluster."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.trials import SMALL_TRIAL, Cmrtrials, DemoNight, set_segmentation
+from flows.simulate import DEMO_FAULTS, Recipe, simulate_trial
+from tests.flows.trials import SMALL_TRIAL, Cmrtrials, DemoNight, set_segmentation, withhold
 
 COMMAND = Path(sys.executable).with_name("cmrtrials")
+PROJECT = Path(__file__).parents[2]
 
 
 SERVE = """
@@ -46,7 +49,7 @@ def running_site(environment: dict[str, str], n_workers: int = 0) -> Iterator[di
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=PROJECT,
     )
     with site:
         if site.stdin is None or site.stdout is None:
@@ -96,13 +99,41 @@ def site(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def demo_night(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> DemoNight:
-    """Demo trial after one night; tests that change a trial take a copy."""
+def on_site(
+    environment: dict[str, str], site: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cmrtrials]:
+    """Run the command on the site, in a fork of a process that has imported what a night needs."""
+    files = [tmp_path_factory.mktemp("printed") / name for name in ("stdout", "stderr")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.flows.forked_commands"],
+        env=environment | site,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+    ) as process:
+
+        def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            asked = [[str(argument) for argument in arguments], *map(str, files)]
+            process.stdin.write(json.dumps(asked) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            return subprocess.CompletedProcess(asked[0], code, *(file.read_text() for file in files))
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def demo_night(tmp_path_factory: pytest.TempPathFactory, on_site: Cmrtrials) -> DemoNight:
+    """Trial with the demo's faults after one night, two uploads outstanding; what changes it takes a copy."""
     root = tmp_path_factory.mktemp("demo") / "trial"
-    simulated = cmrtrials("simulate", root, "--difficulty", "clean", "--guides", "all")
-    assert simulated.returncode == 0, simulated.stderr
+    simulate_trial(root, Recipe(5, 2, 1, DEMO_FAULTS), on_visit=lambda _: None)
     set_segmentation(root)
-    return DemoNight(root, cmrtrials("run", root))
+    for upload in ("S01_202607*", "S02_202607*"):
+        withhold(root, upload)
+    return DemoNight(root, on_site("run", root))
 
 
 @pytest.fixture
@@ -112,11 +143,10 @@ def demo_copy(demo_night: DemoNight, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_trial(tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials) -> Path:
+def small_trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trial of two sound subjects with one visit each, before its first night."""
     root = tmp_path_factory.mktemp("small") / "trial"
-    simulated = cmrtrials("simulate", root, *SMALL_TRIAL)
-    assert simulated.returncode == 0, simulated.stderr
+    simulate_trial(root, SMALL_TRIAL, on_visit=lambda _: None)
     set_segmentation(root)
     return root
 
@@ -128,12 +158,10 @@ def small_copy(small_trial: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_night(
-    small_trial: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials, site: dict[str, str]
-) -> Path:
+def small_night(small_trial: Path, tmp_path_factory: pytest.TempPathFactory, on_site: Cmrtrials) -> Path:
     """Small trial after its first night; tests that change it take a copy."""
     root = copy_trial(small_trial, tmp_path_factory.mktemp("night") / "trial")
-    night = cmrtrials("run", root, **site)
+    night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
 

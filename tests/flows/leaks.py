@@ -23,6 +23,9 @@ MARK = "ZQXPLANT"
 
 BIRTH_DATES = ("19610523", "1961-05-23")
 
+BEGINNING = 8
+"""Bytes of a secret that are looked for first: hundreds of identifiers share theirs, few texts have it."""
+
 TEXTS = {"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 
 
@@ -79,14 +82,16 @@ def date_forms(day: date) -> set[str]:
 
 def leaks(texts: Iterator[tuple[str, bytes]], secrets: set[str]) -> list[str]:
     """Name the places in which a secret stands, in whatever case and encoding."""
-    forms = {
-        secret.lower().encode(encoding): secret
-        for secret in secrets
-        for encoding in ("utf-8", "utf-16-le", "utf-16-be")
-    }
+    by_beginning: dict[bytes, dict[bytes, str]] = {}
+    for secret in secrets:
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            form = secret.lower().encode(encoding)
+            by_beginning.setdefault(form[:BEGINNING], {})[form] = secret
     return [
         f"{place}: {secret}"
         for place, text in ((place, data.lower()) for place, data in texts)
+        for beginning, forms in by_beginning.items()
+        if beginning in text
         for form, secret in forms.items()
         if form in text
     ]

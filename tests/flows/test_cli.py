@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import COMMAND
-from tests.flows.trials import SMALL_TRIAL, Cmrtrials, set_segmentation
+from tests.flows.trials import Cmrtrials, set_segmentation
 
 
 def processor_seconds(*arguments: str, environment: dict[str, str]) -> float:
@@ -83,8 +83,9 @@ def test_the_record_of_a_new_trial_is_whole(small_trial: Path, cmrtrials: Cmrtri
 @pytest.mark.slow
 def test_simulate_never_writes_over_another_trial(small_trial: Path, cmrtrials: Cmrtrials) -> None:
     """Another recipe needs another folder; the same one is left as it is."""
-    assert cmrtrials("simulate", small_trial, *SMALL_TRIAL).returncode == 0
-    refused = cmrtrials("simulate", small_trial, *SMALL_TRIAL, "--seed", "9")
+    options = ["--subjects", "2", "--visits", "1", "--no-faults", "--difficulty", "clean", "--guides", "all"]
+    assert cmrtrials("simulate", small_trial, *options).returncode == 0
+    refused = cmrtrials("simulate", small_trial, *options, "--seed", "9")
     assert refused.returncode == 2
     assert "not empty" in refused.stderr
 

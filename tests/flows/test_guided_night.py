@@ -11,14 +11,12 @@ from tests.tasks.weights import write_weights
 pytestmark = pytest.mark.slow
 
 
-def test_a_guided_night_reads_every_echo_with_the_readers_guide(
-    small_copy: Path, cmrtrials: Cmrtrials, site: dict[str, str]
-) -> None:
+def test_a_guided_night_reads_every_echo_with_the_readers_guide(small_copy: Path, on_site: Cmrtrials) -> None:
     """Workers find the weights in the trial's root; networks that know nothing cost flags, not the night."""
     weights = small_copy / "weights"
     base, guided = write_weights(weights, guided=False), write_weights(weights, guided=True)
     set_segmentation(small_copy, method="guided", base=base, guided=guided)
-    night = cmrtrials("run", small_copy, **site)
+    night = on_site("run", small_copy)
     assert night.returncode == 0, night.stdout + night.stderr
     echoes = pd.read_parquet(small_copy / "tables" / "echoes")
     assert set(echoes["guide_origin"]) == {"reader"}

@@ -22,8 +22,9 @@ from storage.config import CONFIG_FILE
 from storage.errors import RefusedError, StorageError
 from storage.plan import PlannedVisit
 from storage.trial import Trial, open_trial
+from tasks.digests import stage_digests
 from tasks.fanout import Failure, Fanout
-from tasks.plan import NightPlan, Selection, VisitJob, plan_night, stage_digests
+from tasks.plan import NightPlan, Selection, VisitJob, plan_night
 from tasks.publish import Publisher
 from tasks.stage import GuideSource, StageResult, VisitRef
 from tests.flows.trials import cut_off, published_row, states

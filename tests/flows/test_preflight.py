@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
+import storage
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.preflight import COMPARED, check_cluster, check_ready, check_writable, differences
 from flows.site import SiteSettings
@@ -75,8 +76,13 @@ def test_versions_are_compared_and_equal_workers_counted() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_with_another_package_is_refused(tmp_path: Path) -> None:
-    """A real worker process, which finds the metadata of another zarr before the installed one."""
+def test_a_worker_with_other_code_is_refused(tmp_path: Path) -> None:
+    """A real worker process, which finds metadata of another zarr and another checkout before ours."""
+    packages = Path(storage.__file__).parent.parent
+    for name in ("cmrcore", "flows", "storage", "tasks"):
+        shutil.copytree(packages / name, tmp_path / name, ignore=shutil.ignore_patterns("weights", "*.png"))
+    with (tmp_path / "storage" / "digest.py").open("a") as file:
+        file.write("\n# One line more.\n")
     metadata = tmp_path / "zarr-0.0.1.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 0.0.1\n")
@@ -97,7 +103,9 @@ def test_a_worker_with_another_package_is_refused(tmp_path: Path) -> None:
             with Client(cluster) as client:
                 client.wait_for_workers(2, timeout=120)
             with pytest.raises(
-                VersionMismatchError, match=r": 1 of 2 workers: zarr 0\.0\.1 \(here \d.*; install"
+                VersionMismatchError,
+                match=r": 1 of 2 workers: zarr 0\.0\.1 \(here \d.*\), "
+                r"code of cmrtrials \w{12} \(here \w{12}\); install",
             ):
                 check_cluster(cluster.scheduler_address)
         finally:

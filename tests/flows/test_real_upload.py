@@ -27,9 +27,7 @@ PHANTOM_RULES = {
 
 
 @pytest.fixture(scope="module")
-def phantom_night(
-    real_data: Path, tmp_path_factory: pytest.TempPathFactory, cmrtrials: Cmrtrials, site: dict[str, str]
-) -> Path:
+def phantom_night(real_data: Path, tmp_path_factory: pytest.TempPathFactory, on_site: Cmrtrials) -> Path:
     """Trial of one visit, the measured phantom, after one night."""
     root = tmp_path_factory.mktemp("phantom") / "trial"
     shutil.copytree(real_data / "shmolli-phantom", root / "incoming" / "phantom_2018")
@@ -40,7 +38,7 @@ def phantom_night(
     (root / "trial.toml").write_text(rules)
     set_segmentation(root)  # a bottle has no heart to find
     (root / "subjects.csv").write_text(PHANTOM_PLAN)
-    night = cmrtrials("run", root, **site)
+    night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
 

@@ -15,8 +15,9 @@ from cmrcore.quantify.repeatability import Coefficient, Coefficients
 from flows.night import Night
 from storage.plan import PlannedVisit
 from storage.trial import Trial, open_trial
+from tasks.digests import retests_digest, summary_digests
 from tasks.fanout import Failure, Fanout
-from tasks.plan import NightPlan, VisitJob, summary_digests
+from tasks.plan import NightPlan, VisitJob
 from tasks.publish import Publisher
 from tasks.stage import StageResult, VisitRef
 from tests.storage.drawn_uploads import DEMO_CONFIG
@@ -160,7 +161,7 @@ def test_summaries_wait_for_every_retest(trial: Trial) -> None:
         for subject, age in (("S01", "new"), ("S03", "old"))
     )
     of_s03 = {visit: f"old-S03-{visit}" for visit in ("V1", "V1R", "V2")}
-    assert publisher.renewed["S03/V2"] == summary_digests(trial.config, of_s03, retests)["V2"]
+    assert publisher.renewed["S03/V2"] == summary_digests(trial.config, of_s03, retests_digest(retests))["V2"]
 
 
 def test_results_are_published_although_the_repeatability_failed(trial: Trial) -> None:

@@ -191,7 +191,7 @@ def correct_guide(path: Path, position_mm: tuple[float, float, float]) -> None:
 
 @pytest.mark.slow
 def test_decisions_are_honored_by_the_next_night(
-    small_night_copy: Path, tmp_path: Path, cmrtrials: Cmrtrials, site: dict[str, str]
+    small_night_copy: Path, tmp_path: Path, on_site: Cmrtrials
 ) -> None:
     """That visit alone runs, without what was excluded; a corrected guide settles what was to be redrawn."""
     root = small_night_copy
@@ -199,10 +199,10 @@ def test_decisions_are_honored_by_the_next_night(
     asked = {("native", 1): GHOSTS, ("native", 0): {"guide": "redraw", "comment": "too wide"}}
     file = write_decisions(tmp_path / "decisions.json", decisions_of(root, asked))
     untouched = {name: found for name, found in snapshot(root).items() if "/S02/" in name}
-    assert cmrtrials("review", root, file).returncode == 0
+    assert on_site("review", root, file).returncode == 0
     (job,) = plan_night(open_trial(root), NEW).jobs
     assert job.visit.label == "S01/V1"
-    night = cmrtrials("run", root, **site)
+    night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
 
     visit = published_row(root, "visits", "S01", "V1")
@@ -228,7 +228,7 @@ def test_decisions_are_honored_by_the_next_night(
         slices.drop(columns=verdicts).filter(regex="^(?!.*synthetic)"),
     )
     assert plan_night(open_trial(root), NEW).jobs == ()
-    assert cmrtrials("review", root, file).stdout.count("recorded before") == 1
+    assert on_site("review", root, file).stdout.count("recorded before") == 1
 
     # The site sends a corrected guide of the one slice.
     position = read_stack(open_trial(root).arrays("S01", "V1"), "native").positions_mm[0]
@@ -236,7 +236,7 @@ def test_decisions_are_honored_by_the_next_night(
     correct_guide(guide, position)
     (job,) = plan_night(open_trial(root), NEW).jobs
     assert job.visit.label == "S01/V1"
-    night = cmrtrials("run", root, **site)
+    night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
     assert reader_codes(root) == {("reader_excluded", "native", 1)}
     _, redrawn = read_visit(root)
@@ -247,13 +247,13 @@ def test_decisions_are_honored_by_the_next_night(
     # Another reader takes all as it is: the visit runs without decisions, and is done.
     accepted = decisions_of(root, {}, reader_id="R2", decided_at=LATER)
     write_decisions(tmp_path / "accepted.json", accepted)
-    assert cmrtrials("review", root, tmp_path / "accepted.json").returncode == 0
+    assert on_site("review", root, tmp_path / "accepted.json").returncode == 0
     (job,) = plan_night(open_trial(root), NEW).jobs
     assert job.reviewed == ()
     assert states(root) == {"S01/V1": "flagged", "S02/V1": "done"}
     log = Counter(event["event"] for event in read_events(root))
     assert (log["reviewed"], log["published"]) == (2, 4)
-    verified = cmrtrials("audit", "verify", root)
+    verified = on_site("audit", "verify", root)
     assert verified.returncode == 0, verified.stderr
     assert (
         json.loads((root / "history/S01/V1/3/superseded.json").read_text())["superseded_by"]["reader_id"]

@@ -27,6 +27,7 @@ from flows.notify import notify
 from flows.reconcile import settle_lost_runs
 from flows.server import prefect_server
 from flows.site import SiteSettings
+from storage.running import mark_running
 from storage.trial import open_trial
 port, url, root = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 quick = {"notify_late_minutes": 10 / 60, "notify_long_minutes": 10 / 60}
@@ -40,12 +41,15 @@ with prefect_server(ui_port=port), get_client(sync_client=True) as client:
         return str(made.id)
 
     lost = {name: run(state) for name, state in {
-        "begun": Running(), "taken on": Pending(), "being cancelled": Cancelling()
+        "begun": Running(), "taken on": Pending(), "being cancelled": Cancelling(),
+        "dead at once": Running(), "goes on": Running(),
     }.items()}
     (root / "running" / lost["begun"]).touch()  # the mark of a process that is gone: nobody holds it
+    mark = mark_running(root, lost["goes on"])
     settle_lost_runs(client, open_trial(root), "trial:demo")
     found = {name: client.read_flow_run(UUID(run_id)).state.name for name, run_id in lost.items()}
-    client.delete_flow_run(UUID(lost["taken on"]))
+    for name in ("taken on", "goes on"):
+        client.delete_flow_run(UUID(lost[name]))
     automations = []
     for told in (url, url, None, url):
         notify(client, "demo", "trial:demo", SiteSettings(notify_url=told, **quick))
@@ -88,7 +92,10 @@ def test_lost_runs_are_settled_and_late_and_long_nights_are_told(
         assert process.stdin is not None
         process.stdin.close()
         process.wait(timeout=60)
-    assert said["found"] == {"begun": "Crashed", "taken on": "Scheduled", "being cancelled": "Cancelled"}
+    assert said["found"] == {
+        **{"begun": "Crashed", "taken on": "Scheduled", "being cancelled": "Cancelled"},
+        **{"dead at once": "Crashed", "goes on": "Running"},
+    }
     assert said["automations"] == [3, 3, 0, 3]
     told = {message["flow_run_id"]: message for message in messages}
     assert set(told) == {said["late"], said["long"]}

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from storage.running import running_nights
-from tests.flows.conftest import COMMAND, running_site
+from tests.flows.conftest import COMMAND
 from tests.flows.trials import Cmrtrials, interruptible, states
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def assert_gone(mark: str) -> None:
 
 
 def test_ctrl_c_ends_a_night_quickly_and_the_next_one_goes_on(
-    small_copy: Path, environment: dict[str, str], cmrtrials: Cmrtrials
+    small_copy: Path, environment: dict[str, str], on_site: Cmrtrials
 ) -> None:
     """Exit code 130, no traceback, nothing left running; Ctrl-C reaches the workers as well."""
     own = environment | {"CMRTRIALS_TEST_MARK": "ctrl-c-night"}
@@ -77,27 +77,27 @@ def test_ctrl_c_ends_a_night_quickly_and_the_next_one_goes_on(
     assert "Traceback" not in output
     assert_gone("ctrl-c-night")
     assert running_nights(small_copy) == []
-    assert cmrtrials("run", small_copy).returncode == 0
+    assert on_site("run", small_copy).returncode == 0
     assert set(states(small_copy).values()) == {"done"}
 
 
 def test_a_killed_night_leaves_no_process_and_the_next_one_says_that_it_died(
-    small_copy: Path, environment: dict[str, str], cmrtrials: Cmrtrials
+    small_copy: Path, environment: dict[str, str], site: dict[str, str], on_site: Cmrtrials
 ) -> None:
     """SIGKILL lets nobody say anything: the next night sets the dead run to Crashed."""
-    with running_site(environment) as server:
-        night = start(small_copy, environment | server | {"CMRTRIALS_TEST_MARK": "killed-night"})
-        wait_for_work(small_copy)
-        (run_id,) = running_nights(small_copy)
-        night.kill()
-        night.communicate()
-        assert_gone("killed-night")
-        assert cmrtrials("run", small_copy, **server).returncode == 0
-        answer = httpx.get(f"{server['PREFECT_API_URL']}/flow_runs/{run_id}", timeout=30).json()
-        assert answer["state"]["type"] == "CRASHED"
-        body = {"flow_runs": {"id": {"any_": [run_id]}}}
-        tasks = httpx.post(f"{server['PREFECT_API_URL']}/task_runs/filter", json=body, timeout=30).json()
-        assert {task["state"]["type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
+    api = site["PREFECT_API_URL"]
+    night = start(small_copy, environment | {"PREFECT_API_URL": api, "CMRTRIALS_TEST_MARK": "killed-night"})
+    wait_for_work(small_copy)
+    (run_id,) = running_nights(small_copy)
+    night.kill()
+    night.communicate()
+    assert_gone("killed-night")
+    assert on_site("run", small_copy).returncode == 0
+    answer = httpx.get(f"{api}/flow_runs/{run_id}", timeout=30).json()
+    assert answer["state"]["type"] == "CRASHED"
+    body = {"flow_runs": {"id": {"any_": [run_id]}}}
+    tasks = httpx.post(f"{api}/task_runs/filter", json=body, timeout=30).json()
+    assert {task["state"]["type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
     assert len(pd.read_parquet(small_copy / "tables" / "scans")) == 2
 
 

@@ -16,7 +16,7 @@ from cmrcore.segmentation.own_images import LabelledSlice, draw_slices
 from cmrcore.segmentation.train import Recipe, Samples, draw_samples
 from flows import training as module
 from flows.checkpoint import Progress, read_checkpoint, write_checkpoint
-from flows.cli import train as train_command
+from flows.cli_make import train as train_command
 from flows.train import training_of
 from flows.training import Kind, Training, TrainingError, check_training, train_network
 from storage.errors import RefusedError
@@ -252,11 +252,9 @@ def test_a_checkpoint_gives_back_what_was_put_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_trains_and_prints_the_digest(
-    tmp_path: Path, cmrtrials: Cmrtrials, site: dict[str, str]
-) -> None:
+def test_the_command_trains_and_prints_the_digest(tmp_path: Path, on_site: Cmrtrials) -> None:
     """One step of the real network, in a Prefect flow; what it prints is a line for trial.toml."""
-    trained = cmrtrials("train", "base", tmp_path / "net", "--steps", "1", "--device", "cpu", **site)
+    trained = on_site("train", "base", tmp_path / "net", "--steps", "1", "--device", "cpu")
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.startswith('base = "sha256:')
     assert (tmp_path / "net" / "base.safetensors").stat().st_size < 10e6

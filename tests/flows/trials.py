@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -11,21 +12,19 @@ from typing import Any
 
 import pandas as pd
 
+from flows.simulate import Recipe
 from flows.simulated_upload import CUT_OFF_BYTES
 from storage.config import CONFIG_FILE
 
 Cmrtrials = Callable[..., subprocess.CompletedProcess[str]]
 
-SMALL_TRIAL = (
-    *("--subjects", "2", "--visits", "1", "--no-faults"),
-    *("--difficulty", "clean", "--guides", "all"),
-)
-"""Options of ``cmrtrials simulate`` for two sound subjects with one visit each."""
+SMALL_TRIAL = Recipe(n_subjects=2, n_visits=1, seed=1)
+"""Two sound subjects with one visit each, and a reader's guides."""
 
 
 @dataclass(frozen=True)
 class DemoNight:
-    """The demo trial after its first night."""
+    """A trial with the demo's faults after its first night."""
 
     root: Path
     """The trial."""
@@ -80,7 +79,13 @@ def cut_off(root: Path, upload: str) -> None:
     image.write_bytes(image.read_bytes()[:-CUT_OFF_BYTES])
 
 
-def mend(root: Path, upload: str = "S06_202608*") -> None:
+def withhold(root: Path, upload: str) -> None:
+    """Take away the upload whose folder matches, as if it had not come yet."""
+    (folder,) = (root / "incoming").glob(upload)
+    shutil.rmtree(folder)
+
+
+def mend(root: Path, upload: str = "S05_202608*") -> None:
     """Complete the cut-off image of an upload, as a site does that sends it again."""
     (folder,) = (root / "incoming").glob(upload)
     image = min(folder.glob("IM*.dcm"), key=lambda file: file.stat().st_size)

@@ -60,6 +60,20 @@ VISIT = ExportedVisit(
     scan={"t1_native_ms": 1011.5, "ecv_fraction": None, "scan_datetime": datetime(2026, 3, 4, 10, 30)},
 )
 
+LEFT_OUT: dict[str, Any] = {
+    "slices": [
+        {"used_native": True, "used_post": True, "used_ecv": True},
+        {"used_native": False, "used_post": True, "used_ecv": False},
+        {"used_native": True, "used_post": False, "used_ecv": False},
+    ],
+    "flags": [
+        {"code": "reader_excluded", "severity": "fail", "role": "native", "slice_index": 1},
+        {"code": "center_jumps", "severity": "review", "role": "native", "slice_index": 0},
+        {"code": "fit_failed", "severity": "fail", "role": "post", "slice_index": 2},
+    ],
+}
+"""Rows of a result whose means leave out a native and a post-contrast slice."""
+
 SETTINGS: dict[str, str | float] = {
     "method": "guided",
     "alpha": 0.25,

@@ -87,6 +87,7 @@ def review_rows_of(**values: Any) -> list[dict[str, Any]]:
         "result_digest": RESULT,
         "reader_id": "R1",
         "accepted_flags": [],
+        "accepted_values": [],
         "decided_at": DECIDED_AT,
         "file_digest": "file-1",
     }

@@ -191,7 +191,7 @@ def _write_mutated(
 
 def _take_in(root: Path, config: TrialConfig, report: FuzzReport) -> None:
     """Do with a trial what the plan of a night and its intake task do."""
-    plan = [PlannedVisit("S01", "V1", "01", SCANNED_AT.date(), 7, None, None, None)]
+    plan = {"S01": [PlannedVisit("S01", "V1", "01", SCANNED_AT.date(), 7, None, None, None)]}
     for listing in list_uploads(root, config.uploads):
         try:
             upload = hash_upload(listing)

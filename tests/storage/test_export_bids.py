@@ -21,6 +21,7 @@ from storage.export_visit import ExportedVisit
 from storage.guide import LABELS
 from storage.labelled import LABEL_VALUES
 from tests.storage.drawn_export import (
+    LEFT_OUT,
     ORIENTATIONS,
     VISIT,
     DrawnVisit,
@@ -66,6 +67,23 @@ def check_places(path: Path, expected: dict[int, np.ndarray[Any, Any]]) -> int:
             assert np.abs(place - expected[round(float(value) * 1000)]).max() < 0.01
             n_checked += 1
     return n_checked
+
+
+def test_a_sidecar_says_which_slices_the_means_use(visit: DrawnVisit, tmp_path: Path) -> None:
+    """Whoever averages the maps anew must know what a reader left out; unevenly spaced slices each alone."""
+    store = writable_copy(visit, tmp_path)
+    store.attrs["rows"] = LEFT_OUT
+    write_bids(tmp_path, VISIT, store)
+    said = {path.name: json.loads(path.read_text()) for path in (tmp_path / "anat").glob("*.json")}
+    native, post = said[f"{STEM}_T1map.json"], said[f"{STEM}_ce-gadolinium_dseg.json"]
+    assert (native["SlicesUsed"], native["SliceFailures"]) == (
+        [True, False, True],
+        [[], ["reader_excluded"], []],
+    )
+    assert (post["SlicesUsed"], post["SliceFailures"]) == ([True, True, False], [[], [], ["fit_failed"]])
+    ecv = said[f"{STEM}_ECVmap.json"]
+    assert ecv["SlicesUsed"] == [True, False, False]
+    assert ecv["SliceFailures"] == [[], ["reader_excluded"], ["fit_failed"]]
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)

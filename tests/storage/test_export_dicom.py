@@ -14,11 +14,12 @@ import zarr
 from pydicom import Dataset
 
 from storage.arrays import read_stack
-from storage.export_dicom import write_dicom
+from storage.export_dicom import _description, write_dicom
 from storage.export_sources import derived_uid
 from storage.guide import place_guide, read_seg
 from storage.source_headers import stored_source_header
 from tests.storage.drawn_export import (
+    LEFT_OUT,
     ORIENTATIONS,
     SETTINGS,
     VISIT,
@@ -210,6 +211,23 @@ def test_frames_refer_to_the_images_of_their_slice(folder: Path, visit: DrawnVis
     assert len(named_in(pydicom.dcmread(folder / "ecv.dcm"))) == 3 * (8 + 9)
 
 
+def test_a_map_says_which_slices_the_mean_leaves_out(visit: DrawnVisit, tmp_path: Path) -> None:
+    """In its description, and in each such frame with what failed it."""
+    store = writable_copy(visit, tmp_path)
+    store.attrs["rows"] = LEFT_OUT
+    ecv = pydicom.dcmread(exported(tmp_path, store) / "ecv.dcm")
+    assert ecv.ContentDescription == "extracellular volume fraction; not in the mean: slice 1, 2"
+    said = {
+        str(groups.DerivationImageSequence[0].get("DerivationDescription", ""))
+        for groups in ecv.PerFrameFunctionalGroupsSequence
+    }
+    why = {f"left out of the scan's mean: {code}" for code in ("reader_excluded", "fit_failed")}
+    assert said == {"", *why}
+    post = pydicom.dcmread(tmp_path / "exported" / "t1_post.dcm")
+    assert post.ContentDescription == "post-contrast T1; not in the mean: slice 2"
+    assert len(_description("R2 of the native T1 fit", dict.fromkeys(range(12), ()))) <= 64
+
+
 def named_in(image: Dataset) -> set[str]:
     """UIDs of all images that a file refers to."""
     return {
@@ -289,7 +307,7 @@ def test_what_a_result_has_not_is_not_written(visit: DrawnVisit, tmp_path: Path)
 
 def test_slices_with_a_refused_guide_have_no_masks(visit: DrawnVisit, tmp_path: Path) -> None:
     """No number of the tables was read from them."""
-    flag = {"code": "guide_implausible", "role": "native", "slice_index": 0}
+    flag = {"code": "guide_implausible", "severity": "review", "role": "native", "slice_index": 0}
     store = writable_copy(visit, tmp_path)
     store.attrs["rows"] = {"flags": [flag]}
     folder = exported(tmp_path, store)

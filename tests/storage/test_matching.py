@@ -10,7 +10,7 @@ import pytest
 from storage.config import MatchingConfig
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Match, Mismatch, match_upload
-from storage.plan import PlannedVisit
+from storage.plan import PlannedVisit, by_subject
 from storage.upload import Upload
 from tests.storage.drawn_uploads import (
     BROKEN_DICOM,
@@ -32,7 +32,7 @@ PLAN = tuple(
 
 def _match(incoming: Path, folder: str = "S01_a", **changes: object) -> Match | Mismatch:
     matching = demo_config().matching.model_copy(update=changes)
-    return match_upload(read_upload(incoming.parent, folder), PLAN, matching)
+    return match_upload(read_upload(incoming.parent, folder), by_subject(PLAN), matching)
 
 
 def test_a_file_that_cannot_be_read_stops_the_matching_of_its_upload(public_root: Path) -> None:
@@ -43,10 +43,10 @@ def test_a_file_that_cannot_be_read_stops_the_matching_of_its_upload(public_root
         unreadable(upload.files[0].path),
         pytest.raises(RefusedError, match=r"^file 1 cannot be read: Permission denied$"),
     ):
-        match_upload(upload, PLAN, matching)
+        match_upload(upload, by_subject(PLAN), matching)
     upload.files[0].path.unlink()
     with pytest.raises(UploadChangedError, match="changed while it was read"):
-        match_upload(upload, PLAN, matching)
+        match_upload(upload, by_subject(PLAN), matching)
 
 
 def test_folder_patient_and_date_give_the_visit(incoming: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_date_outside_every_window_shows_the_windows(incoming: Path) -> None:
 def test_overlapping_windows_are_refused(incoming: Path) -> None:
     """Two visits claim the date; guessing the nearer one is still guessing."""
     plan = tuple(replace(visit, window_days=200) for visit in PLAN)
-    found = match_upload(read_upload(incoming.parent), plan, demo_config().matching)
+    found = match_upload(read_upload(incoming.parent), by_subject(plan), demo_config().matching)
     assert isinstance(found, Mismatch)
     assert "windows of several visits: V1, V2" in found.reason
 
@@ -144,7 +144,7 @@ def test_matching_needs_only_what_it_is_told(incoming: Path) -> None:
     write_series(incoming / "S01_a", replace(NATIVE, patient_id=""))
     matching = MatchingConfig(subject_from=("folder",), folder_pattern="(?P<subject>.*)_a")
     upload: Upload = read_upload(incoming.parent)
-    assert match_upload(upload, PLAN, matching) == Match("S01", "V1")
+    assert match_upload(upload, by_subject(PLAN), matching) == Match("S01", "V1")
 
 
 @pytest.mark.parametrize(

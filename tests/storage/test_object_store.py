@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from storage import audit
+from storage.array_objects import remove_unfinished
 from storage.arrays import (
     content_digest,
     link_store,
     open_store,
     read_array,
-    remove_stale_temporaries,
     store_exists,
     store_path,
     write_array,
@@ -231,8 +231,8 @@ def test_an_upload_that_was_killed_is_not_there(objects_place: "UPath") -> None:
             _write(objects_place, digest)
             np.testing.assert_array_equal(_read(objects_place, digest), VALUES)
     assert n_left
-    assert remove_stale_temporaries(objects_place, 3600) == 0
-    assert remove_stale_temporaries(objects_place, -10) > 0
+    assert remove_unfinished(objects_place / "arrays") == 0
+    assert remove_unfinished(objects_place / "arrays", -10.0) > 0
     left = {name.split("/")[2] for name in _names(objects_place, "arrays")}
     assert all(store_exists(objects_place, *VISIT, name.removesuffix(".zarr")) for name in left)
 

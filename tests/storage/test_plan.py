@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import NotStoredError, PlanError
-from storage.plan import PlannedVisit, read_plan
+from storage.plan import PlannedVisit, counted, read_plan
 
 HEADER = (
     "subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,hematocrit_time,site_id"
@@ -182,3 +182,9 @@ def test_a_plan_without_a_header_quotes_no_row(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"column 1 \(A in a spreadsheet\) has an unknown name") as refused:
         _plan(tmp_path, header="Jane^Doe,V1,1961-05-23,7,,,,01")
     assert "Jane" not in str(refused.value)
+
+
+def test_ids_sort_as_people_count_them() -> None:
+    """Whatever else they hold, and the same for ids that count alike."""
+    ids = ["S10", "S2", "s-1-b", "S1", "10", "9", "S02", "V1.10", "V1.9", "BL"]
+    assert sorted(ids, key=counted) == ["9", "10", "BL", "S1", "S02", "S2", "S10", "V1.9", "V1.10", "s-1-b"]

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from storage.errors import DecisionsError, StorageError, TamperedError
 from storage.lock import lock_record, verify_lock
 from storage.record import verify_record
 from storage.reviews import (
+    ReviewedSlice,
     former_result,
     pending_reviews,
     read_reviews,
@@ -117,6 +119,15 @@ def test_only_decisions_with_an_effect_are_inputs(root: Path) -> None:
     assert [(one.role, one.slice_index) for one in found[KEY]] == SLICES[1:]
     assert reviews_digest(found[KEY]) != reviews_digest(found[KEY][1:])
     assert reviews_digest(()) is None
+    assert found[KEY][0].accepted() == {"fit_poor": None}
+
+
+def test_reviews_of_former_versions_keep_their_digest() -> None:
+    """Results that honor them stand; one that names what was found has another."""
+    former = "cdb904a0b656d9a8aafa66f7022697be7878ead97a0cd449cae6a241db501bb7"
+    one = ReviewedSlice("native", 0, "R1", "accepted", "accept", None, ("fit_poor",), "a", "b")
+    assert reviews_digest([one]) == former
+    assert reviews_digest([replace(one, accepted_values=("0.3",))]) != former
 
 
 def test_a_review_is_pending_until_a_result_honors_it(root: Path) -> None:

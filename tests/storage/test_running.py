@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from storage.running import forget_run, marked_running, running_nights
+from storage.running import forget_run, mark_running, marked_running, running_nights
 
 HOLD = """
 import sys
@@ -50,4 +50,14 @@ def test_a_killed_run_is_told_until_it_is_forgotten(tmp_path: Path) -> None:
     forget_run(tmp_path, "killed")
     with marked_running(tmp_path, "after") as dead:
         assert dead == []
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_a_run_that_is_tried_again_keeps_its_mark_when_the_first_try_ends(tmp_path: Path) -> None:
+    """A Retry in the UI, while the process of the first try has not quite gone."""
+    first = mark_running(tmp_path, "run")
+    second = mark_running(tmp_path, "run")
+    first.remove()
+    assert running_nights(tmp_path) == ["run"]
+    second.remove()
     assert list((tmp_path / "running").iterdir()) == []

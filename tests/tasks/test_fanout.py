@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
-from distributed import Nanny, Scheduler, SpecCluster
+from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -39,6 +39,20 @@ def server() -> Iterator[None]:
         os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
         yield
         del os.environ["PREFECT_API_URL"]
+
+
+@pytest.fixture(scope="module")
+def cluster(server: None) -> Iterator[str]:  # noqa: ARG001 (before its workers start)
+    """Address of a cluster as a night starts one, which lives on where a task takes its worker down."""
+    own = cast("DaskTaskRunner", dask_task_runner(SiteSettings(workers=1)))
+    with LocalCluster(**own.cluster_kwargs) as started:
+        yield started.scheduler_address
+
+
+@pytest.fixture
+def runner(cluster: str) -> TaskRunner[Any]:
+    """Task runner on the cluster that the tests share."""
+    return cast("TaskRunner[Any]", DaskTaskRunner(address=cluster))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -88,7 +102,7 @@ def run_in_flow(body: Callable[[Fanout], Answer], runner: TaskRunner[Any]) -> An
     return answers[0]
 
 
-def test_values_and_failures_come_back_by_key_and_more_can_be_submitted() -> None:
+def test_values_and_failures_come_back_by_key_and_more_can_be_submitted(runner: TaskRunner[Any]) -> None:
     """A failing task run is an outcome among others; a follow-up is submitted while the rest runs."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
@@ -102,7 +116,7 @@ def test_values_and_failures_come_back_by_key_and_more_can_be_submitted() -> Non
                 fanout.submit("again", double, "CPU", outcome, limit_s=LIMIT_S)
         return outcomes
 
-    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    outcomes = run_in_flow(body, runner)
     bad = outcomes.pop("bad")
     assert outcomes == {0: 0, 1: 2, 2: 4, "again": 8}
     assert isinstance(bad, Failure)
@@ -110,14 +124,14 @@ def test_values_and_failures_come_back_by_key_and_more_can_be_submitted() -> Non
     assert str(bad.error) == "cannot use it"
 
 
-def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker() -> None:
+def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker(runner: TaskRunner[Any]) -> None:
     """Dask would wait for a GPU worker for ever."""
 
     def body(fanout: Fanout) -> list[tuple[Any, Any]]:
         fanout.submit("segment", double, "GPU", 21, limit_s=LIMIT_S)
         return list(fanout)
 
-    assert run_in_flow(body, dask_task_runner(SiteSettings(workers=1))) == [("segment", 42)]
+    assert run_in_flow(body, runner) == [("segment", 42)]
 
 
 def test_a_cluster_without_any_worker_is_an_error_that_says_what_to_do(
@@ -144,7 +158,7 @@ def test_a_cluster_without_the_resource_is_an_error_that_says_what_to_do() -> No
     run_in_flow(body, runner)
 
 
-def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
+def test_a_killed_worker_is_a_crash_of_that_task_run_only(runner: TaskRunner[Any]) -> None:
     """Prefect is told, or it would stay Running for ever; what waited on that worker gets its value."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
@@ -153,7 +167,7 @@ def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
             fanout.submit(value, double, "CPU", value, limit_s=LIMIT_S)
         return dict(fanout)
 
-    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    outcomes = run_in_flow(body, runner)
     poison = outcomes.pop("poison")
     assert outcomes == {0: 0, 1: 2, 2: 4}
     assert poison.kind == "crashed"
@@ -163,7 +177,7 @@ def test_a_killed_worker_is_a_crash_of_that_task_run_only() -> None:
     assert all(run.state is not None and run.state.is_crashed() for run in dead)
 
 
-def test_a_task_run_that_takes_too_long_is_stopped_and_costs_nobody_else() -> None:
+def test_a_task_run_that_takes_too_long_is_stopped_and_costs_nobody_else(runner: TaskRunner[Any]) -> None:
     """The limit holds for code that sleeps; what waited on the same worker gets its value."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
@@ -173,7 +187,7 @@ def test_a_task_run_that_takes_too_long_is_stopped_and_costs_nobody_else() -> No
         return dict(fanout)
 
     started = time.monotonic()
-    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    outcomes = run_in_flow(body, runner)
     slow = outcomes.pop("slow")
     assert time.monotonic() - started < 120
     assert outcomes == {0: 0, 1: 2, 2: 4}
@@ -185,7 +199,7 @@ def test_a_task_run_that_takes_too_long_is_stopped_and_costs_nobody_else() -> No
     assert (run.state.type.value, run.state.name) == ("FAILED", "TimedOut")
 
 
-def test_the_limit_holds_for_code_that_lets_nothing_else_run() -> None:
+def test_the_limit_holds_for_code_that_lets_nothing_else_run(runner: TaskRunner[Any]) -> None:
     """A regular expression that explodes holds the interpreter: such a worker falls silent."""
 
     def body(fanout: Fanout) -> dict[Any, Any]:
@@ -193,12 +207,14 @@ def test_the_limit_holds_for_code_that_lets_nothing_else_run() -> None:
         fanout.submit("fine", double, "CPU", 1, limit_s=LIMIT_S)
         return dict(fanout)
 
-    outcomes = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    outcomes = run_in_flow(body, runner)
     assert outcomes["fine"] == 2
     assert outcomes["stuck"].kind == "overdue"
 
 
-def test_the_cluster_is_given_only_what_it_will_execute_next_and_follow_ups_first() -> None:
+def test_the_cluster_is_given_only_what_it_will_execute_next_and_follow_ups_first(
+    runner: TaskRunner[Any],
+) -> None:
     """Thousands of visits wait here, not on the scheduler; a visit that was begun is ended first."""
 
     def body(fanout: Fanout) -> tuple[list[Any], int]:
@@ -212,13 +228,13 @@ def test_the_cluster_is_given_only_what_it_will_execute_next_and_follow_ups_firs
                 fanout.submit("follows", double, "CPU", 1, limit_s=LIMIT_S)
         return ended, n_most
 
-    ended, n_most = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    ended, n_most = run_in_flow(body, runner)
     assert n_most == PER_SLOT
     assert len(ended) == 13
     assert ended.index("follows") <= PER_SLOT
 
 
-def test_an_abandoned_night_leaves_nothing_running() -> None:
+def test_an_abandoned_night_leaves_nothing_running(runner: TaskRunner[Any]) -> None:
     """What executes is stopped within seconds, and Prefect knows."""
     worker_s: list[float] = []
 
@@ -236,7 +252,7 @@ def test_an_abandoned_night_leaves_nothing_running() -> None:
         assert list(fanout) == []
 
     before = time.time()
-    run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    run_in_flow(body, runner)
     assert worker_s[0] < 15
     with get_client(sync_client=True) as client:
         runs = [

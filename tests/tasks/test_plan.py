@@ -14,9 +14,11 @@ from storage import Trial, open_trial
 from storage.errors import PlanError
 from storage.quarantine import quarantine_upload
 from storage.tables import publish
+from tasks.digests import retests_digest, stage_digests, summary_digests
 from tasks.matching import matching_digests
-from tasks.plan import Selection, plan_night, retest_pairs, stage_digests, summary_digests
+from tasks.plan import Selection, plan_night
 from tasks.publish import Publisher
+from tasks.published import retest_pairs
 from tests.storage.drawn_rows import visit_row
 from tests.storage.drawn_uploads import DEMO_CONFIG, NATIVE, POST, write_series, write_visit
 
@@ -270,7 +272,8 @@ def test_a_summary_depends_on_the_retests_of_all_subjects(trial: Trial) -> None:
     retests = retest_pairs(config, results)
     assert retests == ((("S02", "V1", "a"), ("S02", "V1R", "b")),)
     assert retest_pairs(trial.config, results) == ()
-    without, with_retests = (summary_digests(config, results["S01"], pairs) for pairs in ((), retests))
+    digests = (retests_digest(pairs) for pairs in ((), retests))
+    without, with_retests = (summary_digests(config, results["S01"], digest) for digest in digests)
     assert without["V1"] == with_retests["V1"]  # a first visit has no rows
     assert without["V2"] != with_retests["V2"]
 

@@ -1,6 +1,7 @@
 """Decisions held against the published visit, and against the masks of today."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from storage.decisions import Decisions
 from storage.errors import DecisionsError
 from storage.reviews import ReviewedSlice, read_reviews, record_review
 from storage.tables import publish
-from tasks.plan import stage_digests
+from tasks.digests import stage_digests
 from tasks.review import decisions_of, review_rows
 from tests.storage.drawn_reviews import RESULT, SLICES, Slices, decisions, publish_visit, write_seen
 from tests.storage.drawn_rows import visit_row
@@ -23,9 +24,9 @@ from tests.storage.drawn_uploads import DEMO_CONFIG
 NOW = datetime(2026, 3, 7, tzinfo=UTC)
 EXCLUDE: Slices = {("native", 1): {"decision": "exclude", "comment": "ghosts"}}
 FLAGS: list[dict[str, Any]] = [
-    {"code": "fit_poor", "severity": "review", "role": "native", "slice_index": 0},
-    {"code": "ecv_implausible", "severity": "review", "role": None, "slice_index": 0},
-    {"code": "t1_apart", "severity": "note", "role": "post", "slice_index": 1},
+    {"code": "fit_poor", "severity": "review", "role": "native", "slice_index": 0, "value": 0.12},
+    {"code": "ecv_implausible", "severity": "review", "role": None, "slice_index": 0, "value": 0.31},
+    {"code": "t1_apart", "severity": "note", "role": "post", "slice_index": 1, "value": None},
     {"code": "echoes_unaligned", "severity": "note", "role": "post", "slice_index": 1},
     {"code": "fit_failed", "severity": "fail", "role": "post", "slice_index": 1},
     {"code": "reader_asks_redraw", "severity": "review", "role": "post", "slice_index": 1},
@@ -79,8 +80,34 @@ def test_accepting_covers_what_the_slice_has_raised(trial: Trial) -> None:
         ["ecv_implausible"],
         ["t1_apart"],
     ]
+    assert [row["accepted_values"] for row in rows] == [["0.31", "0.12"], [], ["0.31"], [""]]
     for other in ({"guide": "redraw"}, {"decision": "exclude", "comment": "ghosts"}):
         assert rows_of(trial, decisions({("native", 0): other}))[0]["accepted_flags"] == []
+
+
+def test_the_worst_of_several_findings_is_what_a_reader_saw(trial: Trial) -> None:
+    """A check of both series and one of a single one may be raised by the same name."""
+    found = {"code": "t1_apart", "severity": "review", "slice_index": 0, "threshold": 0.1}
+    flags = [found | {"role": role, "value": value} for role, value in (("post", 0.3), (None, 0.2))]
+    publish_visit(trial.folder, "ef" * 32, flags=flags)
+    rows = rows_of(trial, decisions(result_digest="ef" * 32))
+    assert [row["accepted_values"] for row in rows] == [["0.2"], [], ["0.3"], []]
+
+
+def test_accepted_values_reach_the_checks(trial: Trial) -> None:
+    """And a review of a former version, which has none, accepts whatever a check finds."""
+    found = reviewed(trial, {})
+    store = open_store(trial.root, "S01", "V1", RESULT)
+    (native, _) = decisions_of(store, "native", 2, found)
+    (_, post) = decisions_of(store, "post", 2, found)
+    assert native is not None
+    assert native.accepted == {"ecv_implausible": 0.31, "fit_poor": 0.12}
+    assert post is not None
+    assert post.accepted == {"t1_apart": None}
+    former = tuple(replace(one, accepted_values=()) for one in found)
+    (native, _) = decisions_of(store, "native", 2, former)
+    assert native is not None
+    assert native.accepted == {"ecv_implausible": None, "fit_poor": None}
 
 
 @pytest.mark.parametrize(

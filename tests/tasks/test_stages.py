@@ -22,7 +22,7 @@ from storage.errors import AlreadyWrittenError, ConfigError, RefusedError, Uploa
 from storage.tables import read_table
 from tasks.intake import intake
 from tasks.plan import Selection, VisitJob, plan_night
-from tasks.publish import Publisher, state_of
+from tasks.publish import Publisher
 from tasks.quantify import add_flags, quantify, stack_flags
 from tasks.segment import segment
 from tasks.stage import StageResult, VisitRef
@@ -444,16 +444,6 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
     assert [(flag.code, flag.role) for flag in stack_flags(from_trigger, None)] == [
         ("inversion_time_doubtful", "native")
     ]
-
-
-def test_a_note_flags_no_visit() -> None:
-    """It stands in the table of flags; the state and the reason are for what asks for a look."""
-    note, doubt = (
-        {"code": code, "severity": severity, "message": "why"}
-        for code, severity in (("r_squared_pixels", "note"), ("t1_apart", "review"))
-    )
-    assert state_of([note]) == ("done", "")
-    assert state_of([note, doubt]) == ("flagged", "t1_apart: why")
 
 
 def test_a_scan_is_no_better_than_its_worst_flag() -> None:

@@ -301,17 +301,21 @@ function showDurations() {
     make("p", { class: "soft" }, "Seconds of each stage.", ...key));
 }
 
-showDistributions();
-showDrift();
-const steady = listeners.length;
-showChanges();
-const changing = listeners.splice(steady);
-listeners.push(() => changing.forEach((listener) => listener()));
-document.querySelectorAll("input[name=view]").forEach((choice) => choice.addEventListener("change", () => {
-  changing.length = 0;
-  const before = listeners.length;
+function showResults() {
+  showDistributions();
+  showDrift();
+  const steady = listeners.length;
   showChanges();
-  changing.push(...listeners.splice(before));
-  changing.forEach((listener) => listener());
-}));
+  const changing = listeners.splice(steady);
+  listeners.push(() => changing.forEach((listener) => listener()));
+  document.querySelectorAll("input[name=view]").forEach((choice) => choice.addEventListener("change", () => {
+    changing.length = 0;
+    const before = listeners.length;
+    showChanges();
+    changing.push(...listeners.splice(before));
+    changing.forEach((listener) => listener());
+  }));
+}
+
+if (!DATA.is_blinded) showResults();
 showDurations();

@@ -1,4 +1,5 @@
 // The table of all visits: sorted by a heading, cut down by the filters.
+const MEASURED = new Set(["T1 [ms]", "ECV [%]", "R²", "Hct [%]"]);
 const COLUMNS = [
   ["Subject", (v) => v.subject], ["Visit", (v) => v.visit], ["Site", (v) => v.site],
   ["Planned", (v) => v.planned],
@@ -13,7 +14,7 @@ const COLUMNS = [
   ["R²", (v) => v.r2, (v) => tell(v.r2, "", 3)],
   ["Hct [%]", (v) => v.hct, (v) => v.hct === null ? "–" : (100 * v.hct).toFixed(1)],
   ["Took [s]", (v) => v.total, (v) => tell(v.total, "", 1)],
-];
+].filter(([title]) => !(DATA.is_blinded && MEASURED.has(title)));
 const STATE_ORDER = ["done", "flagged", "failed", "refused", "overdue", "waiting", "new", "unplanned"];
 const VERDICT_ORDER = ["pass", "review", "fail"];
 const placeIn = (order, value) => order.includes(value) ? order.indexOf(value) : null;

@@ -6,7 +6,7 @@ import pytest
 
 from cmrcore.quantify import ReaderDecision, ScanResult, Series
 from cmrcore.quantify.decisions import READER_CODES, accept_findings
-from cmrcore.quantify.qc import Place, raise_flag
+from cmrcore.quantify.qc import Place, check_range, raise_flag
 from tests.cmrcore.quantify.drawn_scans import NATIVE, POST, quantify, raised, series, stack
 
 FAT = series(300.0, [1600.0, 1650.0, 1700.0], stack())
@@ -102,7 +102,9 @@ def test_an_accepted_finding_becomes_a_note_and_a_failure_stays_one(failed: Scan
     """With who accepted it; another one of its kind, which the reader did not see, still counts."""
     seen = {(flag.code, flag.slice_index) for flag in failed.flags if flag.severity == "review"}
     assert {("t1_apart", 0), ("t1_apart", 1)} <= seen
-    knows = replace(ACCEPT, accepted=("t1_apart", "t1_native_implausible", "wall_not_below_blood"))
+    knows = replace(
+        ACCEPT, accepted=dict.fromkeys(("t1_apart", "t1_native_implausible", "wall_not_below_blood"))
+    )
     result = quantify(native=decided(FAT_APEX, knows, ACCEPT, knows))
     apart = {flag.slice_index: flag for flag in result.flags if flag.code == "t1_apart"}
     assert (apart[0].severity, apart[1].severity) == ("note", "review")
@@ -115,7 +117,7 @@ def test_an_accepted_finding_becomes_a_note_and_a_failure_stays_one(failed: Scan
 def test_nothing_is_accepted_of_other_masks() -> None:
     """The finding may be another one."""
     flag = raise_flag("fit_poor", "many", Place("native", 0, "basal"))
-    lapsed = replace(ACCEPT, accepted=("fit_poor",), holds=False)
+    lapsed = replace(ACCEPT, accepted={"fit_poor": None}, holds=False)
     for decision in (None, lapsed):
         of_native = decided(NATIVE, decision, None, None)
         assert accept_findings([flag], {"native": of_native, "post": None}) == [flag]
@@ -125,7 +127,7 @@ def test_a_finding_about_both_series_must_be_accepted_in_both() -> None:
     """Where one has no such slice, in the other alone; one about the scan never is."""
     both = raise_flag("ecv_implausible", "low", Place(slice_index=2, level="apical"))
     scan = raise_flag("hematocrit_old", "old")
-    knows = replace(ACCEPT, accepted=("ecv_implausible", "hematocrit_old"))
+    knows = replace(ACCEPT, accepted={"ecv_implausible": None, "hematocrit_old": None})
     native, other = decided(NATIVE, knows, knows, knows), replace(knows, reader_id="R2")
     post = decided(POST, other, other, other)
     assert accept_findings([both, scan], {"native": native, "post": POST}) == [both, scan]
@@ -134,3 +136,30 @@ def test_a_finding_about_both_series_must_be_accepted_in_both() -> None:
     assert (accepted.severity, still) == ("note", scan)
     short = replace(POST, levels=POST.levels[:2])
     assert accept_findings([both], {"native": native, "post": short})[0].severity == "note"
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "seen", "now", "is_accepted"),
+    [
+        pytest.param("center_jumps", (None, 9.0), 11.0, 11.05, True, id="rounding"),
+        pytest.param("center_jumps", (None, 9.0), 11.0, 10.0, True, id="better"),
+        pytest.param("center_jumps", (None, 9.0), 11.0, 12.0, False, id="worse"),
+        pytest.param("masks_leave_guide", (0.85, None), 0.8, 0.82, True, id="better above"),
+        pytest.param("masks_leave_guide", (0.85, None), 0.8, 0.7, False, id="worse below"),
+        pytest.param("masks_leave_guide", (0.85, None), None, 0.1, True, id="whatever it is"),
+        pytest.param("fit_poor", (None, 0.1), 0.125, 0.3, False, id="share"),
+    ],
+)
+def test_what_grew_worse_is_not_accepted(
+    code: str, limits: tuple[float | None, float | None], seen: float | None, now: float, is_accepted: bool
+) -> None:
+    """A decision about small is none about large; the reader's images may stand and the value not."""
+    (flag,) = check_range(code, "found", now, limits, Place("native", 0, "basal"))
+    native = decided(NATIVE, replace(ACCEPT, accepted={code: seen}), None, None)
+    (judged,) = accept_findings([flag], {"native": native, "post": None})
+    assert judged.severity == ("note" if is_accepted else "review")
+    assert ("before it grew worse" in judged.message) != is_accepted
+    if code == "fit_poor":
+        assert judged.message == (
+            "found 30 %, expected at most 10 % (accepted by reader R1 at 12.5 %, before it grew worse)"
+        )

@@ -88,18 +88,20 @@ def test_implausible_hematocrit_fails_the_scan(fraction: float) -> None:
 def test_range_flag_tells_value_limit_and_place() -> None:
     """The reviewer needs to know what, where and against which limit."""
     place = Place("post", 2, "apical")
-    (flag,) = check_range("t1_post_implausible", "mean T1 [ms]", 150.0, (200.0, 900.0), place)
+    (flag,) = check_range("t1_post_implausible", "mean T1", 150.0, (200.0, 900.0), place)
     assert (flag.role, flag.slice_index, flag.level) == ("post", 2, "apical")
     assert (flag.value, flag.threshold) == (150, 200)
-    assert flag.message == "mean T1 [ms] 150, expected 200 to 900"
-    (high,) = check_range("t1_post_implausible", "mean T1 [ms]", 950.0, (200.0, 900.0))
+    assert flag.message == "mean T1 150 ms, expected 200 to 900 ms"
+    (high,) = check_range("t1_post_implausible", "mean T1", 950.0, (200.0, 900.0))
     assert high.threshold == 900
+    (share,) = check_range("t1_apart", "T1 off that of the other slices by", 0.123, (None, 0.1))
+    assert share.message == "T1 off that of the other slices by 12.3 %, expected at most 10 %"
 
 
 @pytest.mark.parametrize("value", [None, 200.0, 900.0])
 def test_limits_themselves_are_plausible(value: float | None) -> None:
     """And a missing value is another check's matter."""
-    assert check_range("t1_post_implausible", "mean T1 [ms]", value, (200.0, 900.0)) == []
+    assert check_range("t1_post_implausible", "mean T1", value, (200.0, 900.0)) == []
 
 
 def test_verdict_is_the_worst_flag() -> None:

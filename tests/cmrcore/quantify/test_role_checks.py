@@ -100,7 +100,7 @@ def test_a_flag_says_where_and_what() -> None:
     (flag,) = check_quality("post", [None, replace(SOUND_POST, wall_mm=2.0)], ("basal", "mid"), 3.0, QC)
     assert (flag.role, flag.slice_index, flag.level) == ("post", 1, "mid")
     assert (flag.value, flag.threshold, flag.severity) == (2.0, 3.0, CHECKS["wall_implausible"].severity)
-    assert flag.message == "wall [mm] 2, expected 3 to 25"
+    assert flag.message == "mean wall 2 mm, expected 3 to 25 mm"
 
 
 def test_limits_of_t1_follow_the_field_strength() -> None:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from storage.trial import open_trial
-from tasks.report.trial_page import write_trial_page
+from tasks.report.trial_page import RESULTS_PAGE, TRIAL_PAGE, write_trial_page
 from tests.storage.drawn_rows import row
 from tests.tasks.report.drawn_trial import draw_trial, write_row
 from tests.tasks.report.test_trial_visits import plan_line, trial_of
@@ -33,7 +33,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Page of 1,000 visits."""
     root = tmp_path_factory.mktemp("large") / "trial"
     draw_trial(root, N_SUBJECTS, N_VISITS)
-    return Path(str(write_trial_page(open_trial(root))))
+    write_trial_page(open_trial(root))
+    return root / RESULTS_PAGE
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,19 @@ def test_1000_visits_are_there_in_two_seconds(browser_page: Page, large: Path, s
     assert browser_page.evaluate("document.documentElement.scrollWidth") == 1280
     assert said == []
     assert metrics["TaskDuration"] < LOAD_S
+
+
+def test_readers_begin_at_a_page_without_results(browser_page: Page, large: Path, said: list[str]) -> None:
+    """Map, table and filters work, no column and no plot tells what was measured, and a link leads on."""
+    browser_page.goto(large.with_name(TRIAL_PAGE.name).as_uri())
+    assert browser_page.locator("#heat a.cell").count() == N_SUBJECTS * N_VISITS
+    headings = browser_page.locator("#table th button").all_inner_texts()
+    assert headings[-2:] == ["Scanner", "Took [s]"]
+    assert browser_page.locator("svg.plot").count() == 1  # durations
+    assert browser_page.evaluate("document.documentElement.scrollWidth") == 1280
+    browser_page.get_by_role("link", name="Results:").click()
+    browser_page.wait_for_url("**/results.html")
+    assert said == []
 
 
 def test_a_count_filters_all_parts(page: Page, said: list[str]) -> None:
@@ -214,7 +228,8 @@ def test_a_small_trial_has_a_quiet_page(
     if n_visits:
         write_row(tmp_path, "visits", row("visits", state="done", qc_verdict="pass"))
         write_row(tmp_path, "scans", row("scans"))
-    browser_page.goto(write_trial_page(trial).as_uri())
-
-    expect(browser_page.locator("#shown")).to_have_text(f"{n_visits} of {n_visits} visits")
+    write_trial_page(trial)
+    for file in (TRIAL_PAGE, RESULTS_PAGE):
+        browser_page.goto((trial.root / file).as_uri())
+        expect(browser_page.locator("#shown")).to_have_text(f"{n_visits} of {n_visits} visits")
     assert said == []

@@ -10,16 +10,18 @@ import pytest
 
 from storage.errors import NotStoredError
 from storage.trial import Trial, open_trial
-from tasks.report.trial_page import page_values, write_trial_page
+from tasks.report.trial_page import RESULTS_PAGE, TRIAL_PAGE, page_values, write_trial_page
+from tasks.report.trial_visits import SCAN_NUMBERS, read_rows
 from tests.flows.published import publish_small_trial
 from tests.storage.drawn_rows import row
 from tests.tasks.report.drawn_trial import draw_trial, write_row, write_visit_page
 from tests.tasks.report.test_trial_visits import plan_line, trial_of
 
 
-def written(trial: Trial) -> tuple[str, dict[str, Any]]:
-    """Write a trial's page; give its text and the data in it."""
-    text = write_trial_page(trial).read_text(encoding="utf-8")
+def written(trial: Trial, page: Path = RESULTS_PAGE) -> tuple[str, dict[str, Any]]:
+    """Write a trial's pages; give the text of one and the data in it."""
+    write_trial_page(trial)
+    text = (trial.root / page).read_text(encoding="utf-8")
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
     return text, json.loads(data, parse_constant=pytest.fail)
 
@@ -31,9 +33,10 @@ def test_the_page_tells_a_small_trial(tmp_path: Path) -> None:
     trial = open_trial(tmp_path / "trial")
 
     text, data = written(trial)
-    values = page_values(trial, datetime(2026, 4, 1, tzinfo=UTC))
+    values = page_values(trial, read_rows(trial), datetime(2026, 4, 1, tzinfo=UTC))
 
-    assert [path.name for path in (trial.root / "reports").iterdir() if path.is_file()] == ["index.html"]
+    files = {path.name for path in (trial.root / "reports").iterdir() if path.is_file()}
+    assert files == {"index.html", "results.html"}
     assert "10 planned visits of 3 subjects at 2 sites" in text
     assert dict(values["states"]) == {
         **{"done": 7, "flagged": 1, "failed": 0, "refused": 0, "overdue": 1, "waiting": 1},
@@ -49,6 +52,43 @@ def test_the_page_tells_a_small_trial(tmp_path: Path) -> None:
     assert [run["computed"] for run in values["runs"]] == [8]
     assert data["visits"][0]["page"] == "01/BL.html"
     assert 'href="01/BL.html"' not in text  # needs no attention, so only the script links it
+
+
+def test_the_page_that_readers_begin_at_holds_nothing_measured(tmp_path: Path) -> None:
+    """No number of a scan, no distribution, no change, and no reason that quotes one; the other page does."""
+    trial = trial_of(tmp_path, plan_line())
+    quoted = {
+        "ecv_implausible": "mean ECV 83.21 %, expected 10 to 80 %",
+        "ecv_changed": "ECV rose by 9.87 points",
+        "center_jumps": "center off by 11.46 mm, expected at most 9 mm",
+    }
+    reason = "; ".join(f"{code}: {message}" for code, message in quoted.items())
+    flags = [row("flags", code=code, severity="review", message=said) for code, said in quoted.items()]
+    write_row(tmp_path, "visits", row("visits", state="flagged", qc_verdict="review", reason=reason))
+    numbers = {column: 0.61234 + place for place, column in enumerate(SCAN_NUMBERS.values())}
+    write_row(tmp_path, "scans", row("scans", qc_verdict="review", **numbers))
+    write_row(tmp_path, "flags", *flags)
+
+    text, data = written(trial, TRIAL_PAGE)
+    (visit,) = data["visits"]
+
+    assert visit["reason"] == (
+        "ecv_implausible: what was found is among the results; "
+        "center_jumps: center off by 11.46 mm, expected at most 9 mm"
+    )
+    assert (visit["verdict"], visit["codes"].keys()) == ("review", {"ecv_implausible", "center_jumps"})
+    assert data.keys() == {"is_blinded", "visits", "slowest"}
+    for telling in (
+        "83.21",
+        "9.87",
+        "ecv_changed",
+        ".6123",
+        'id="changes"',
+        'id="distributions"',
+        'id="drift"',
+    ):
+        assert telling not in text, telling
+        assert telling in written(trial)[0]
 
 
 def test_what_a_site_wrote_is_text(tmp_path: Path) -> None:

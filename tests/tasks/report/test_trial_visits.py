@@ -183,12 +183,14 @@ def test_subjects_are_in_order_and_their_visits_by_date(tmp_path: Path) -> None:
     lines = [
         plan_line("W12", date(2026, 6, 1)),
         plan_line("BL", date(2026, 3, 1)),
-        plan_line("BL", date(2026, 5, 1), "R07"),
+        plan_line("BL", date(2026, 5, 8), "R10"),
+        plan_line("BL", date(2026, 5, 1), "R7"),
     ]
     records = records_of(trial_of(tmp_path, *lines))
 
     assert [(one["subject"], one["visit"]) for one in records] == [
-        ("R07", "BL"),
+        ("R7", "BL"),
+        ("R10", "BL"),
         ("S01", "BL"),
         ("S01", "W12"),
     ]

@@ -14,6 +14,7 @@ def flag(code: str, severity: str) -> dict[str, Any]:
         "role": None,
         "slice_index": None,
         "level": None,
+        "value": None,
         "message": "-",
     }
 
