@@ -17,7 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 ON_SITE = {
-    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py"),
+    *(
+        "test_concurrency.py",
+        "test_failures.py",
+        "test_guided_night.py",
+        "test_nightly.py",
+        "test_object_night.py",
+    ),
     *("test_real_upload.py", "test_report.py", "test_review.py", "test_stopped.py", "test_training.py"),
 }
 """Files of `tests/flows` whose nights share a server, a cluster and finished nights, in one process."""
