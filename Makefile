@@ -49,5 +49,7 @@ bench: setup
 bench-long: setup
 	@$(BIN)/python -m tests.benchmarks.fuzz
 	@$(BIN)/python -m tests.benchmarks.kills
+	@$(BIN)/python -m tests.benchmarks.scale --visits 20 200 2000
+	@$(BIN)/python -m tests.benchmarks.scale_real
 	@$(BIN)/python -m tests.benchmarks.accuracy
 	@$(BIN)/python -m tests.benchmarks.carried_guide

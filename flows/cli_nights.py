@@ -132,6 +132,8 @@ def serve(
 
 
 def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
+    from httpx import TransportError
+
     from flows.night import NEWS
     from flows.preflight import check_ready
     from flows.server import prefect_server
@@ -147,7 +149,11 @@ def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) ->
         needed_weights(trial.root, trial.config.segment)
         check_ready(trial.root, site_settings())
         with prefect_server(), flow_progress("visits"):
-            state = cast("State[Any]", flow(**parameters, return_state=True))
+            try:
+                state = cast("State[Any]", flow(**parameters, return_state=True))
+            except TransportError as error:
+                message = f"the Prefect server answers no more ({type(error).__name__})"
+                raise TimeoutError(message) from error
         print_visits(trial)
         print_scans(trial)
         print_files(trial)

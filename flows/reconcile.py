@@ -26,7 +26,6 @@ from prefect.states import Cancelled, Crashed, Scheduled
 from storage.config import CONFIG_FILE
 from storage.running import Mark, dead_nights, forget_run, mark_running, running_nights
 from storage.trial import Trial
-from storage.whatif import WHATIF
 
 AnyFlow = TypeVar("AnyFlow", bound=Flow[..., Any])
 
@@ -75,7 +74,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
     """
     crash_dead_runs(trial.root, logging.getLogger(__name__))
     of_trial = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
-    alive = {run_id for place in _places(trial.root) for run_id in running_nights(place)}
+    alive = running_nights(trial.root)
     for lost, settled in (
         (StateType.PENDING, Scheduled),
         (StateType.CANCELLING, Cancelled),
@@ -94,7 +93,7 @@ def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[log
     stays Running for ever. A run that this server does not know keeps its mark for a night on its own server.
     """
     with get_client(sync_client=True) as client:
-        for place, run_id in [(folder, one) for folder in _places(root) for one in dead_nights(folder)]:
+        for run_id in dead_nights(root):
             try:
                 run = client.read_flow_run(UUID(run_id))
             except (ObjectNotFound, ValueError):  # another server's, or no run's mark at all
@@ -103,12 +102,7 @@ def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[log
                 log.warning("run %s: %s, set to Crashed", run.name, GONE)
                 client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
             _crash_tasks(client, run.id)
-            forget_run(place, run_id)
-
-
-def _places(root: Path) -> tuple[Path, ...]:
-    """Folders in which runs of a trial are marked: its root, and those of its what-ifs."""
-    return (root, *sorted((root / WHATIF).glob("*")))
+            forget_run(root, run_id)
 
 
 def _crash_tasks(client: SyncPrefectClient, flow_run_id: UUID) -> None:

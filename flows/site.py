@@ -68,6 +68,8 @@ def dask_task_runner(settings: SiteSettings | None = None) -> TaskRunner[Prefect
         dask.config.set(
             {
                 "distributed.scheduler.worker-ttl": None,
+                # Samples of each worker's stack, a hundred a second, kept for hours.
+                "distributed.worker.profile.enabled": False,
                 "distributed.comm.timeouts.connect": "180s",
                 "distributed.comm.timeouts.tcp": "600s",
             }

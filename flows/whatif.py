@@ -16,7 +16,7 @@ from flows.artifacts import artifact_key, plain
 from flows.forms import Id, Reason, Root, with_form
 from flows.night import Night, this_run
 from flows.preflight import check_ready
-from flows.reconcile import keep_marked, tells_its_end
+from flows.reconcile import tells_its_end
 from flows.site import dask_task_runner, site_settings
 from flows.user import current_user
 from storage.arrays import link_store, store_exists
@@ -99,7 +99,6 @@ def whatif(
     write_whatif(prepared.record.root, prepared.folder, prepared.variant, prepared.line)
     trial = open_trial(prepared.folder)
     with night_underway(trial.root):
-        keep_marked(trial.root, run_id)
         recover(trial.root)
         (job,) = plan.jobs
         _reuse(prepared.record.root, trial.root, job)

@@ -1,4 +1,4 @@
-"""The trial's page for readers: where to look, and nothing that was measured."""
+"""The trial's page for readers: where to look, and neither ECV nor change."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

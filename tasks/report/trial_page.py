@@ -1,8 +1,9 @@
 """The trial's pages: what needs attention first, then all visits and nights; and the same with results.
 
-Readers begin at ``index.html``, which holds nothing that was measured. ``results.html`` has metrics,
-distributions, drift and changes besides. Two files rather than a switch: what a file does not hold, nobody
-meets in it by chance, by a search or in its source, and a site can hand out the one without the other.
+Readers begin at ``index.html``, which holds no ECV, no change and no other metric but what a check quotes.
+``results.html`` has metrics, distributions, drift and changes besides. Two files rather than a switch: what a
+file does not hold, nobody meets in it by chance, by a search or in its source, and a site can hand out the
+one without the other.
 """
 
 from collections import Counter

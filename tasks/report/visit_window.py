@@ -36,13 +36,15 @@ def around_hearts(visit: VisitArrays) -> VisitArrays:
     for axis in (0, 1):
         inside = np.flatnonzero(shown.any(1 - axis))
         spans.append(slice(max(int(inside[0]) - pad, 0), int(inside[-1]) + pad + 1))
-    window = (..., *spans)
+    rows, cols = spans
     return replace(
         visit,
-        slices={role: tuple(_cut(one, window) for one in of_role) for role, of_role in visit.slices.items()},
-        segments=visit.segments[window],
-        ecv_fraction=None if visit.ecv_fraction is None else visit.ecv_fraction[window],
-        onto_native_px=None if visit.onto_native_px is None else visit.onto_native_px[window],
+        slices={
+            role: tuple(_cut(one, rows, cols) for one in of_role) for role, of_role in visit.slices.items()
+        },
+        segments=visit.segments[..., rows, cols],
+        ecv_fraction=None if visit.ecv_fraction is None else visit.ecv_fraction[..., rows, cols],
+        onto_native_px=None if visit.onto_native_px is None else visit.onto_native_px[..., rows, cols],
     )
 
 
@@ -57,6 +59,6 @@ def _longest_px(displacements: Iterable[Array]) -> int:
     return max(int(np.ceil(np.abs(np.nan_to_num(one)).max(initial=0))) for one in displacements)
 
 
-def _cut(one: SliceArrays, window: tuple[object, ...]) -> SliceArrays:
+def _cut(one: SliceArrays, rows: slice, cols: slice) -> SliceArrays:
     names = ("echoes", "displacement_px", "guide", "masks", "t1_ms", "r_squared")
-    return replace(one, **{name: getattr(one, name)[window] for name in names})
+    return replace(one, **{name: getattr(one, name)[..., rows, cols] for name in names})

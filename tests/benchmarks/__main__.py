@@ -10,6 +10,7 @@ from tests.benchmarks.phantom import phantom_figures
 from tests.benchmarks.registration import registration_figures
 from tests.benchmarks.registration_speed import speed_figures
 from tests.benchmarks.relaxation import relaxation_figures
+from tests.benchmarks.scale import scale_figures
 from tests.benchmarks.segmentation_speed import segmentation_speed_figures
 
 
@@ -25,6 +26,7 @@ def main() -> None:
         "alignment",
         [*registration_figures(folder / "registration"), *speed_figures()],
     )
+    _report(folder / "scale.json", "cost of orchestration", scale_figures())
     _report(folder / "relaxation.json", "relaxometry", relaxation_figures(folder))
 
 

@@ -198,11 +198,12 @@ def begin_night(root: Path, log: Path, kill_at: int = 0, *, own_cluster: bool = 
 
 def run_command(arguments: list[str], root: Path, kill_at: int = 0) -> int:
     """Run the command with stub stages, its connection to Dask as the environment has it now."""
+    from flows.nightly import nightly
     from flows.site import dask_task_runner
     from tests.benchmarks import stub_flow
     from tests.benchmarks.stub_night import stub_command
 
-    for flow in (stub_flow.real_nightly, stub_flow.nightly):
+    for flow in (nightly, stub_flow.nightly):
         flow.task_runner = dask_task_runner()
     switch.arm(root, kill_at)
     sys.argv = ["cmrtrials", *arguments]

@@ -18,7 +18,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from storage.trial import Trial, open_trial
-from tasks.plan import published_visits
+from tasks.published import published_visits
 from tasks.report.trial_page import RESULTS_PAGE, TRIAL_PAGE, write_trial_page
 from tasks.report.visit_page import write_visit_page
 from tests.tasks.report.drawn_trial import draw_trial

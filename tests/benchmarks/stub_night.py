@@ -13,7 +13,7 @@ def stub_command() -> None:
     import flows.serve
     from tests.benchmarks import stub_flow
 
-    flows.serve.nightly = stub_flow.nightly
+    vars(flows.serve)["nightly"] = stub_flow.nightly
     app()
 
 

@@ -24,8 +24,8 @@ from storage.errors import RefusedError, UploadChangedError
 from storage.geometry import Vector
 from storage.plan import PlannedVisit
 from storage.quarantine import quarantine_upload
-from storage.schema import LEVELS, REGIONS, ROLES, TABLES
-from storage.series_rules import Role
+from storage.schema import LEVELS, REGIONS, TABLES
+from storage.series_rules import ROLES, Role
 from storage.tables import read_table
 from storage.trial import open_trial
 from storage.upload import Upload, is_unchanged, open_upload
@@ -202,7 +202,7 @@ def _stack(role: Role, rng: np.random.Generator, planned: PlannedVisit, upload: 
         orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         pixel_spacing_mm=(1.5, 1.5),
         slice_thickness_mm=8.0,
-        levels=LEVELS,
+        levels=("basal", "mid", "apical"),
         anterior=(-1.0, 0.0),
         scheme="5(3)3" if role == "native" else "4(1)3(1)2",
         acquired_at=datetime.combine(planned.visit_date, datetime.min.time()),

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import pytest
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, SettingsContext
+from prefect.runtime import task_run
 from prefect.task_runners import TaskRunner
 from prefect.testing.utilities import prefect_test_harness
 from prefect_dask.task_runners import DaskTaskRunner
@@ -87,6 +89,12 @@ def sleep_for(seconds: float) -> int:
     return os.getpid()
 
 
+@task(name="settings", cache_policy=NO_CACHE, persist_result=False)
+def was_sent_settings() -> tuple[bool, str]:
+    """Tell whether Prefect's settings came with the task run, and its id."""
+    return SettingsContext.__var__.get(None) is not None, str(task_run.id)
+
+
 def run_in_flow(body: Callable[[Fanout], Answer], runner: TaskRunner[Any]) -> Answer:
     """Give a body of submissions the fan-out of a flow run."""
     answers: list[Answer] = []
@@ -122,6 +130,27 @@ def test_values_and_failures_come_back_by_key_and_more_can_be_submitted(runner: 
     assert isinstance(bad, Failure)
     assert bad.kind == "error"
     assert str(bad.error) == "cannot use it"
+
+
+@pytest.mark.parametrize("has_server", [True, False], ids=["workers know the server", "they do not"])
+def test_settings_travel_only_to_workers_that_need_them(
+    monkeypatch: pytest.MonkeyPatch, has_server: bool
+) -> None:
+    """They take most of what a task run costs; but without them a worker must find the same server."""
+    if not has_server:
+        monkeypatch.delenv("PREFECT_API_URL")
+
+    def body(fanout: Fanout) -> tuple[bool, str]:
+        fanout.submit("sent", was_sent_settings, "CPU", limit_s=LIMIT_S)
+        ((_, answer),) = fanout
+        return cast("tuple[bool, str]", answer)
+
+    was_sent, run_id = run_in_flow(body, dask_task_runner(SiteSettings(workers=1)))
+    assert was_sent != has_server
+    with get_client(sync_client=True) as client:
+        state = client.read_task_run(UUID(run_id)).state
+    assert state is not None
+    assert state.is_completed()
 
 
 def test_gpu_work_runs_on_cpu_workers_where_there_is_no_gpu_worker(runner: TaskRunner[Any]) -> None:

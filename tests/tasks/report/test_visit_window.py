@@ -20,7 +20,7 @@ EDGE = 40
 def wide(whole_trial: Trial) -> VisitArrays:
     """Drawn visit in the middle of wide images, with an echo that moved."""
     row = whole_trial.table("visits", "S01").set_index("visit_id").loc["V1"]
-    store = open_store(whole_trial.root, "S01", "V1", row["result_digest"])
+    store = open_store(whole_trial.root, "S01", "V1", str(row["result_digest"]))
     visit = read_visit(store, stored_roles(store))
 
     def widen(values: Any) -> Any:  # noqa: ANN401 (an array of any type)
@@ -59,6 +59,6 @@ def test_what_is_shown_of_a_cut_visit_is_what_is_shown_of_the_whole(wide: VisitA
 def test_a_visit_without_a_heart_stays_whole(partial_trial: Trial) -> None:
     """Nobody knows what to cut away."""
     row = partial_trial.table("visits", "S01").set_index("visit_id").loc["bare"]
-    store = open_store(partial_trial.root, "S01", "bare", row["result_digest"])
+    store = open_store(partial_trial.root, "S01", "bare", str(row["result_digest"]))
     visit = read_visit(store, stored_roles(store))
     assert around_hearts(visit) is visit
