@@ -179,8 +179,8 @@ def _compute_subject(
     from prefect.logging import disable_run_logger
 
     from storage.trial import open_trial
+    from tasks.digests import summary_digests
     from tasks.intake import intake
-    from tasks.plan import summary_digests
     from tasks.publish import Publisher
     from tasks.quantify import quantify
     from tasks.segment import segment
