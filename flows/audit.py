@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from flows.lock import Root
+from flows.roots import RootOrUrl
 
 audit_app = typer.Typer(help="The record: who published what, when and why.", no_args_is_help=True)
 
 
 @audit_app.command("verify")
-def audit_verify(root: Root) -> None:
+def audit_verify(root: RootOrUrl) -> None:
     """Check that the audit log is whole, and that tables, arrays and history are as it says.
 
     Exit code 1 when anything was edited, removed, added or reordered, 3 when nobody can tell whether lines
@@ -52,7 +52,7 @@ def audit_verify(root: Root) -> None:
 
 @audit_app.command("adopt")
 def audit_adopt(
-    root: Root,
+    root: RootOrUrl,
     reason: Annotated[str, typer.Option(help="What shows that the log is whole; it is put on record.")],
 ) -> None:
     """Take an audit log without head for whole, up to here and on record, after comparing it elsewhere."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.lock import Root
+from flows.roots import Root
 
 
 def simulate(

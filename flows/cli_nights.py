@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from flows.lock import Root
+from flows.roots import Root, RootOrUrl
+from storage.place import Place, local_folder, to_place
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import State
 
 
-def run(root: Root) -> None:
+def run(root: RootOrUrl) -> None:
     """Run one night now, with a Prefect server and a Dask cluster of its own.
 
     Exit code 1 when a visit failed or was newly refused, 2 when the night could not begin, 3 when it broke
@@ -25,11 +26,11 @@ def run(root: Root) -> None:
         open_trial(root)  # before Prefect is imported, which takes seconds
         from flows.nightly import nightly
 
-    _run_flow(root, nightly, {"root": str(root.resolve())})
+    _run_flow(root, nightly, {"root": str(to_place(root))})
 
 
 def rerun(
-    root: Root,
+    root: RootOrUrl,
     subject: Annotated[list[str] | None, typer.Option(help="Subject to run again; may be repeated.")] = None,
     visit: Annotated[list[str] | None, typer.Option(help="Visit to run again; may be repeated.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept with the results.")] = "none was given",
@@ -47,7 +48,7 @@ def rerun(
 
         Selection("chosen", frozenset(subject or ()), frozenset(visit or ())).check(read_plan(root))
     parameters = {
-        "root": str(root.resolve()),
+        "root": str(to_place(root)),
         "reason": reason,
         "subject_ids": subject or [],
         "visit_ids": visit or [],
@@ -125,13 +126,13 @@ def serve(
 
     with fail_clearly():
         for root in roots:
-            open_trial(root)
+            open_trial(local_folder(to_place(root), "cmrtrials serve"))
         from flows.serve import serve_trials
 
         serve_trials(roots, port)
 
 
-def _run_flow(root: Path, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
+def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from httpx import TransportError
 
     from flows.night import NEWS

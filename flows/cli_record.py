@@ -1,15 +1,16 @@
 """Commands that show, judge and hand on what is there; none of them computes a visit."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.lock import Root
+from flows.roots import Root, RootOrUrl
 
 
 def report(
-    root: Root,
+    root: RootOrUrl,
     subject: Annotated[list[str] | None, typer.Option(help="Subject to show; may be repeated.")] = None,
     visit: Annotated[list[str] | None, typer.Option(help="Visit to show; may be repeated.")] = None,
 ) -> None:
@@ -37,7 +38,7 @@ def report(
 
 
 def status(
-    root: Root,
+    root: RootOrUrl,
     history: Annotated[
         bool,
         typer.Option("--history", help="Instead: past nights, what they took, and the slowest visits."),
@@ -47,6 +48,7 @@ def status(
     from flows.intake import waiting_uploads
     from flows.terminal import fail_clearly, print_uploads, print_visits
     from storage.trial import open_trial
+    from storage.upload import INCOMING_VARIABLE
 
     with fail_clearly():
         trial = open_trial(root)
@@ -56,6 +58,9 @@ def status(
             print_history(trial)
             return
         print_visits(trial)
+        if not isinstance(trial.root, Path) and INCOMING_VARIABLE not in os.environ:
+            typer.echo(f"uploads are not listed: {INCOMING_VARIABLE} names no folder of them")
+            return
         waiting = waiting_uploads(trial)
         if waiting:
             print_uploads("uploads that no visit has taken", waiting)
@@ -123,7 +128,7 @@ def review(
 
 
 def query(
-    root: Root,
+    root: RootOrUrl,
     sql: Annotated[
         str,
         typer.Argument(

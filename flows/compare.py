@@ -111,8 +111,8 @@ def compare_runs(root_a: Path, root_b: Path) -> Comparison:
     A may be of a former version, whose trial.toml this one cannot read.
     """
     trial_b = open_trial(root_b)
-    found = [published_values(root) for root in (root_a, trial_b.root)]
-    failed = _failed_scans(root_a) | _failed_scans(trial_b.root)
+    found = [published_values(root) for root in (root_a, trial_b.folder)]
+    failed = _failed_scans(root_a) | _failed_scans(trial_b.folder)
     a, b = (
         {
             key: value
@@ -141,8 +141,8 @@ def compare_with_reader(root: Path, table: Path) -> Comparison:
         for row in read_reader_table(table)
     }
     regions = {_region(place) for _, _, place in rows}
-    found = published_values(trial.root)
-    failed = _failed_scans(trial.root)
+    found = published_values(trial.folder)
+    failed = _failed_scans(trial.folder)
     rows = {key: row for key, row in rows.items() if key[:2] not in failed}
     run = {key: value for key, value in found.items() if _region(key[2]) in regions and key[:2] not in failed}
     return _comparison(

@@ -67,7 +67,7 @@ def export_trial(
     planned = {(line.subject_id, line.visit_id) for line in trial.plan()}
     chosen = _chosen(planned | published.keys(), subject_ids, visit_ids)
     done = []
-    with export_folder(trial.root, kind) as exports:
+    with export_folder(trial.folder, kind) as exports:
         for subject_id, visit_id in chosen:
             row = published.get((subject_id, visit_id))
             folder = _FOLDERS[kind](exports, subject_id, visit_id)
@@ -76,7 +76,7 @@ def export_trial(
                 said = f"no published result: {'new' if row is None else row['state']}"
             else:
                 visit = _visit(trial.config.trial_id, row, scans[subject_id, visit_id])
-                outcome = _export(trial.root, exports, folder, visit, kind)
+                outcome = _export(trial.folder, exports, folder, visit, kind)
                 said = f"{EXPORTS}/{kind}/{folder.relative_to(exports).as_posix()}"
             done.append(Exported(kind, subject_id, visit_id, outcome, said))
         if kind == "bids":

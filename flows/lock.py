@@ -1,10 +1,11 @@
 """The command ``cmrtrials lock ROOT NAME``, and ``cmrtrials lock verify ROOT NAME``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
+
+from flows.roots import Root
 
 if TYPE_CHECKING:
     from storage.lock import Lock
@@ -27,7 +28,6 @@ lock_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Root = Annotated[Path, typer.Argument(help="Folder of the trial, with trial.toml and subjects.csv.")]
 Name = Annotated[str, typer.Argument(help="Name of the lock: letters, digits, '.', '_', '-'.")]
 
 
@@ -52,10 +52,10 @@ def make(
 
     with fail_clearly():
         trial = open_trial(root)
-        lock = lock_record(trial.root, name, current_user(), reason, version("cmrtrials"))
+        lock = lock_record(trial.folder, name, current_user(), reason, version("cmrtrials"))
     _print(lock)
     typer.echo(
-        f"tables: pandas.read_parquet({str(trial.root / LOCKS_FOLDER / name / 'tables')!r} + '/scans')"
+        f"tables: pandas.read_parquet({str(trial.folder / LOCKS_FOLDER / name / 'tables')!r} + '/scans')"
     )
 
 
@@ -72,7 +72,7 @@ def verify(root: Root, name: Name) -> None:
 
     with fail_clearly():
         try:
-            lock = verify_lock(open_trial(root).root, name)
+            lock = verify_lock(open_trial(root).folder, name)
         except TamperedError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(code=1) from None

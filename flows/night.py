@@ -3,6 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -18,7 +20,8 @@ from flows.preflight import check_ready
 from flows.reconcile import crash_dead_runs, keep_marked
 from flows.site import site_settings
 from flows.user import current_user
-from storage.arrays import store_exists
+from storage.array_objects import remove_unfinished
+from storage.arrays import ARRAYS, store_exists
 from storage.errors import (
     AlreadyWrittenError,
     NotStoredError,
@@ -28,9 +31,10 @@ from storage.errors import (
 )
 from storage.leftovers import remove_leftovers
 from storage.lock import night_underway
+from storage.objects import store_errors
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
-from storage.running import running_nights
+from storage.running import marked_running, running_nights
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
@@ -71,8 +75,11 @@ def run_night(root: str, selection: Selection, why: str) -> State[Any]:
     run_id, runner = this_run()
     trial = open_trial(root)
     check_ready(trial.root, site_settings())
-    with night_underway(trial.root):
-        keep_marked(trial.root, run_id)
+    with night_underway(trial.root), ExitStack() as held:
+        if isinstance(trial.root, Path):
+            keep_marked(trial.root, run_id)
+        else:  # where a mark without the lease of a night is that of a dead one
+            held.enter_context(marked_running(trial.root, run_id))
         crash_dead_runs(trial.root, get_run_logger())
         return _run_marked(trial, selection, why, run_id, runner)
 
@@ -99,7 +106,10 @@ def _run_marked(
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
     if running_nights(trial.root) == [run_id]:
-        n_leftovers = remove_leftovers(trial.root)
+        if isinstance(trial.root, Path):
+            n_leftovers = remove_leftovers(trial.root)
+        else:
+            n_leftovers = remove_unfinished(trial.root / ARRAYS)
         if n_leftovers:
             log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
     plan = plan_night(trial, selection)
@@ -497,7 +507,7 @@ class Night:
 
 def may_pass(failure: Failure) -> bool:
     """Whether a failure was the machine's or the moment's fault, so that the next night may do better."""
-    by_machine = isinstance(failure.error, OSError | MemoryError) and not isinstance(
+    by_machine = isinstance(failure.error, (*store_errors(), MemoryError)) and not isinstance(
         failure.error, AlreadyWrittenError | NotStoredError | RefusedError
     )
     return failure.kind == "crashed" or by_machine or isinstance(failure.error, UploadChangedError)

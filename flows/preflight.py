@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
@@ -15,6 +16,11 @@ import tasks
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.site import SiteSettings
 from flows.user import current_user
+from storage.objects import put, remove, store_errors
+from storage.place import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 WRITTEN = ("arrays", "audit", "history", "quarantine", "reports", "running", "tables")
 """Folders of a root that nights write."""
@@ -26,7 +32,7 @@ COMPARED_SCHEDULER = ("python", "dask", "distributed")
 _CODE = "code of cmrtrials"
 
 
-def check_ready(root: Path, settings: SiteSettings) -> None:
+def check_ready(root: Place, settings: SiteSettings) -> None:
     """Check that a night can write its root, and use the cluster that the site names.
 
     Raises
@@ -39,7 +45,7 @@ def check_ready(root: Path, settings: SiteSettings) -> None:
         check_cluster(settings.dask_scheduler)
 
 
-def check_writable(root: Path) -> None:
+def check_writable(root: Place) -> None:
     """Check that this account may write what nights write.
 
     Raises
@@ -47,6 +53,9 @@ def check_writable(root: Path) -> None:
     NotWritableError
         Naming the folders in which it may not.
     """
+    if not isinstance(root, Path):
+        _check_objects(root)
+        return
     there = [root, *(root / name for name in WRITTEN if (root / name).is_dir())]
     closed = [
         "the root itself" if folder == root else f"{folder.name}/"
@@ -60,6 +69,17 @@ def check_writable(root: Path) -> None:
             f"(uid {root.stat().st_uid}), or give it to this one with chown -R"
         )
         raise NotWritableError(message)
+
+
+def _check_objects(root: "UPath") -> None:
+    """Put an object into the root, and remove it."""
+    probe = root / "running" / f".{secrets.token_hex(4)}"
+    try:
+        put(probe, b"")
+        remove(probe)
+    except store_errors() as error:
+        message = f"{root} is not writable ({_first_line(error)}); check the bucket and the rights to it"
+        raise NotWritableError(message) from None
 
 
 def check_cluster(address: str) -> None:

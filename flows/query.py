@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from flows.errors import QueryError
+from storage.place import Place
 from storage.rows import arrow_schema
 from storage.schema import TABLES
 from storage.tables import read_tables
@@ -23,7 +24,7 @@ _PADDED = re.compile(r"0\d+")
 
 
 def run_query(
-    root: Path, sql: str, outside: Mapping[str, Path] | None = None
+    root: Place, sql: str, outside: Mapping[str, Path] | None = None
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Answer a question about a trial's tables, as they stand at one moment.
 
@@ -32,7 +33,7 @@ def run_query(
     Parameters
     ----------
     root
-        Folder of the trial.
+        Root of the trial.
     sql
         DuckDB statements; each table of the trial is there under its name.
     outside

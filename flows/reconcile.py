@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Scheduled
 
 from storage.config import CONFIG_FILE
+from storage.place import Place
 from storage.running import Mark, dead_nights, forget_run, mark_running, running_nights
 from storage.trial import Trial
 
@@ -86,7 +87,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
                 client.set_flow_run_state(run.id, settled(message=GONE), force=True)
 
 
-def crash_dead_runs(root: Path, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
+def crash_dead_runs(root: Place, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
     """Set flow runs of a trial that died, what-ifs too, and their task runs, to Crashed.
 
     A process that is killed tells nobody, and its runner may have been killed with it: without this its run

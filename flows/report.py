@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 from flows.night import describe, progress
+from storage.place import Place
 from storage.trial import Trial, open_trial
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
@@ -21,7 +21,7 @@ from tasks.report.visit_page import write_visit_page
 class MadePages:
     """What became of the pages that were asked for."""
 
-    trial_page: Path
+    trial_page: Place
     """Page of the trial."""
     n_made: int
     """Pages of visits that were made."""
@@ -68,7 +68,7 @@ def make_pages(trial: Trial, chosen: Selection, n_processes: int) -> MadePages:
     return MadePages(write_trial_page(trial), len(visits) - len(failed), labels)
 
 
-def _made(root: Path, visits: Sequence[VisitKey], n_processes: int) -> Iterator[tuple[VisitKey, str | None]]:
+def _made(root: Place, visits: Sequence[VisitKey], n_processes: int) -> Iterator[tuple[VisitKey, str | None]]:
     """Make pages, and give each visit as its page has ended, with the problem if there was one."""
     if n_processes < 2:
         yield from ((key, _make_page(root, key)) for key in visits)
@@ -82,7 +82,7 @@ def _made(root: Path, visits: Sequence[VisitKey], n_processes: int) -> Iterator[
             yield keys[future], problem
 
 
-def _make_page(root: Path, key: VisitKey) -> str | None:
+def _make_page(root: Place, key: VisitKey) -> str | None:
     """Make a visit's page; give why it could not be made."""
     try:
         write_visit_page(open_trial(root), *key)

@@ -49,7 +49,7 @@ def serve_trials(roots: Sequence[Path], port: int) -> None:
     _check_names(trials)
     site = site_settings()
     database = "on that server" if PREFECT_API_URL.value() else _database()
-    pages = {trial.config.trial_id: trial.root / REPORTS for trial in trials}
+    pages = {trial.config.trial_id: trial.folder / REPORTS for trial in trials}
     with (
         prefect_server(ui_port=port) as api_url,
         reports_server(pages, port + 1) as own_reports_url,

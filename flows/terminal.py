@@ -26,6 +26,7 @@ from rich.table import Table
 
 from flows.errors import FlowError
 from storage.errors import StorageError
+from storage.objects import files_under, store_errors
 from storage.plan import counted
 from storage.reviews import pending_reviews
 from storage.running import running_nights
@@ -90,7 +91,7 @@ def fail_clearly() -> Iterator[None]:
             )
             Console(stderr=True).print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
             raise typer.Exit(code=3) from None
-        except (StorageError, FlowError, OSError) as error:
+        except _told_errors() as error:
             if was_pressed():
                 _say_stopped()
             said = str(error) or type(error).__name__
@@ -98,6 +99,11 @@ def fail_clearly() -> Iterator[None]:
             raise typer.Exit(code=2) from None
         if was_pressed():
             _say_stopped()
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors whose text says what to do."""
+    return (StorageError, FlowError, *store_errors())
 
 
 def _say_stopped() -> NoReturn:
@@ -292,7 +298,7 @@ def print_files(trial: Trial) -> None:
     }.items():
         path = trial.root / folder
         if path.is_dir():
-            n_files = sum(1 for file in path.rglob("*") if file.is_file())
+            n_files = len(files_under(path))
             console.print(f"{path}  {n_files} files  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
 
 

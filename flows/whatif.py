@@ -93,17 +93,17 @@ def whatif(
     """
     run_id, runner = this_run()
     prepared = prepare(Path(root), subject_id, visit_id, settings)
-    check_ready(prepared.record.root, site_settings())
-    needed_weights(prepared.record.root, prepared.variant.config.segment)
+    check_ready(prepared.record.folder, site_settings())
+    needed_weights(prepared.record.folder, prepared.variant.config.segment)
     plan = _plan(prepared)
-    write_whatif(prepared.record.root, prepared.folder, prepared.variant, prepared.line)
+    write_whatif(prepared.record.folder, prepared.folder, prepared.variant, prepared.line)
     trial = open_trial(prepared.folder)
-    with night_underway(trial.root):
-        recover(trial.root)
+    with night_underway(trial.folder):
+        recover(trial.folder)
         (job,) = plan.jobs
-        _reuse(prepared.record.root, trial.root, job)
+        _reuse(prepared.record.folder, trial.folder, job)
         publisher = Publisher(
-            root=trial.root,
+            root=trial.folder,
             config=trial.config,
             matching=plan.matching,
             run_id=run_id,
@@ -135,8 +135,8 @@ def prepare(root: Path, subject_id: str, visit_id: str, settings: Sequence[str])
     record = open_trial(root)
     for line in record.plan():
         if (line.subject_id, line.visit_id) == (subject_id, visit_id):
-            variant = read_variant(record.root, settings)
-            folder = whatif_root(record.root, subject_id, visit_id, variant.config)
+            variant = read_variant(record.folder, settings)
+            folder = whatif_root(record.folder, subject_id, visit_id, variant.config)
             return Prepared(record, folder, variant, line)
     message = f"not planned in subjects.csv: {subject_id}/{visit_id}"
     raise PlanError(message)
@@ -146,7 +146,7 @@ def before_after(prepared: Prepared) -> list[tuple[str, str, str]]:
     """Give what a visit's scan has in the record, and under the other settings: name, before, after."""
     before, after = (
         _scan(folder, prepared.line.subject_id, prepared.line.visit_id)
-        for folder in (prepared.record.root, prepared.folder)
+        for folder in (prepared.record.folder, prepared.folder)
     )
     return [
         (heading, _text(before.get(column), factor, form), _text(after.get(column), factor, form))
@@ -169,8 +169,8 @@ def comparison_markdown(prepared: Prepared, reason: str) -> str:
         "| --- | ---: | ---: |",
         *(f"| {name} | {old} | {new} |" for name, old, new in before_after(prepared)),
         "",
-        f"Tables and arrays: `{prepared.folder.relative_to(prepared.record.root)}` in the trial's folder, a "
-        f"trial of its own for `cmrtrials compare`, `query` and `status`.",
+        f"Tables and arrays: `{prepared.folder.relative_to(prepared.record.folder)}` in the trial's folder, "
+        f"a trial of its own for `cmrtrials compare`, `query` and `status`.",
     ]
     return "\n".join(lines)
 
@@ -185,7 +185,7 @@ def _plan(prepared: Prepared) -> NightPlan:
     """
     record, config, line = prepared.record, prepared.variant.config, prepared.line
     of_record = plan_night(
-        Trial(record.root, config),
+        Trial(record.folder, config),
         Selection("chosen", frozenset({line.subject_id}), frozenset({line.visit_id})),
     )
     key = (line.subject_id, line.visit_id)
@@ -196,7 +196,7 @@ def _plan(prepared: Prepared) -> NightPlan:
         job = _former_job(prepared, of_record, recorded, visit)
     source = job.guide_source
     if source is not None and not store_exists(
-        record.root, line.subject_id, source.visit_id, source.segment_digest
+        record.folder, line.subject_id, source.visit_id, source.segment_digest
     ):
         message = (
             f"{visit.label}: visit {source.visit_id} guides it, which these settings have never segmented; "
@@ -236,10 +236,10 @@ def _former_job(
     key = (line.subject_id, line.visit_id)
     uploads = _former_uploads(of_record.published.get(key, {}), config)
     contents = [upload.content_digest for upload in uploads]
-    reviewed = read_reviews(record.root).get(key, ())
+    reviewed = read_reviews(record.folder).get(key, ())
     digests_by = partial(stage_digests, config, recorded, contents, of_record.key_name, reviewed=reviewed)
     digests = digests_by(None)
-    if not uploads or not store_exists(record.root, *key, digests["intake"]):
+    if not uploads or not store_exists(record.folder, *key, digests["intake"]):
         message = (
             f"{visit.label}: has no upload in incoming/ to compute from, and nothing stored that these "
             f"settings leave as it is"

@@ -2,30 +2,32 @@
 
 A chunk is one slice with all its echoes; an array without pixels is one chunk. Floating arrays have NaN where
 nothing was written, never zero.
+
+On an object store a store is written in a local folder first, and then uploaded; its `zarr.json` is put last,
+and without it nothing is there (`storage.array_objects`).
 """
 
-import errno
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import zarr
 import zarr.codecs
 
+from storage import array_folders, array_objects
 from storage.dicom_read import FileSource
 from storage.dicom_series import EchoStack
 from storage.digest import canonical_digest, file_digest
-from storage.durable import fsync_path, fsync_paths
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError
 from storage.leftovers import new_held_folder, temporary_sibling
+from storage.place import Place
 from storage.series_rules import ROLES, Role
+from storage.unpacked import unpacking_folder
 
 ARRAYS = "arrays"
 
@@ -46,17 +48,21 @@ _STACK_ATTRIBUTES = (
 )
 
 
-def store_path(root: Path, subject_id: str, visit_id: str, digest: str) -> Path:
+@overload
+def store_path(root: Path, subject_id: str, visit_id: str, digest: str) -> Path: ...
+@overload
+def store_path(root: Place, subject_id: str, visit_id: str, digest: str) -> Place: ...
+def store_path(root: Place, subject_id: str, visit_id: str, digest: str) -> Place:
     """Give the place of a result's arrays."""
     return root / ARRAYS / subject_id / visit_id / f"{digest}.zarr"
 
 
-def store_exists(root: Path, subject_id: str, visit_id: str, digest: str) -> bool:
+def store_exists(root: Place, subject_id: str, visit_id: str, digest: str) -> bool:
     """Whether a result's arrays have been written."""
-    return store_path(root, subject_id, visit_id, digest).is_dir()
+    return _is_whole(store_path(root, subject_id, visit_id, digest))
 
 
-def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.Group:
+def open_store(root: Place, subject_id: str, visit_id: str, digest: str) -> zarr.Group:
     """Open a result's arrays for reading.
 
     Raises
@@ -65,22 +71,22 @@ def open_store(root: Path, subject_id: str, visit_id: str, digest: str) -> zarr.
         If there are none.
     """
     path = store_path(root, subject_id, visit_id, digest)
-    if not path.is_dir():
+    if not _is_whole(path):
         message = (
             f"subject {subject_id}, visit {visit_id}: no arrays of result {digest}; run or rerun the visit"
         )
         raise NotStoredError(message)
-    return zarr.open_group(path, mode="r")
+    return zarr.open_group(path if isinstance(path, Path) else array_objects.reader(path), mode="r")
 
 
 @contextmanager
 def write_store(
-    root: Path,
+    root: Place,
     subject_id: str,
     visit_id: str,
     digest: str,
     extends: str | None = None,
-    source: Path | None = None,
+    source: Place | None = None,
 ) -> Iterator[zarr.Group]:
     """Write a result's arrays; they appear under their digest when the block ends without an error.
 
@@ -107,22 +113,29 @@ def write_store(
         If files that the store began with are gone when the block ends.
     """
     final = store_path(root, subject_id, visit_id, digest)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_sibling(final)
-    with new_held_folder(temporary):
+    with ExitStack() as held:
+        if isinstance(final, Path):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = temporary_sibling(final)
+            held.enter_context(new_held_folder(temporary))
+        else:
+            temporary = held.enter_context(unpacking_folder())
         if extends is None:
             group = zarr.create_group(temporary)
         else:
             earlier = store_path(source or root, subject_id, visit_id, extends)
-            if not earlier.is_dir():
+            if not _is_whole(earlier):
                 message = f"subject {subject_id}, visit {visit_id}: no arrays of stage {extends} to build on"
                 raise NotStoredError(message)
             # Zarr replaces a file by a new one and never writes into it, so the earlier stage stays as it is.
-            shutil.copytree(earlier, temporary, copy_function=_link_or_copy, dirs_exist_ok=True)
+            if isinstance(earlier, Path):
+                array_folders.take_along(earlier, temporary)
+            else:
+                array_objects.download(earlier, temporary)
             group = zarr.open_group(temporary, mode="r+")
-        began_with = _relative_files(temporary)
+        began_with = array_folders.relative_files(temporary)
         yield group
-        missing = began_with - _relative_files(temporary)
+        missing = began_with - array_folders.relative_files(temporary)
         if missing:
             message = (
                 f"subject {subject_id}, visit {visit_id}: {len(missing)} of {len(began_with)} files are gone "
@@ -132,7 +145,7 @@ def write_store(
         _publish(temporary, final)
 
 
-def link_store(source: Path, root: Path, subject_id: str, visit_id: str, digest: str) -> None:
+def link_store(source: Place, root: Place, subject_id: str, visit_id: str, digest: str) -> None:
     """Take a result's arrays over from the root ``source``, as hard links where the disk can.
 
     Raises
@@ -280,41 +293,24 @@ def slice_digests(group: zarr.Group, role: Role, slice_index: int) -> tuple[str,
     return digest({"echoes": 0, "ti_ms": 0, "masks": 1, "reference_echo": 0}), digest({"guide": 1})
 
 
-def content_digest(path: Path) -> str:
+def content_digest(path: Place) -> str:
     """SHA-256 over the relative path and bytes of every file in a folder."""
+    if not isinstance(path, Path):
+        return canonical_digest([[name, digest] for name, digest in array_objects.digests(path)])
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return canonical_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
 
 
-def _relative_files(folder: Path) -> set[str]:
-    return {
-        Path(parent, name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder)
-        for name in names
-    }
+def _is_whole(path: Place) -> bool:
+    return path.is_dir() if isinstance(path, Path) else array_objects.is_whole(path)
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP):
-            raise
-        shutil.copyfile(source, target)
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """Move a finished store into place."""
-    found = [(Path(folder), names) for folder, _, names in os.walk(temporary)]
-    fsync_paths([folder / name for folder, names in found for name in names])
-    fsync_paths([folder for folder, _ in found])
-    try:
-        temporary.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        if content_digest(temporary) != content_digest(final):
-            message = f"{final.stem} already holds other arrays; raise the stage's result version"
-            raise AlreadyWrittenError(message) from None
-        return
-    fsync_path(final.parent)
+def _publish(temporary: Path, final: Place) -> None:
+    """Put a finished store into place, unless the same stands there."""
+    if isinstance(final, Path):
+        is_new = array_folders.move_into_place(temporary, final)
+    else:
+        is_new = array_objects.upload(temporary, final)
+    if not is_new and content_digest(temporary) != content_digest(final):
+        message = f"{final.stem} already holds other arrays; raise the stage's result version"
+        raise AlreadyWrittenError(message)

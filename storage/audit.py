@@ -7,27 +7,39 @@ tables and history consistently is found out only by a head that was noted elsew
 
 A log without a head was begun before there were heads, or its head was removed and lines perhaps with it;
 nobody can tell. It goes on with a line that says so, and stays unproven up to there until somebody adopts it.
+
+On an object store, which cannot append, each addition is an object of its own in log/, named by the number of
+its first line.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
-from storage.errors import TamperedError
+from storage.errors import BusyError, TamperedError
+from storage.lease import writing
+from storage.objects import get, put_new, read_all, versions
+from storage.place import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 AUDIT_LOG = Path("audit", "log.jsonl")
 HEAD_FILE = "head.json"
+OBJECTS_FOLDER = "log"
 
 HEAD_MISSING, ADOPTED = "head_missing", "adopted"
 """Events of the log itself: it went on without a head; somebody took it for whole up to there."""
 
 _START = "0" * 64
+_FOLDER = AUDIT_LOG.parent.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,7 @@ class Head:
     adopted them."""
 
 
-def append(root: Path, *events: dict[str, Any]) -> None:
+def append(root: Place, *events: dict[str, Any]) -> None:
     """Add events; the time and the digest of the line before each are put in here.
 
     A line that a kill cut off was never acknowledged and is dropped first. A log that does not end where its
@@ -53,6 +65,9 @@ def append(root: Path, *events: dict[str, Any]) -> None:
     that has no head gets a line first that says so.
     """
     if not events:
+        return
+    if not isinstance(root, Path):
+        _append_object(root, events)
         return
     path = root / AUDIT_LOG
     with exclusive_lock(path.parent):
@@ -77,13 +92,13 @@ def append(root: Path, *events: dict[str, Any]) -> None:
         _write_head(path.parent, Head(head.n_lines + len(lines), digests[-1]))
 
 
-def read_events(root: Path) -> Iterator[dict[str, Any]]:
+def read_events(root: Place) -> Iterator[dict[str, Any]]:
     """Yield all events, oldest first."""
     for line in _lines(root):
         yield json.loads(line)
 
 
-def adopt(root: Path, who: str, why: str) -> Head:
+def adopt(root: Place, who: str, why: str) -> Head:
     """Put on record that somebody takes the lines for whole that no head vouches for.
 
     Raises
@@ -95,11 +110,12 @@ def adopt(root: Path, who: str, why: str) -> Head:
     if not found.n_unproven:
         message = f"{AUDIT_LOG}: nothing to adopt, its head vouches for all {found.n_lines} lines"
         raise TamperedError(message)
-    append(root, {"event": ADOPTED, "who": who, "why": why, "n_lines": found.n_unproven})
+    with nullcontext() if isinstance(root, Path) else writing(root):
+        append(root, {"event": ADOPTED, "who": who, "why": why, "n_lines": found.n_unproven})
     return verify(root)
 
 
-def verify(root: Path) -> Head:
+def verify(root: Place) -> Head:
     """Check the chain and its end; give where it ends, and whether a head vouches for that.
 
     Raises
@@ -107,11 +123,14 @@ def verify(root: Path) -> Head:
     TamperedError
         Naming the first line that does not follow from the one before it, or what is amiss with the end.
     """
-    folder = (root / AUDIT_LOG).parent
+    folder = root / _FOLDER
     if not folder.is_dir():
         return Head(0, _START)
-    with shared_lock(folder):
-        lines, head = _lines(root), _read_head(folder)
+    with shared_lock(folder) if isinstance(folder, Path) else nullcontext():
+        head = _read_head(folder)
+        lines = _lines(root)
+        while head != (now := _read_head(folder)):  # on an object store somebody may append meanwhile
+            head, lines = now, _lines(root)
         has_head = (folder / HEAD_FILE).exists()
     previous, n_unproven = b"", 0
     for number, line in enumerate(lines, 1):
@@ -138,9 +157,9 @@ def verify(root: Path) -> Head:
     return replace(end, n_unproven=n_unproven)
 
 
-def _end(root: Path, last: bytes) -> Head:
+def _end(root: Place, last: bytes) -> Head:
     """Give the end that new lines follow from."""
-    head = _read_head((root / AUDIT_LOG).parent) or Head(0, _START)
+    head = _read_head(root / _FOLDER) or Head(0, _START)
     if not head.announced and _digest(last) == head.digest:
         return head
     return _agreed(_lines(root), head) or head
@@ -167,22 +186,60 @@ def _chained(events: tuple[dict[str, Any], ...], previous: str) -> list[bytes]:
     return lines
 
 
-def _read_head(folder: Path) -> Head | None:
+def _read_head(folder: Place) -> Head | None:
     """Read the head; None where there is none that can be read."""
     try:
-        values = json.loads((folder / HEAD_FILE).read_bytes())
+        values = json.loads(_bytes(folder / HEAD_FILE))
         return Head(int(values["n_lines"]), str(values["digest"]), tuple(map(str, values["announced"])))
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
 
 
-def _write_head(folder: Path, head: Head) -> None:
+def _bytes(path: Place) -> bytes:
+    return path.read_bytes() if isinstance(path, Path) else get(path)
+
+
+def _write_head(folder: Place, head: Head) -> None:
     values = {"n_lines": head.n_lines, "digest": head.digest, "announced": head.announced}
     write_durably(folder / HEAD_FILE, json.dumps(values).encode() + b"\n")
 
 
-def _lines(root: Path) -> list[bytes]:
+def _append_object(root: "UPath", events: tuple[dict[str, Any], ...]) -> None:
+    """Add events as one object, by the rules of `append`; to be called by the trial's only writer."""
+    folder = root / _FOLDER
+    head = _read_head(folder)
+    # The whole log is read only after a kill: where nothing was announced, the head says where it ends.
+    if head is None or head.announced or not _put_lines(folder, head, head.n_lines, events):
+        there = _lines(root)
+        if there and not (folder / HEAD_FILE).exists():
+            head = Head(len(there), _digest(there[-1]))
+            events = ({"event": HEAD_MISSING, "n_lines": head.n_lines}, *events)
+        else:
+            head = head or Head(0, _START)
+            head = _agreed(there, head) or head
+        if not _put_lines(folder, head, len(there), events):
+            message = f"{AUDIT_LOG}: somebody else adds to the log at the same time; run again"
+            raise BusyError(message)
+
+
+def _put_lines(folder: "UPath", head: Head, n_there: int, events: tuple[dict[str, Any], ...]) -> bool:
+    """Add lines that follow from a head; whether nobody else had put some at this place."""
+    lines = _chained(events, head.digest)
+    digests = tuple(map(_digest, lines))
+    _write_head(folder, Head(head.n_lines, head.digest, digests))
+    place = folder / OBJECTS_FOLDER / f"{n_there + 1:09d}.jsonl"
+    if not put_new(place, b"".join(line + b"\n" for line in lines)):
+        return False
+    _write_head(folder, Head(head.n_lines + len(lines), digests[-1]))
+    return True
+
+
+def _lines(root: Place) -> list[bytes]:
     """Whole lines of the log."""
+    if not isinstance(root, Path):
+        folder = root / _FOLDER / OBJECTS_FOLDER
+        parts = read_all(folder, sorted(versions(folder)))
+        return b"".join(parts[name] for name in sorted(parts)).split(b"\n")[:-1]
     path = root / AUDIT_LOG
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 

@@ -7,7 +7,6 @@ Every key must be written: a trial's record hides no default. Only `matching.fol
 import math
 import re
 import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -23,6 +22,7 @@ from pydantic import (
 
 from storage.digest import canonical_digest
 from storage.errors import ConfigError, NotStoredError
+from storage.place import Place
 from storage.schemes import SHMOLLI, check_schemes
 
 CONFIG_FILE = "trial.toml"
@@ -524,7 +524,7 @@ class TrialConfig(_Section):
         return canonical_digest(self.model_dump(mode="json", exclude={"schedule": True, "uploads": arrival}))
 
 
-def load_config(path: Path) -> TrialConfig:
+def load_config(path: Place) -> TrialConfig:
     """Read and check a trial.toml.
 
     Raises

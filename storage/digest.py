@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from storage.objects import get
+from storage.place import Place
+
 
 def canonical_digest(value: Any) -> str:  # noqa: ANN401  (any JSON value)
     """SHA-256 of a JSON value in canonical form: sorted keys, no white space, no NaN.
@@ -22,7 +25,9 @@ def canonical_digest(value: Any) -> str:  # noqa: ANN401  (any JSON value)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Place) -> str:
     """SHA-256 of a file's bytes."""
+    if not isinstance(path, Path):
+        return hashlib.sha256(get(path)).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.leftovers import new_held_file, temporary_sibling
+from storage.objects import put
+from storage.place import Place
 
 FSYNC_THREADS = 8
 """Files that the disk is asked to write at once."""
@@ -29,8 +31,14 @@ def fsync_paths(paths: Sequence[Path]) -> None:
             pass
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a whole file: temporary sibling, fsync, rename, fsync of the folder. Replaces what is there."""
+def write_durably(path: Place, data: bytes) -> None:
+    """Write a whole file: temporary sibling, fsync, rename, fsync of the folder. Replaces what is there.
+
+    On an object store it is one object, which is put whole or not at all.
+    """
+    if not isinstance(path, Path):
+        put(path, data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:

@@ -91,3 +91,11 @@ class AlreadyWrittenError(StorageError, FileExistsError):
 
 class NotStoredError(StorageError, FileNotFoundError):
     """What was asked for is not in the trial's root."""
+
+
+class BusyError(StorageError, BlockingIOError):
+    """Somebody else writes a trial that has one writer at a time."""
+
+
+class LeaseLostError(StorageError, OSError):
+    """Somebody else has taken a trial over from this process, which was silent for too long."""

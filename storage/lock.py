@@ -21,6 +21,7 @@ from storage.config import CONFIG_FILE, load_config
 from storage.deidentify import needed_key
 from storage.durable import exclusive_lock, fsync_path, shared_lock
 from storage.errors import AlreadyWrittenError, NotStoredError, StorageError, TamperedError
+from storage.lease import hold
 from storage.lock_manifest import (
     LOCK_MANIFEST,
     array_differences,
@@ -30,6 +31,7 @@ from storage.lock_manifest import (
     remove,
     write_files,
 )
+from storage.place import Place
 from storage.plan import read_plan
 from storage.record import RecordCheck, verify_record
 from storage.tables import read_table
@@ -64,9 +66,17 @@ class Lock:
 
 
 @contextmanager
-def night_underway(root: Path) -> Iterator[None]:
-    """Keep a trial from being locked meanwhile; several nights may be under way, and await a lock's end."""
-    with shared_lock(root):
+def night_underway(root: Place) -> Iterator[None]:
+    """Keep a trial from being locked meanwhile; several nights may be under way, and await a lock's end.
+
+    On an object store there is one night at a time.
+
+    Raises
+    ------
+    BusyError
+        If another night is under way on an object store.
+    """
+    with shared_lock(root) if isinstance(root, Path) else hold(root):
         yield
 
 

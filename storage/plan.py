@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from storage.errors import NotStoredError, PlanError
+from storage.place import Place
 
 PLAN_FILE = "subjects.csv"
 
@@ -73,7 +73,7 @@ class PlannedVisit:
         return f"{where} {self.visit_id} (window +- {self.window_days} d)"
 
 
-def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
+def read_plan(root: Place) -> tuple[PlannedVisit, ...]:
     """Read and check the plan of a trial.
 
     Raises
@@ -84,11 +84,11 @@ def read_plan(root: Path) -> tuple[PlannedVisit, ...]:
         Listing all errors with row, counted as a spreadsheet does, and column.
     """
     try:
-        with (root / PLAN_FILE).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval=None, strict=True)
-            header = list(reader.fieldnames or ())
-            # Spreadsheets leave rows of empty cells behind.
-            records = [(reader.line_num, record) for record in reader if any(record.values())]
+        text = (root / PLAN_FILE).read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=None, strict=True)
+        header = list(reader.fieldnames or ())
+        # Spreadsheets leave rows of empty cells behind.
+        records = [(reader.line_num, record) for record in reader if any(record.values())]
     except FileNotFoundError:
         message = f"{PLAN_FILE} is missing: write one with the columns {', '.join(REQUIRED_COLUMNS)}"
         raise NotStoredError(message) from None

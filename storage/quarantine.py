@@ -12,14 +12,15 @@ from typing import Any
 
 from storage.durable import write_durably
 from storage.errors import RefusedFile
-from storage.upload import INCOMING, Upload
+from storage.place import Place
+from storage.upload import Upload, incoming_folder
 
 QUARANTINE = "quarantine"
 REASON_FILE = "reason.json"
 REFUSED_FILE = "file"
 
 
-def quarantine_file(root: Path, refused: RefusedFile, site_path: str) -> Path:
+def quarantine_file(root: Place, refused: RefusedFile, site_path: str) -> Place:
     """Copy a refused file to ``quarantine/<upload_id>/<file_number>/``; a second time nothing changes.
 
     A file that is gone or is another one by now is not copied, and reason.json says so.
@@ -56,19 +57,19 @@ def quarantine_file(root: Path, refused: RefusedFile, site_path: str) -> Path:
     return folder
 
 
-def is_quarantined(root: Path, upload_id: str) -> bool:
+def is_quarantined(root: Place, upload_id: str) -> bool:
     """Whether a whole upload has been refused before."""
     return (root / QUARANTINE / upload_id / REASON_FILE).exists()
 
 
 def quarantine_upload(
-    root: Path,
+    root: Place,
     upload: Upload,
     reason: str,
     *,
     judged_by: str | None = None,
     found: Mapping[str, str] | None = None,
-) -> Path:
+) -> Place:
     """Write why a whole upload was refused to ``quarantine/<upload_id>/reason.json``; it stays in incoming/.
 
     Parameters
@@ -121,7 +122,7 @@ class UploadRecord:
     """What the site wrote and did not agree."""
 
 
-def upload_records(root: Path) -> dict[tuple[str, str], UploadRecord]:
+def upload_records(root: Place) -> dict[tuple[str, str], UploadRecord]:
     """Give uploads that were refused whole, by the site's name for them and their fingerprint."""
     records = {}
     for path in (root / QUARANTINE).glob(f"*/{REASON_FILE}"):
@@ -146,8 +147,8 @@ def _refused_bytes(refused: RefusedFile) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == refused.sha256 else None
 
 
-def _site_path(root: Path, path: Path) -> str:
-    return _printable(path.relative_to(root / INCOMING).as_posix())
+def _site_path(root: Place, path: Path) -> str:
+    return _printable(path.relative_to(incoming_folder(root)).as_posix())
 
 
 def _printable(text: str) -> str:
@@ -155,7 +156,7 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _write_reason(folder: Path, facts: dict[str, Any]) -> None:
+def _write_reason(folder: Place, facts: dict[str, Any]) -> None:
     path = folder / REASON_FILE
     data = (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
     if not path.exists() or path.read_bytes() != data:

@@ -10,13 +10,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import audit
-from storage.arrays import ARRAYS, content_digest, store_path
+from storage.arrays import ARRAYS, content_digest, store_exists, store_path
 from storage.digest import file_digest
 from storage.durable import shared_lock
 from storage.errors import TamperedError
+from storage.objects import files_under
+from storage.place import Place, relative_name
 from storage.schema import RESULT_TABLES, REVIEWS, TABLES
 from storage.staging import (
     HISTORY_FOLDER,
@@ -27,6 +30,7 @@ from storage.staging import (
     SUPERSEDED_FILE,
     TABLES_FOLDER,
     table_file,
+    writing_tables,
 )
 from storage.tables import EMPTY_FILE, FORMER_EMPTY_FILE
 
@@ -65,7 +69,7 @@ class RecordCheck:
     """Visits whose publication a kill interrupted and the next run completes; they are not compared."""
 
 
-def verify_record(root: Path) -> RecordCheck:
+def verify_record(root: Place) -> RecordCheck:
     """Compare the audit log with itself, and with the tables, arrays and history it speaks of.
 
     Raises
@@ -80,7 +84,8 @@ def verify_record(root: Path) -> RecordCheck:
             message = f"{TABLES_FOLDER}/ is missing, but {audit.AUDIT_LOG} names publications"
             raise TamperedError(message)
         return RecordCheck(head, 0, 0, 0, 0, 0, ())
-    with shared_lock(root / TABLES_FOLDER):
+    # On an object store a publication would look like a change to whoever compares meanwhile.
+    with shared_lock(root / TABLES_FOLDER) if isinstance(root, Path) else writing_tables(root):
         for event in audit.read_events(root):
             if event["event"] in CHAINS:
                 key = (event["subject_id"], event["visit_id"])
@@ -114,12 +119,12 @@ def verify_record(root: Path) -> RecordCheck:
     )
 
 
-def _interrupted(root: Path) -> set[VisitKey]:
-    staged = (root / TABLES_FOLDER / STAGING_FOLDER).glob(f"*/*/{MANIFEST_FILE}")
-    return {(path.parent.parent.name, path.parent.name) for path in staged}
+def _interrupted(root: Place) -> set[VisitKey]:
+    staged = files_under(root / TABLES_FOLDER / STAGING_FOLDER)
+    return {(path.parent.parent.name, path.parent.name) for path in staged if path.name == MANIFEST_FILE}
 
 
-def _unknown_files(root: Path, chains: Chains, interrupted: set[VisitKey]) -> list[str]:
+def _unknown_files(root: Place, chains: Chains, interrupted: set[VisitKey]) -> list[str]:
     """Name what lies in tables/ and history/ of which the log knows nothing.
 
     A table is read with all that lies in its folder, so a file under any name adds rows to it.
@@ -134,13 +139,13 @@ def _unknown_files(root: Path, chains: Chains, interrupted: set[VisitKey]) -> li
     empty = {tables / name / file for name in TABLES for file in (EMPTY_FILE, FORMER_EMPTY_FILE)}
     expected |= empty
     problems = [
-        f"{path.relative_to(root)}: the log knows of no such visit"
-        for path in sorted(tables.rglob("*"))
-        if path not in expected and not path.is_dir() and tables / STAGING_FOLDER not in path.parents
+        f"{relative_name(path, root)}: the log knows of no such visit"
+        for path in files_under(tables)
+        if path not in expected and tables / STAGING_FOLDER not in path.parents
     ]
     problems += [
-        f"{path.relative_to(root)} holds rows, expected none"
-        for path in sorted(empty)
+        f"{relative_name(path, root)} holds rows, expected none"
+        for path in sorted(empty, key=str)
         if path.exists() and _n_rows(path) != 0
     ]
     kept = {
@@ -151,24 +156,25 @@ def _unknown_files(root: Path, chains: Chains, interrupted: set[VisitKey]) -> li
         for name in (*(f"{table}.parquet" for table in names), SUPERSEDED_FILE)
     }
     problems += [
-        f"{path.relative_to(root)}: the log knows of no such former state"
-        for path in sorted(history.rglob("*"))
-        if path not in kept and not path.is_dir() and path.relative_to(history).parts[:2] not in interrupted
+        f"{relative_name(path, root)}: the log knows of no such former state"
+        for path in files_under(history)
+        if path not in kept and tuple(relative_name(path, history).split("/")[:2]) not in interrupted
     ]
     return problems
 
 
-def _n_rows(path: Path) -> int | None:
+def _n_rows(path: Place) -> int | None:
     """Count the rows of a Parquet file; None where it is none."""
     try:
-        n_rows: int = pq.read_metadata(path).num_rows
+        source = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+        n_rows: int = pq.read_metadata(source).num_rows
     except (OSError, ValueError):
         return None
     return n_rows
 
 
 def _differences(
-    root: Path, key: VisitKey, events: list[dict[str, Any]], tables: Sequence[str]
+    root: Place, key: VisitKey, events: list[dict[str, Any]], tables: Sequence[str]
 ) -> Iterator[str]:
     """Name the files of a visit in some tables that differ from what the log says of them."""
     current = {name: table_file(root, name, *key) for name in tables}
@@ -176,7 +182,7 @@ def _differences(
         yield from _file_differences(root, current, events[-1]["files"])
     for former, event in pairwise(events):
         folder = root / HISTORY_FOLDER / key[0] / key[1] / str(event["history_number"])
-        paths: dict[str, Path] = {}
+        paths: dict[str, Place] = {}
         digests: dict[str, str] = {}
         if "files" in former:
             paths |= {name: folder / f"{name}.parquet" for name in tables}
@@ -187,12 +193,12 @@ def _differences(
         yield from _file_differences(root, paths, digests)
 
 
-def _file_differences(root: Path, paths: Mapping[str, Path], digests: Mapping[str, str]) -> Iterator[str]:
+def _file_differences(root: Place, paths: Mapping[str, Place], digests: Mapping[str, str]) -> Iterator[str]:
     for name, path in paths.items():
         found = file_digest(path) if path.is_file() else None
         if found != digests.get(name):
             what = "is missing" if found is None else "was changed" if name in digests else "was added"
-            yield f"{path.relative_to(root)} {what}"
+            yield f"{relative_name(path, root)} {what}"
 
 
 def _arrays_digests(events: list[dict[str, Any]]) -> dict[str, set[str]]:
@@ -205,12 +211,12 @@ def _arrays_digests(events: list[dict[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
-def _array_differences(root: Path, key: VisitKey, results: Mapping[str, set[str]]) -> Iterator[str]:
+def _array_differences(root: Place, key: VisitKey, results: Mapping[str, set[str]]) -> Iterator[str]:
     """Name the results of a visit whose arrays are not those that the log names."""
     for result_digest, digests in results.items():
         place = f"{ARRAYS}/{key[0]}/{key[1]}/{result_digest}.zarr"
         path = store_path(root, *key, result_digest)
-        if digests and not path.is_dir():
+        if digests and not store_exists(root, *key, result_digest):
             yield f"{place} is missing"
         elif digests and digests != {content_digest(path)}:
             yield f"{place} was changed"

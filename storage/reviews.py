@@ -8,24 +8,22 @@ images and masks holds as long as these do. A former review moves to history/, a
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
 from storage.digest import canonical_digest
-from storage.durable import exclusive_lock
 from storage.errors import DecisionsError
+from storage.place import Place, relative_name
 from storage.rows import arrow_table
 from storage.schema import REVIEWS
 from storage.staging import (
     HISTORY_FOLDER,
     REVIEWED,
-    TABLES_FOLDER,
     present_tables,
+    read_parquet,
     recover_staged,
     replace_files,
     table_file,
+    writing_tables,
 )
 from storage.tables import read_table, write_empty_tables
 
@@ -71,7 +69,7 @@ class ReviewedSlice:
         return self.guide != "accepted" or self.decision != "accept" or bool(self.accepted_flags)
 
 
-def read_reviews(root: Path, subject_id: str | None = None) -> dict[VisitKey, tuple[ReviewedSlice, ...]]:
+def read_reviews(root: Place, subject_id: str | None = None) -> dict[VisitKey, tuple[ReviewedSlice, ...]]:
     """Read the decisions that have an effect, of the newest review of each visit (of one subject)."""
     found: dict[VisitKey, list[ReviewedSlice]] = {}
     for row in read_table(root, REVIEWS, subject_id).to_pylist():
@@ -106,7 +104,7 @@ def reviews_digest(reviewed: Sequence[ReviewedSlice]) -> str | None:
     return canonical_digest(told)
 
 
-def pending_reviews(root: Path) -> list[str]:
+def pending_reviews(root: Place) -> list[str]:
     """Name the visits whose published result does not honor their newest review yet."""
     reviews = read_reviews(root)
     return [
@@ -117,14 +115,14 @@ def pending_reviews(root: Path) -> list[str]:
     ]
 
 
-def was_recorded(root: Path, key: VisitKey, file_digest: str) -> bool:
+def was_recorded(root: Place, key: VisitKey, file_digest: str) -> bool:
     """Whether a visit's decisions file was recorded before, superseded since or not."""
     former = (root / HISTORY_FOLDER / key[0] / key[1]).glob(f"*/{REVIEWS}.parquet")
     paths = (table_file(root, REVIEWS, *key), *former)
     return any(path.exists() and _first_row(path)["file_digest"] == file_digest for path in paths)
 
 
-def check_newest(root: Path, key: VisitKey, decided_at: datetime) -> None:
+def check_newest(root: Place, key: VisitKey, decided_at: datetime) -> None:
     """Check that a review may take the place of the one that holds.
 
     Raises
@@ -143,15 +141,15 @@ def check_newest(root: Path, key: VisitKey, decided_at: datetime) -> None:
         raise DecisionsError(message)
 
 
-def former_result(root: Path, key: VisitKey, result_digest: str) -> str | None:
+def former_result(root: Place, key: VisitKey, result_digest: str) -> str | None:
     """Name the folder of history/ in which a visit's former result lies; None where it never had it."""
     for path in (root / HISTORY_FOLDER / key[0] / key[1]).glob("*/visits.parquet"):
         if _first_row(path)["result_digest"] == result_digest:
-            return path.parent.relative_to(root).as_posix()
+            return relative_name(path.parent, root)
     return None
 
 
-def record_review(root: Path, rows: Sequence[Mapping[str, Any]]) -> Literal["recorded", "unchanged"]:
+def record_review(root: Place, rows: Sequence[Mapping[str, Any]]) -> Literal["recorded", "unchanged"]:
     """Record a review in place of the visit's former one, which moves to history/, and in the audit log.
 
     Parameters
@@ -170,7 +168,7 @@ def record_review(root: Path, rows: Sequence[Mapping[str, Any]]) -> Literal["rec
     """
     table, first = arrow_table(REVIEWS, rows), rows[0]
     key = (first["subject_id"], first["visit_id"])
-    with exclusive_lock(root / TABLES_FOLDER):
+    with writing_tables(root):
         recover_staged(root)
         write_empty_tables(root)
         if was_recorded(root, key, first["file_digest"]):
@@ -191,7 +189,6 @@ def record_review(root: Path, rows: Sequence[Mapping[str, Any]]) -> Literal["rec
     return "recorded"
 
 
-def _first_row(path: Path) -> dict[str, Any]:
-    with pq.ParquetFile(path) as file:
-        row: dict[str, Any] = file.read(use_threads=False).slice(0, 1).to_pylist()[0]
+def _first_row(path: Place) -> dict[str, Any]:
+    row: dict[str, Any] = read_parquet(path).slice(0, 1).to_pylist()[0]
     return row

@@ -1,7 +1,8 @@
 """Which nights of a trial are at work, and which died without a word.
 
 Each holds a lock on a file of its own. The system frees the lock of a process that ends, however it ends; on
-a shared file system that holds across machines where it has locks across machines.
+a shared file system that holds across machines where it has locks across machines. On an object store the
+night holds `storage.lease` from before it is marked until after, so marks of other runs are dead.
 """
 
 import fcntl
@@ -10,10 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from storage.lease import seems_held
 from storage.leftovers import STARTING_SUFFIX, new_held_file
+from storage.objects import put, remove, versions
+from storage.place import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 RUNNING_FOLDER = "running"
+
+_own: set[str] = set()
+"""Runs of this process on object stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +58,22 @@ def mark_running(root: Path, run_id: str) -> Mark:
 
 
 @contextmanager
-def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
+def marked_running(root: Place, run_id: str) -> Iterator[list[str]]:
     """Mark a run as alive for as long as the context lasts.
 
     Yields
     ------
         Ids of runs that were marked here and died; each is told until `forget_run`.
     """
+    if not isinstance(root, Path):
+        _own.add(run_id)
+        put(root / RUNNING_FOLDER / run_id, b"")
+        try:
+            yield dead_nights(root)
+        finally:
+            remove(root / RUNNING_FOLDER / run_id)
+            _own.discard(run_id)
+        return
     mark = mark_running(root, run_id)
     try:
         yield dead_nights(root)
@@ -61,19 +81,27 @@ def marked_running(root: Path, run_id: str) -> Iterator[list[str]]:
         mark.remove()
 
 
-def running_nights(root: Path) -> list[str]:
-    """Ids of the runs that are at work."""
+def running_nights(root: Place) -> list[str]:
+    """Ids of the runs that are at work; on an object store those that seem to be, see `seems_held`."""
+    if not isinstance(root, Path):
+        return _mark_objects(root) if seems_held(root) else []
     return [path.name for path in _marks(root / RUNNING_FOLDER) if _is_held(path)]
 
 
-def dead_nights(root: Path) -> list[str]:
-    """Ids of the runs that died without a word."""
+def dead_nights(root: Place) -> list[str]:
+    """Ids of the runs that died without a word; on an object store only who holds its lease may ask."""
+    if not isinstance(root, Path):
+        return [run_id for run_id in _mark_objects(root) if run_id not in _own]
     return [path.name for path in _marks(root / RUNNING_FOLDER) if not _is_held(path)]
 
 
-def forget_run(root: Path, run_id: str) -> None:
+def forget_run(root: Place, run_id: str) -> None:
     """Remove the mark of a run that died."""
-    (root / RUNNING_FOLDER / run_id).unlink(missing_ok=True)
+    remove(root / RUNNING_FOLDER / run_id)
+
+
+def _mark_objects(root: "UPath") -> list[str]:
+    return sorted(name for name in versions(root / RUNNING_FOLDER) if "/" not in name)
 
 
 def _marks(folder: Path) -> list[Path]:

@@ -4,22 +4,29 @@ They are written aside with a manifest, then moved into place one by one; what t
 history/, and the audit log is told last. Killed before the manifest is whole it never happened; killed after,
 `recover_staged` carries it through. Each step can be repeated, so a kill during the recovery does no harm
 either.
+
+An object store can neither move nor link: there files are copied into place and to history/, what is staged
+goes when all is done, and readers take a staged manifest's word for what is new (`storage.snapshot`).
 """
 
 import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import audit
 from storage.digest import canonical_digest
-from storage.durable import fsync_path, write_durably
+from storage.durable import exclusive_lock, fsync_path, write_durably
+from storage.lease import fence, writing
+from storage.objects import copy, get, put_all, read_all, remove, remove_all, versions
+from storage.place import Place, relative_name
 from storage.schema import TABLES
 
 TABLES_FOLDER = "tables"
@@ -44,13 +51,31 @@ class Recovery:
     """Carried through, or taken back because they had not been written whole."""
 
 
-def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path:
+def writing_tables(root: Place) -> AbstractContextManager[None]:
+    """Keep other writers of tables out, and in a folder readers too.
+
+    Raises
+    ------
+    BusyError
+        If another writer is at work on an object store; in a folder it is awaited.
+    """
+    return exclusive_lock(root / TABLES_FOLDER) if isinstance(root, Path) else writing(root)
+
+
+@overload
+def table_file(root: Path, name: str, subject_id: str, visit_id: str) -> Path: ...
+@overload
+def table_file(root: Place, name: str, subject_id: str, visit_id: str) -> Place: ...
+def table_file(root: Place, name: str, subject_id: str, visit_id: str) -> Place:
     """Give the place of a visit's rows in a table."""
     return root / TABLES_FOLDER / name / subject_id / f"{visit_id}.parquet"
 
 
-def present_tables(root: Path, names: Iterable[str], subject_id: str, visit_id: str) -> list[str]:
+def present_tables(root: Place, names: Iterable[str], subject_id: str, visit_id: str) -> list[str]:
     """Name those of some tables in which a visit has rows."""
+    if not isinstance(root, Path):
+        paths = {relative_name(table_file(root, name, subject_id, visit_id), root): name for name in names}
+        return [paths[path] for path in read_all(root, paths)]
     return [name for name in names if table_file(root, name, subject_id, visit_id).exists()]
 
 
@@ -62,8 +87,16 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return data
 
 
+def read_parquet(source: Place | pa.BufferReader) -> pa.Table:
+    """Read one file, or the bytes of one."""
+    if not isinstance(source, Path | pa.BufferReader):
+        source = pa.BufferReader(get(source))
+    with pq.ParquetFile(source) as file:
+        return file.read(use_threads=False)
+
+
 def replace_files(
-    root: Path,
+    root: Place,
     facts: Mapping[str, Any],
     contents: Mapping[str, pa.Table],
     former: list[str],
@@ -90,10 +123,10 @@ def replace_files(
     _remove_staging(root)
 
 
-def recover_staged(root: Path) -> tuple[Recovery, ...]:
+def recover_staged(root: Place) -> tuple[Recovery, ...]:
     """Make whole what a kill left aside; to be called with the lock on tables/ held."""
     recoveries = []
-    for staging in sorted((root / TABLES_FOLDER / STAGING_FOLDER).glob("*/*")):
+    for staging in _staged_visits(root):
         action: Literal["rolled forward", "removed"] = "removed"
         if (staging / MANIFEST_FILE).exists():
             action = "rolled forward"
@@ -106,18 +139,18 @@ def recover_staged(root: Path) -> tuple[Recovery, ...]:
 
 
 def _stage(
-    root: Path,
+    root: Place,
     facts: Mapping[str, Any],
     contents: Mapping[str, pa.Table],
     former: list[str],
     superseded_by: Mapping[str, Any],
-) -> Path:
+) -> Place:
     """Write files aside; their manifest, written last, makes them count."""
     subject_id, visit_id = str(facts["subject_id"]), str(facts["visit_id"])
     staging = root / TABLES_FOLDER / STAGING_FOLDER / subject_id / visit_id
     files = {name: parquet_bytes(table) for name, table in contents.items()}
     history = root / HISTORY_FOLDER / subject_id / visit_id
-    numbers = [int(path.name) for path in history.glob("*") if path.name.isdigit()]
+    numbers = [int(name) for name in _names(history) if name.isdigit()]
     manifest = {
         **facts,
         "new": [name for name in TABLES if name in contents],
@@ -131,43 +164,86 @@ def _stage(
         }
         files[SUPERSEDED_FILE] = (json.dumps(superseded, indent=2) + "\n").encode()
     manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    for name, data in files.items():
-        write_durably(staging / (name if name == SUPERSEDED_FILE else f"{name}.parquet"), data)
+    named = {name if name == SUPERSEDED_FILE else f"{name}.parquet": data for name, data in files.items()}
+    if isinstance(staging, Path):
+        for name, data in named.items():
+            write_durably(staging / name, data)
+    else:
+        put_all(staging, named)
+    fence(root)
     write_durably(staging / MANIFEST_FILE, json.dumps(manifest, indent=2).encode())
     return staging
 
 
-def _carry_through(root: Path, staging: Path) -> dict[str, Any]:
+def _carry_through(root: Place, staging: Place) -> dict[str, Any]:
     """Move what is staged into place; repeating it, from any point, ends in the same state."""
-    manifest: dict[str, Any] = json.loads((staging / MANIFEST_FILE).read_bytes())
+    place = staging / MANIFEST_FILE
+    manifest: dict[str, Any] = json.loads(place.read_bytes() if isinstance(place, Path) else get(place))
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     if manifest["former"]:
         _keep_former(root, staging, manifest)
     for name in TABLES:  # visits comes last
         target = table_file(root, name, subject_id, visit_id)
         staged = staging / f"{name}.parquet"
-        if name in manifest["new"] and staged.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
-            fsync_path(target.parent)
+        if name in manifest["new"] and _is_staged(staged):
+            fence(root)
+            _put_into_place(staged, target)
+            _settle(target)
         elif name in manifest["former"] and name not in manifest["new"]:
-            target.unlink(missing_ok=True)
-            fsync_path(target.parent)
+            fence(root)
+            remove(target)
+            _settle(target)
     return manifest
 
 
-def _keep_former(root: Path, staging: Path, manifest: Mapping[str, Any]) -> None:
+def _keep_former(root: Place, staging: Place, manifest: Mapping[str, Any]) -> None:
     """Link what is about to be replaced into history/, with who, why and by what it is superseded."""
     subject_id, visit_id = manifest["subject_id"], manifest["visit_id"]
     folder = root / HISTORY_FOLDER / subject_id / visit_id / str(manifest["history_number"])
-    folder.mkdir(parents=True, exist_ok=True)
+    there = _names(folder)
     for name in manifest["former"]:
         kept = folder / f"{name}.parquet"
-        if not kept.exists():  # all links are made before the first file is replaced, so this is a former one
-            kept.hardlink_to(table_file(root, name, subject_id, visit_id))
-    if (staging / SUPERSEDED_FILE).exists():
-        (staging / SUPERSEDED_FILE).replace(folder / SUPERSEDED_FILE)
-    fsync_path(folder)
+        if kept.name not in there:  # all are kept before the first file is replaced, so this is a former one
+            fence(root)
+            _keep(table_file(root, name, subject_id, visit_id), kept)
+    if _is_staged(staging / SUPERSEDED_FILE):
+        _put_into_place(staging / SUPERSEDED_FILE, folder / SUPERSEDED_FILE)
+    _settle(folder / SUPERSEDED_FILE)
+
+
+def _names(folder: Place) -> set[str]:
+    """Names of what is in a folder."""
+    if isinstance(folder, Path):
+        return {path.name for path in folder.glob("*")}
+    return {name.partition("/")[0] for name in versions(folder)}
+
+
+def _is_staged(staged: Place) -> bool:
+    """Whether a file has not been moved yet; what is copied stays staged until all is done."""
+    return not isinstance(staged, Path) or staged.exists()
+
+
+def _keep(current: Place, kept: Place) -> None:
+    """Let a file that is about to be replaced stand in a second place as well."""
+    if isinstance(current, Path) and isinstance(kept, Path):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.hardlink_to(current)
+    else:
+        copy(current, kept)
+
+
+def _put_into_place(staged: Place, target: Place) -> None:
+    if isinstance(staged, Path) and isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(target)
+    else:
+        copy(staged, target)
+
+
+def _settle(place: Place) -> None:
+    """Force to disk what names of files were made or removed beside one."""
+    if isinstance(place, Path):
+        fsync_path(place.parent)
 
 
 def _events(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -193,9 +269,24 @@ def _identity(event: Mapping[str, Any]) -> tuple[Any, ...]:
     return (event.get("publication"), event["event"], event.get("upload_digest"))
 
 
-def _remove_staging(root: Path) -> None:
+def _staged_visits(root: Place) -> list[Place]:
+    """Folders in which something is staged, whole or not."""
+    folder = root / TABLES_FOLDER / STAGING_FOLDER
+    if isinstance(folder, Path):
+        return sorted(folder.glob("*/*"))
+    return [folder / name for name in sorted({name.rpartition("/")[0] for name in versions(folder)})]
+
+
+def _remove_staging(root: Place) -> None:
     """Remove all that is staged, manifests first: without one, what is done is not done again."""
     folder = root / TABLES_FOLDER / STAGING_FOLDER
+    if not isinstance(folder, Path):
+        fence(root)
+        names = versions(folder).keys()
+        manifests = {name for name in names if name.endswith(f"/{MANIFEST_FILE}")}
+        remove_all(folder, manifests)
+        remove_all(folder, names - manifests)
+        return
     for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):
         manifest.unlink()
     if folder.exists():

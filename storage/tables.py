@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from storage.durable import exclusive_lock, shared_lock, write_durably
+from storage.durable import shared_lock, write_durably
 from storage.errors import StorageError, os_reason
+from storage.objects import read_all
+from storage.place import Place
 from storage.rows import arrow_schema, arrow_table, conform, schema_version
 from storage.schema import RESULT_TABLES, REVIEWS, SCHEMA_VERSION, TABLES
 from storage.staging import (
@@ -27,10 +28,15 @@ from storage.staging import (
     Recovery,
     parquet_bytes,
     present_tables,
+    read_parquet,
     recover_staged,
     replace_files,
     table_file,
+    writing_tables,
 )
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 EMPTY_FILE = "+columns.parquet"
 FORMER_EMPTY_FILE = "columns.parquet"
@@ -49,7 +55,7 @@ _EXECUTION_COLUMNS = (
 
 
 def publish(
-    root: Path,
+    root: Place,
     visit_row: Mapping[str, Any],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     who: str,
@@ -82,7 +88,7 @@ def publish(
     contents = {name: arrow_table(name, rows[name]) for name in rows if rows[name]}
     contents["visits"] = arrow_table("visits", [visit_row])
     _check_keys(visit_row, rows)
-    with exclusive_lock(root / TABLES_FOLDER):
+    with writing_tables(root):
         recover_staged(root)
         write_empty_tables(root)
         if _is_unchanged(root, contents["visits"]):
@@ -92,15 +98,15 @@ def publish(
     return "published"
 
 
-def recover(root: Path) -> tuple[Recovery, ...]:
+def recover(root: Place) -> tuple[Recovery, ...]:
     """Make whole what a killed publication left behind; to be called once at start-up."""
     if not (root / TABLES_FOLDER).is_dir():
         return ()
-    with exclusive_lock(root / TABLES_FOLDER):
+    with writing_tables(root):
         return recover_staged(root)
 
 
-def read_table(root: Path, name: str, subject_id: str | None = None) -> pa.Table:
+def read_table(root: Place, name: str, subject_id: str | None = None) -> pa.Table:
     """Read a table, sorted by subject and visit; with all columns and no rows where nothing is published.
 
     Only rows of published results are given: those whose digest is the one in ``visits``; those of
@@ -124,15 +130,18 @@ def read_table(root: Path, name: str, subject_id: str | None = None) -> pa.Table
     return read_tables(root, [name], subject_id)[name]
 
 
-def read_tables(root: Path, names: Iterable[str], subject_id: str | None = None) -> dict[str, pa.Table]:
+def read_tables(root: Place, names: Iterable[str], subject_id: str | None = None) -> dict[str, pa.Table]:
     """Read several tables as they stand at one moment; see `read_table`."""
     schemas = {name: arrow_schema(name) for name in names}
-    if not (root / TABLES_FOLDER).is_dir():
-        return {name: schema.empty_table() for name, schema in schemas.items()}
     judged = schemas.keys() - {"visits", REVIEWS}
-    with shared_lock(root / TABLES_FOLDER):
-        needed = {**schemas, "visits": None} if judged else schemas
-        tables = {name: _read_files(root, name, subject_id) for name in needed}
+    needed = {**schemas, "visits": None} if judged else schemas
+    if not isinstance(root, Path):
+        tables = _read_objects(root, needed, subject_id)
+    elif not (root / TABLES_FOLDER).is_dir():
+        return {name: schema.empty_table() for name, schema in schemas.items()}
+    else:
+        with shared_lock(root / TABLES_FOLDER):
+            tables = {name: _read_files(root, name, subject_id) for name in needed}
     if judged:
         visits = tables["visits"].select(list(_KEYS))
         published = set(zip(*(visits[key].to_pylist() for key in _KEYS), strict=True))
@@ -147,13 +156,31 @@ def _read_files(root: Path, name: str, subject_id: str | None) -> pa.Table:
     # One subject's files are found without a look at the others' folders: pages are made subject by subject.
     folders = table.glob("*") if subject_id is None else (table / subject_id,)
     files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
-    return pa.concat_tables([arrow_schema(name).empty_table(), *(_read_rows(name, file) for file in files)])
+    return pa.concat_tables(
+        [
+            arrow_schema(name).empty_table(),
+            *(_read_rows(name, file, file.parent.name, file.stem) for file in files),
+        ]
+    )
 
 
-def _read_rows(name: str, path: Path) -> pa.Table:
-    subject_id, visit_id = path.parent.name, path.stem
+def _read_objects(root: "UPath", names: Iterable[str], subject_id: str | None) -> dict[str, pa.Table]:
+    from storage.snapshot import published_files
+
+    return {
+        name: pa.concat_tables(
+            [
+                arrow_schema(name).empty_table(),
+                *(_read_rows(name, pa.BufferReader(data), *key) for key, data in files.items()),
+            ]
+        )
+        for name, files in published_files(root, names, subject_id).items()
+    }
+
+
+def _read_rows(name: str, source: Path | pa.BufferReader, subject_id: str, visit_id: str) -> pa.Table:
     try:
-        table = _read_file(path)
+        table = read_parquet(source)
     except (pa.ArrowException, OSError) as error:
         what = os_reason(error) if isinstance(error, OSError) else "no Parquet, or damaged"
         message = (
@@ -162,11 +189,6 @@ def _read_rows(name: str, path: Path) -> pa.Table:
         )
         raise StorageError(message) from error
     return conform(name, table, subject_id, visit_id)
-
-
-def _read_file(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        return file.read(use_threads=False)
 
 
 def _check_keys(visit_row: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -183,14 +205,20 @@ def _check_keys(visit_row: Mapping[str, Any], rows: Mapping[str, Sequence[Mappin
                 raise StorageError(message)
 
 
-def write_empty_tables(root: Path) -> None:
+def write_empty_tables(root: Place) -> None:
     """Give each table its file without rows, as the schema is today."""
+    tables = root / TABLES_FOLDER
+    if not isinstance(tables, Path):  # where each look costs a round trip, and there are no former ones
+        last = f"{list(TABLES)[-1]}/{EMPTY_FILE}"
+        if read_all(tables, [last]) != {last: _empty_table_bytes(list(TABLES)[-1])}:
+            for name in TABLES:
+                write_durably(tables / name / EMPTY_FILE, _empty_table_bytes(name))
+        return
     for name in TABLES:
-        folder = root / TABLES_FOLDER / name
-        path, columns = folder / EMPTY_FILE, _empty_table_bytes(name)
+        path, columns = tables / name / EMPTY_FILE, _empty_table_bytes(name)
         if not path.exists() or path.read_bytes() != columns:
             write_durably(path, columns)
-        (folder / FORMER_EMPTY_FILE).unlink(missing_ok=True)
+        (tables / name / FORMER_EMPTY_FILE).unlink(missing_ok=True)
 
 
 @cache
@@ -198,12 +226,12 @@ def _empty_table_bytes(name: str) -> bytes:
     return parquet_bytes(arrow_schema(name).empty_table())
 
 
-def _is_unchanged(root: Path, new: pa.Table) -> bool:
+def _is_unchanged(root: Place, new: pa.Table) -> bool:
     row = new.to_pylist()[0]
     current = table_file(root, "visits", row["subject_id"], row["visit_id"])
-    if not current.exists():
+    if not present_tables(root, ["visits"], row["subject_id"], row["visit_id"]):
         return False
-    former = _read_file(current)
+    former = read_parquet(current)
     if schema_version(former) != SCHEMA_VERSION:
         return False  # so that a visit that runs again gets the columns of today
     return _result_part(former.to_pylist()[0]) == _result_part(row)
@@ -214,12 +242,12 @@ def _result_part(visit_row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replace_result(
-    root: Path, visit_row: Mapping[str, Any], contents: Mapping[str, pa.Table], facts: Mapping[str, Any]
+    root: Place, visit_row: Mapping[str, Any], contents: Mapping[str, pa.Table], facts: Mapping[str, Any]
 ) -> None:
     """Put the rows of a result in place of the former ones; ``facts`` go into the audit log as they are."""
     key = (str(visit_row["subject_id"]), str(visit_row["visit_id"]))
     former = present_tables(root, RESULT_TABLES, *key)
-    former_row = _read_file(table_file(root, "visits", *key)).to_pylist()[0] if former else {}
+    former_row = read_parquet(table_file(root, "visits", *key)).to_pylist()[0] if former else {}
     published_at: datetime = visit_row["published_at"]
     outcome = {fact: visit_row[fact] for fact in ("result_digest", "state")}
     manifest = {

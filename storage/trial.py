@@ -1,4 +1,4 @@
-"""A trial's root folder: its configuration, plan, published tables and arrays."""
+"""A trial's root, a folder or a URL: its configuration, plan, published tables and arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.config import CONFIG_FILE, TrialConfig, load_config
-from storage.errors import NotStoredError
+from storage.errors import NotStoredError, StorageError, UnreadableError
+from storage.objects import store_errors
+from storage.place import Place, local_folder, to_place
 from storage.plan import PlannedVisit, read_plan
 
 if TYPE_CHECKING:
@@ -19,10 +21,21 @@ if TYPE_CHECKING:
 class Trial:
     """A trial, read-only."""
 
-    root: Path
-    """The trial's folder."""
+    root: Place
+    """The trial's folder, or what its URL names."""
     config: TrialConfig
     """Its trial.toml, checked."""
+
+    @property
+    def folder(self) -> Path:
+        """The trial's folder.
+
+        Raises
+        ------
+        ConfigError
+            If the trial lies on an object store.
+        """
+        return local_folder(self.root, "this")
 
     def plan(self) -> tuple[PlannedVisit, ...]:
         """Read the planned visits, as subjects.csv says now."""
@@ -71,16 +84,23 @@ class Trial:
         raise NotStoredError(message)
 
 
-def open_trial(root: str | Path) -> Trial:
-    """Open a trial's root folder.
+def open_trial(root: str | Place) -> Trial:
+    """Open a trial's root: a folder, or a URL such as ``s3://bucket/trial``.
 
     Raises
     ------
     NotStoredError
-        If the folder holds no trial.toml.
+        If there is no trial.toml.
     ConfigError
-        If trial.toml has errors.
+        If trial.toml has errors, or the URL cannot be used.
+    UnreadableError
+        If the object store does not answer, or not to this account.
     """
-    # Files are read by processes with another working directory.
-    root = Path(root).resolve()
-    return Trial(root, load_config(root / CONFIG_FILE))
+    place = to_place(root)
+    try:
+        return Trial(place, load_config(place / CONFIG_FILE))
+    except store_errors() as error:
+        if isinstance(place, Path) or isinstance(error, StorageError):
+            raise
+        message = f"{place} cannot be read ({type(error).__name__}: {error}); check address and account"
+        raise UnreadableError(message) from None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from storage.config import UploadsConfig
 from storage.digest import canonical_digest, file_digest
-from storage.errors import RefusedError, UploadChangedError, os_reason
+from storage.errors import ConfigError, RefusedError, UploadChangedError, os_reason
+from storage.place import Place
 from storage.unpacked import unpacking_folder
 from storage.upload_entry import (
     Entry,
@@ -24,6 +25,8 @@ from storage.upload_entry import (
 from storage.zipped import MIB, unpacked_name
 
 INCOMING = "incoming"
+INCOMING_VARIABLE = "CMR_INCOMING"
+"""Environment variable with the folder of the uploads of a trial that has a URL."""
 ZIP_SUFFIX = ".zip"
 
 _CHANGED = "the upload changed while it was read; it is read again once it is complete"
@@ -99,13 +102,35 @@ class Upload:
         return self.path.name[: -len(ZIP_SUFFIX)] if _is_zip(self.path) else self.path.name
 
 
-def list_uploads(root: Path, rules: UploadsConfig) -> tuple[UploadListing, ...]:
+def incoming_folder(root: Place) -> Path:
+    """Give the folder that sites upload to: ``incoming/``, or where `INCOMING_VARIABLE` says for a URL.
+
+    It is a folder for a trial with a URL too: DICOM is read, and zip files unpacked, by child processes.
+
+    Raises
+    ------
+    ConfigError
+        If the trial has a URL and the environment names no folder.
+    """
+    if isinstance(root, Path):
+        return root / INCOMING
+    folder = os.environ.get(INCOMING_VARIABLE)
+    if not folder:
+        message = (
+            f"{root} is on an object store, but uploads are read from a folder: set {INCOMING_VARIABLE} to "
+            "one that the night and all workers reach by the same path"
+        )
+        raise ConfigError(message)
+    return Path(folder).resolve()
+
+
+def list_uploads(root: Place, rules: UploadsConfig) -> tuple[UploadListing, ...]:
     """List incoming/ by name, without opening a file or following a symbolic link.
 
     Names that begin with a dot are passed over: transfer tools use them until a copy is complete. An entry
     that cannot be read says so in its own listing and does not keep the others from theirs.
     """
-    incoming = root / INCOMING
+    incoming = incoming_folder(root)
     if not incoming.is_dir():
         return ()
     names = sorted(name for name in os.listdir(incoming) if not name.startswith("."))  # noqa: PTH208

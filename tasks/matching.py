@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from storage.config import MatchingConfig, UploadsConfig
 from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Mismatch, match_upload
+from storage.place import Place
 from storage.plan import PlannedVisit, by_subject
 from storage.quarantine import upload_records
 from storage.upload import Upload, UploadListing, hash_upload, list_uploads, unread_upload
@@ -76,7 +76,7 @@ class MatchedUploads:
 
 
 def match_uploads(
-    root: Path,
+    root: Place,
     rules: MatchingConfig,
     upload_rules: UploadsConfig,
     planned: tuple[PlannedVisit, ...],

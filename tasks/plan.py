@@ -12,7 +12,7 @@ from storage.plan import PlannedVisit, read_plan
 from storage.recorded_dates import recorded_plan, recorded_shift
 from storage.reviews import ReviewedSlice, read_reviews
 from storage.trial import Trial
-from storage.upload import INCOMING, Upload, UploadListing
+from storage.upload import INCOMING, Upload, UploadListing, incoming_folder
 from tasks.digests import retests_digest, stage_digests, summary_digests
 from tasks.lenders import Lenders
 from tasks.matching import FoundUpload, MatchedUploads, StrayUpload, VisitKey, match_uploads, matching_digests
@@ -159,7 +159,7 @@ def plan_night(trial: Trial, selection: Selection) -> NightPlan:
     """
     planned = read_plan(trial.root)
     selection.check(planned)
-    if not (trial.root / INCOMING).is_dir():
+    if not incoming_folder(trial.root).is_dir():
         message = f"{INCOMING}/ is missing: make it, or mount what the sites upload to"
         raise NotStoredError(message)
     rules = trial.config

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from prefect.logging import get_run_logger
@@ -14,6 +13,7 @@ from cmrcore.quantify.qc import reasons, scan_verdict
 from storage import audit
 from storage.arrays import content_digest, open_store, store_path
 from storage.config import TrialConfig
+from storage.place import Place
 from storage.plan import PlannedVisit
 from storage.reviews import reviews_digest
 from storage.rows import complete_rows
@@ -29,8 +29,8 @@ from tasks.stage import StageName, StageResult, VisitRef
 class Publisher:
     """Writes the visits of one night, each with who, why and by which run."""
 
-    root: Path
-    """Folder of the trial."""
+    root: Place
+    """Root of the trial."""
     config: TrialConfig
     """Configuration of the trial."""
     matching: Mapping[str, str]

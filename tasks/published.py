@@ -1,10 +1,10 @@
 """What is published: visits with their states, results that can be used, and their pairs of retests."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from storage.config import TrialConfig
+from storage.place import Place
 from storage.plan import PlannedVisit
 from storage.tables import read_table
 from tasks.matching import VisitKey
@@ -19,7 +19,7 @@ FAILED_STATES = frozenset({"failed", "refused"})
 """States of a visit that was tried in vain."""
 
 
-def published_visits(root: Path) -> dict[VisitKey, dict[str, Any]]:
+def published_visits(root: Place) -> dict[VisitKey, dict[str, Any]]:
     """Rows of the table ``visits`` by subject and visit."""
     return {(row["subject_id"], row["visit_id"]): row for row in read_table(root, "visits").to_pylist()}
 

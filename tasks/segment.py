@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from storage.arrays import (
 )
 from storage.config import SegmentConfig
 from storage.dicom_series import EchoStack
+from storage.place import Place
 from storage.series_rules import Role
 from tasks.stage import GuideSource, StageResult, VisitRef, run_stage
 from tasks.weights import load_network
@@ -108,21 +108,21 @@ def compute_device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def segmenter_of(root: Path, config: SegmentConfig, device: torch.device) -> Segmenter:
+def segmenter_of(root: Place, config: SegmentConfig, device: torch.device) -> Segmenter:
     """Choose what trial.toml names as ``segment.method``; with a base network the guide follows the heart."""
     if config.method == "carry":
         return carry_guide
     return GuidedSegmenter(load_network(root, "guided", config.guided, device), look_of(root, config, device))
 
 
-def look_of(root: Path, config: SegmentConfig, device: torch.device) -> Look | None:
+def look_of(root: Place, config: SegmentConfig, device: torch.device) -> Look | None:
     """Choose the base network; None where trial.toml names none."""
     if not config.base:
         return None
     return partial(base_probability, load_network(root, "base", config.base, device))
 
 
-def finder_of(root: Path, config: SegmentConfig, device: torch.device) -> GuideFinder:
+def finder_of(root: Place, config: SegmentConfig, device: torch.device) -> GuideFinder:
     """Choose what finds a guide; without a base network in trial.toml there are readers' guides only."""
     return partial(choose_guide, look_of(root, config, device))
 

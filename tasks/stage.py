@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from prefect.logging import get_run_logger
 
 from storage.arrays import store_exists
+from storage.place import Place, to_place
 from tasks.canonical import forget_peak_memory, peak_memory_mib
 
 StageName = Literal["intake", "segment", "quantify", "summarise"]
@@ -22,7 +22,7 @@ class VisitRef:
     """A planned visit in a trial's root."""
 
     root: str = field(repr=False)
-    """Folder of the trial."""
+    """Folder or URL of the trial."""
     subject_id: str
     """Pseudonym of the subject."""
     visit_id: str
@@ -36,9 +36,9 @@ class VisitRef:
         return f"{self.subject_id}/{self.visit_id}"
 
     @property
-    def path(self) -> Path:
-        """Folder of the trial."""
-        return Path(self.root)
+    def path(self) -> Place:
+        """Root of the trial."""
+        return to_place(self.root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from cmrcore.segmentation import UNet, network_from
 from storage.config import SegmentConfig
 from storage.digest import file_digest
 from storage.errors import ConfigError, NotStoredError
+from storage.objects import files_under
+from storage.place import Place
 
 PACKAGED = Path(cmrcore.__file__).parent / "weights"
 """Weights that the package brings, each with a card."""
@@ -23,7 +25,7 @@ WEIGHTS = "weights"
 Kind = Literal["base", "guided"]
 
 
-def needed_weights(root: Path, config: SegmentConfig) -> None:
+def needed_weights(root: Place, config: SegmentConfig) -> None:
     """Check that the weights that trial.toml names are there and are of the kind they are named as.
 
     Raises
@@ -42,7 +44,7 @@ def weights_of(config: SegmentConfig) -> dict[Kind, str]:
 
 
 @lru_cache(maxsize=4)
-def load_network(root: Path, kind: Kind, digest: str, device: torch.device) -> UNet:
+def load_network(root: Place, kind: Kind, digest: str, device: torch.device) -> UNet:
     """Load a network in eval mode onto a device.
 
     Parameters
@@ -81,11 +83,14 @@ def load_network(root: Path, kind: Kind, digest: str, device: torch.device) -> U
     return network.to(device)
 
 
-def _find(root: Path, kind: Kind, digest: str) -> Path:
-    there = {}
-    for folder in (PACKAGED, root / WEIGHTS):
-        for path in sorted(folder.glob("*.safetensors")):
-            there[f"sha256:{file_digest(path)}"] = path
+def _find(root: Place, kind: Kind, digest: str) -> Place:
+    places: list[Place] = [PACKAGED, root / WEIGHTS]
+    there = {
+        f"sha256:{file_digest(path)}": path
+        for folder in places
+        for path in files_under(folder)
+        if path.suffix == ".safetensors" and path.parent == folder
+    }
     if digest not in there:
         listed = ", ".join(f"{path.stem} {found}" for found, path in there.items()) or "none"
         message = (

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 ON_SITE = {
-    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py", "test_pages.py"),
+    *("test_concurrency.py", "test_failures.py", "test_guided_night.py", "test_nightly.py"),
+    *("test_object_night.py", "test_pages.py"),
     *("test_real_upload.py", "test_report.py", "test_review.py", "test_stopped.py", "test_training.py"),
 }
 """Files of `tests/flows` whose nights share a server, a cluster and finished nights, in one process."""
@@ -75,6 +76,15 @@ def real_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip("no real data: set CMRTRIALS_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_bucket() -> Iterator[str]:
+    """URL of a bucket on a server of this session."""
+    from tests.object_server import s3_server  # two seconds
+
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

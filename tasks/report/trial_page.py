@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from cmrcore.quantify.checks import CHECKS
 from storage.durable import write_durably
+from storage.place import Place
 from storage.trial import Trial
 from tasks.report.shell import render
 from tasks.report.trial_blinding import blinded_records
@@ -49,7 +50,7 @@ N_SLOWEST = 10
 """Visits that are named as the slowest."""
 
 
-def write_trial_page(trial: Trial) -> Path:
+def write_trial_page(trial: Trial) -> Place:
     """Write the pages of a trial from its tables, plan, history and audit log; give the place of the first.
 
     Raises

@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from storage.audit import read_events
 from storage.history import former_rows
+from storage.place import Place
 
 Key = tuple[str, str]
 """Subject and visit."""
@@ -19,7 +19,7 @@ DEEDS: tuple[Deed, ...] = ("computed", "renewed", "failed", "refused", "waiting"
 _SECONDS = ("seconds_intake", "seconds_segment", "seconds_quantify")
 
 
-def run_history(root: Path, visit_rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def run_history(root: Place, visit_rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Give every night that published something, the latest first.
 
     A night that found nothing to do published nothing and left no trace here.
@@ -55,7 +55,7 @@ def run_history(root: Path, visit_rows: Iterable[Mapping[str, Any]]) -> list[dic
     return [{**run, "why": ", ".join(sorted(run["why"]))} for run in told]
 
 
-def stray_uploads(root: Path) -> list[dict[str, str]]:
+def stray_uploads(root: Place) -> list[dict[str, str]]:
     """Give the uploads that no planned visit has taken, with day and reason of refusal, the latest first."""
     strays: dict[str, dict[str, str]] = {}
     for event in read_events(root):
@@ -90,7 +90,7 @@ def _deed(before: Mapping[str, Any] | None, version: Mapping[str, Any]) -> Deed:
     return "renewed" if same else "computed"
 
 
-def _reasons(root: Path) -> dict[tuple[str, str, int], set[str]]:
+def _reasons(root: Place) -> dict[tuple[str, str, int], set[str]]:
     """Why each version of a visit was published, by subject, visit and number of the version, from 1."""
     reasons: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for event in read_events(root):

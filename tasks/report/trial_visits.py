@@ -4,13 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.place import Place
 from storage.plan import PlannedVisit, counted
 from storage.tables import read_tables
 from storage.trial import Trial
@@ -141,7 +141,7 @@ def page_link(subject_id: str, visit_id: str) -> str:
     return f"{quote(subject_id, safe='')}/{quote(visit_id, safe='')}.html"
 
 
-def visit_pages(root: Path) -> set[Key]:
+def visit_pages(root: Place) -> set[Key]:
     """Visits that have a page."""
     return {(path.parent.name, path.stem) for path in (root / REPORTS_FOLDER).glob("*/*.html")}
 

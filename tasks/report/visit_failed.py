@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from storage.durable import write_durably
+from storage.objects import remove
+from storage.place import Place
 from storage.trial import Trial
 from tasks.matching import VisitKey
 from tasks.report.visit_page import REPORTS_FOLDER, write_failed_page
@@ -38,12 +39,12 @@ def record_pages(trial: Trial, made: Iterable[VisitKey], failed: Mapping[VisitKe
     if entries:
         write_durably(path, (json.dumps(entries, indent=1) + "\n").encode())
     else:
-        path.unlink(missing_ok=True)
+        remove(path)
     for (subject_id, visit_id), reason in failed.items():
         write_failed_page(trial, subject_id, visit_id, reason)
 
 
-def failed_pages(root: Path) -> list[dict[str, Any]]:
+def failed_pages(root: Place) -> list[dict[str, Any]]:
     """Read which pages could not be made, and why."""
     try:
         entries: list[dict[str, Any]] = json.loads((root / REPORTS_FOLDER / FAILED_FILE).read_text())

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from storage.arrays import open_store, stored_roles
 from storage.digest import canonical_digest
 from storage.durable import write_durably
 from storage.errors import NotStoredError
+from storage.place import Place
 from storage.reviews import read_reviews, reviews_digest
 from storage.schema import REVIEWS, TABLES
 from storage.tables import read_table, read_tables
@@ -53,12 +53,12 @@ class _Rows:
         return [row for row in self.tables[table] if row["visit_id"] == visit_id]
 
 
-def page_path(root: Path, subject_id: str, visit_id: str) -> Path:
+def page_path(root: Place, subject_id: str, visit_id: str) -> Place:
     """Place of a visit's page."""
     return root / REPORTS_FOLDER / subject_id / f"{visit_id}.html"
 
 
-def outdated_pages(root: Path, published: Mapping[tuple[str, str], Row]) -> list[tuple[str, str]]:
+def outdated_pages(root: Place, published: Mapping[tuple[str, str], Row]) -> list[tuple[str, str]]:
     """Subject and visit of the pages that are missing, or were made from other rows than those published.
 
     Parameters
@@ -97,7 +97,7 @@ def page_digest(visits: Sequence[Row], reviews: Sequence[Row]) -> str:
     return canonical_digest([PAGE_VERSION, version("cmrtrials"), published, reviewed])
 
 
-def made_from(page: Path) -> str | None:
+def made_from(page: Place) -> str | None:
     """Digest that a page was made from; None without a page, and for one that only says that it failed."""
     try:
         with page.open("rb") as file:
@@ -109,7 +109,7 @@ def made_from(page: Path) -> str | None:
     return rest.removesuffix(" -->\n") if not head and rest else None
 
 
-def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Path:
+def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Place:
     """Write a visit's page to ``reports/<subject>/<visit>.html``, whole or not at all.
 
     A visit without a result has a short page with its state and the reason.
@@ -135,7 +135,7 @@ def write_visit_page(trial: Trial, subject_id: str, visit_id: str) -> Path:
     return path
 
 
-def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str) -> Path:
+def write_failed_page(trial: Trial, subject_id: str, visit_id: str, reason: str) -> Place:
     """Replace a visit's page, which would show what no longer holds, by one that says why it failed.
 
     It names nothing that it was made from, so that the next night tries again.

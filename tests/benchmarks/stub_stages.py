@@ -55,7 +55,7 @@ def intake(
     force: bool,
 ) -> StageResult:
     """Store drawn echoes of both roles, as many as a real visit has, of 16 x 16 pixels."""
-    obey_order(visit.path)
+    obey_order(Path(visit.root))
 
     def work() -> str:
         fault = _fault(uploads)
@@ -86,7 +86,7 @@ def segment(
     source: object = None,  # noqa: ARG001
 ) -> StageResult:
     """Add drawn masks to the echoes."""
-    obey_order(visit.path)
+    obey_order(Path(visit.root))
 
     def work() -> str:
         ids = (visit.subject_id, visit.visit_id)
@@ -114,7 +114,7 @@ def quantify(
     reviewed: tuple[object, ...] = (),  # noqa: ARG001
 ) -> StageResult:
     """Add drawn maps, and the rows of all tables, as many as a real visit has."""
-    obey_order(visit.path)
+    obey_order(Path(visit.root))
 
     def work() -> str:
         ids = (visit.subject_id, visit.visit_id)

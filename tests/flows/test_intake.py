@@ -50,7 +50,7 @@ def test_a_sound_upload_would_be_accepted(trial: Trial) -> None:
 
 def test_a_missing_post_series_is_said(trial: Trial) -> None:
     """The visit is taken without it, and nobody should learn only from its row that there is no ECV."""
-    for path in (trial.root / "incoming" / "S01_a").iterdir():
+    for path in (trial.folder / "incoming" / "S01_a").iterdir():
         if "post" in pydicom.dcmread(path).SeriesDescription:
             path.unlink()
     (checked,) = check_intake(trial)
@@ -66,17 +66,17 @@ def test_missing_weights_are_told_before_the_night(trial: Trial) -> None:
 
 def _set_rules(trial: Trial, **lines: str) -> Trial:
     """Write other lines into trial.toml, by their keys."""
-    text = (trial.root / "trial.toml").read_text()
+    text = (trial.folder / "trial.toml").read_text()
     for key, value in lines.items():
         assert len(re.findall(rf"^{key} = ", text, re.MULTILINE)) == 1
         text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
-    (trial.root / "trial.toml").write_text(text)
-    return open_trial(trial.root)
+    (trial.folder / "trial.toml").write_text(text)
+    return open_trial(trial.folder)
 
 
 def test_preparation_times_are_named_with_their_sources(trial: Trial) -> None:
     """A protocol's T2 and T1rho images can be verified before anything is fitted to them."""
-    folder = trial.root / "incoming" / "S01_a"
+    folder = trial.folder / "incoming" / "S01_a"
     for ms in (0, 20, 50):
         one = replace(NATIVE, description=f"T1rho TSL{ms}", ti_ms=(100.0,), uid_seed=str(ms))
         write_series(folder, one)
@@ -113,7 +113,7 @@ def test_preparation_times_are_named_with_their_sources(trial: Trial) -> None:
 
 def test_the_delay_after_the_r_wave_is_shown(trial: Trial) -> None:
     """Native and post-contrast images of different cardiac phases make an ECV doubtful."""
-    for path in (trial.root / "incoming" / "S01_a").iterdir():
+    for path in (trial.folder / "incoming" / "S01_a").iterdir():
         dataset = pydicom.dcmread(path)
         is_native = dataset.SeriesDescription == "MOLLI native"
         dataset.TriggerTime = 610 if is_native else 300 + dataset.InstanceNumber
@@ -127,7 +127,7 @@ def test_the_delay_after_the_r_wave_is_shown(trial: Trial) -> None:
 
 def test_a_file_that_would_be_left_out_is_named_by_its_number(trial: Trial) -> None:
     """The site looks it up by its place in the folder."""
-    (trial.root / "incoming" / "S01_a" / "0000_broken.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (trial.folder / "incoming" / "S01_a" / "0000_broken.dcm").write_bytes(b"\0" * 128 + b"DICM")
     (checked,) = check_intake(trial)
     assert checked.verdict == "accepted in part"
     assert checked.reason.startswith("file 1: its header")
@@ -136,7 +136,7 @@ def test_a_file_that_would_be_left_out_is_named_by_its_number(trial: Trial) -> N
 
 def test_refused_stray_and_double_uploads_say_what_to_do(trial: Trial) -> None:
     """One row for each entry of incoming, none with a name of the site's."""
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     write_series(incoming / "S02_a", replace(NATIVE, patient_id="S02", slice_numbers=(0, 1)))
     shutil.copytree(incoming / "S01_a", incoming / "S01_again")
     (incoming / "Jane Doe.pdf").write_text("letter")
@@ -154,9 +154,9 @@ def test_refused_stray_and_double_uploads_say_what_to_do(trial: Trial) -> None:
 
 def test_an_arriving_upload_says_when_it_is_taken(trial: Trial) -> None:
     """Nobody needs to do anything."""
-    text = (trial.root / "trial.toml").read_text()
-    (trial.root / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
-    (checked,) = check_intake(open_trial(trial.root))
+    text = (trial.folder / "trial.toml").read_text()
+    (trial.folder / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
+    (checked,) = check_intake(open_trial(trial.folder))
     assert checked.verdict == "arriving"
     assert checked.reason == "it changed 0 minutes ago"
     assert checked.advice == "nothing: it is taken when unchanged for 10 minutes"
@@ -167,17 +167,17 @@ def test_a_refused_visit_is_looked_at_again_under_other_rules(trial: Trial) -> N
     _publish_failure(trial, "refused", "error", "3 slices, expected 5")
     (checked,) = check_intake(trial)
     assert (checked.verdict, checked.reason) == ("refused", "3 slices, expected 5")
-    text = (trial.root / "trial.toml").read_text()
+    text = (trial.folder / "trial.toml").read_text()
     changed = text.replace("position_tolerance_mm = 1.0", "position_tolerance_mm = 0.9", 1)
     assert changed != text
-    (trial.root / "trial.toml").write_text(changed)
-    (checked,) = check_intake(open_trial(trial.root))
+    (trial.folder / "trial.toml").write_text(changed)
+    (checked,) = check_intake(open_trial(trial.folder))
     assert checked.verdict == "accepted"
 
 
 def _publish_failure(trial: Trial, state: str, kind: str, reason: str) -> None:
     plan = plan_night(trial, Selection())
-    publisher = Publisher(trial.root, trial.config, plan.matching, "run", "tester", "test")
+    publisher = Publisher(trial.folder, trial.config, plan.matching, "run", "tester", "test")
     with disable_run_logger():
         publisher.failure(plan.jobs[0], state, "intake", kind, reason)
 
@@ -190,7 +190,7 @@ def test_what_the_next_night_tries_again_is_looked_at_again(trial: Trial) -> Non
     _publish_failure(trial, "failed", "error", "for a reason")
     (checked,) = check_intake(trial)
     assert (checked.verdict, checked.reason) == ("taken before", "the visit is failed")
-    (trial.root / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04", "S01,V1,2026-03-05"))
+    (trial.folder / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04", "S01,V1,2026-03-05"))
     (checked,) = check_intake(trial)
     assert checked.verdict == "accepted"
 
@@ -223,9 +223,9 @@ def test_a_missing_key_stops_the_look_as_it_stops_the_night(
     if published:
         _publish_failure(trial, "refused", "error", "3 slices, expected 5")
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    text = (trial.root / "trial.toml").read_text()
-    (trial.root / "trial.toml").write_text(text.replace('headers = "none"', 'headers = "basic"'))
-    changed = open_trial(trial.root)
+    text = (trial.folder / "trial.toml").read_text()
+    (trial.folder / "trial.toml").write_text(text.replace('headers = "none"', 'headers = "basic"'))
+    changed = open_trial(trial.folder)
     for look in (check_intake, lambda one: plan_night(one, Selection())):
         with pytest.raises(ConfigError, match="CMR_PSEUDONYM_KEY is missing"):
             look(changed)
@@ -233,7 +233,7 @@ def test_a_missing_key_stops_the_look_as_it_stops_the_night(
 
 def test_a_missing_incoming_stops_the_look_as_it_stops_the_night(trial: Trial) -> None:
     """A lost mount is no site that sends nothing."""
-    shutil.rmtree(trial.root / "incoming")
+    shutil.rmtree(trial.folder / "incoming")
     for look in (check_intake, lambda one: plan_night(one, Selection())):
         with pytest.raises(NotStoredError, match="incoming/ is missing: make it, or mount"):
             look(trial)
@@ -241,7 +241,7 @@ def test_a_missing_incoming_stops_the_look_as_it_stops_the_night(trial: Trial) -
 
 def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> None:
     """Of two files with one SOPInstanceUID the first stands, as in the night; folders' names say nothing."""
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     (incoming / "S01_a").rename(incoming / "S01_b")
     shutil.copytree(incoming / "S01_b", incoming / "S01_a")
     file = min((incoming / "S01_a").iterdir())
@@ -256,43 +256,43 @@ def test_uploads_are_looked_at_in_the_order_of_their_arrival(trial: Trial) -> No
 
 def test_stray_uploads_wait_in_sight(trial: Trial) -> None:
     """Also after the night that named them; one that was mended or removed does not."""
-    (trial.root / "incoming" / "S09_a").mkdir()
-    (trial.root / "incoming" / "S09_a" / "x").write_text("x")
-    upload = read_upload(trial.root, "S09_a")
-    quarantine_upload(trial.root, upload, "no planned subject", judged_by="rules and plan")
+    (trial.folder / "incoming" / "S09_a").mkdir()
+    (trial.folder / "incoming" / "S09_a" / "x").write_text("x")
+    upload = read_upload(trial.folder, "S09_a")
+    quarantine_upload(trial.folder, upload, "no planned subject", judged_by="rules and plan")
     (waiting,) = waiting_uploads(trial)
     assert (waiting.upload_id, waiting.verdict, waiting.reason) == (
         upload.upload_id,
         "no planned visit",
         "no planned subject",
     )
-    shutil.rmtree(trial.root / "incoming" / "S09_a")
+    shutil.rmtree(trial.folder / "incoming" / "S09_a")
     assert waiting_uploads(trial) == ()
 
 
 def test_a_zip_file_that_must_not_be_unpacked_stays_in_sight(trial: Trial) -> None:
     """It has no visit and no files, and its listing alone does not show that it was refused."""
-    (trial.root / "incoming" / "S02_a.zip").write_bytes(b"no zip file")
+    (trial.folder / "incoming" / "S02_a.zip").write_bytes(b"no zip file")
     (_, checked) = check_intake(trial)
     assert (checked.verdict, checked.n_files) == ("refused", None)
     assert "subjects.csv" not in checked.advice
     plan = plan_night(trial, Selection())
     (stray,) = plan.stray
-    quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by)
+    quarantine_upload(trial.folder, stray.upload, stray.reason, judged_by=stray.judged_by)
     (waiting,) = waiting_uploads(trial)
     assert (waiting.entry, waiting.verdict, waiting.reason) == (2, "refused", checked.reason)
 
 
 def test_the_operator_sees_what_does_not_agree(trial: Trial) -> None:
     """Folder, PatientID and study date side by side, before the night and after it; never in a log."""
-    write_series(trial.root / "incoming" / "Doe\x1b[2J", replace(NATIVE, patient_id="S02"))
+    write_series(trial.folder / "incoming" / "Doe\x1b[2J", replace(NATIVE, patient_id="S02"))
     expected = "folder 'Doe?[2J', PatientID 'S02', StudyDate '2026-03-04'"
     checked, _ = check_intake(trial)
     assert (checked.verdict, checked.site_words) == ("no planned visit", expected)
     assert "--names" in checked.advice
     assert "Doe" not in repr(checked)
     (stray,) = plan_night(trial, Selection()).stray
-    quarantine_upload(trial.root, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found)
+    quarantine_upload(trial.folder, stray.upload, stray.reason, judged_by=stray.judged_by, found=stray.found)
     assert plan_night(trial, Selection()).stray[0].is_old
     assert check_intake(trial)[0].site_words == expected
 
@@ -309,20 +309,20 @@ def test_names_are_printed_only_when_asked_for(trial: Trial, capsys: pytest.Capt
 @pytest.mark.slow
 def test_the_command_writes_nothing_and_prints_lines_into_a_pipe(trial: Trial, tmp_path: Path) -> None:
     """Exit code 1 where somebody must act; a zip file leaves nothing behind either."""
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     shutil.make_archive(str(incoming / "S01_packed"), "zip", incoming, "S01_a")
     shutil.rmtree(incoming / "S01_a")
     (incoming / "letter.pdf").write_text("x")
     (tmp_path / "temporary").mkdir()
-    before = snapshot(trial.root)
+    before = snapshot(trial.folder)
     done = subprocess.run(
-        [Path(sys.executable).with_name("cmrtrials"), "intake", trial.root, "--check"],
+        [Path(sys.executable).with_name("cmrtrials"), "intake", trial.folder, "--check"],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
     )
-    assert snapshot(trial.root) == before
+    assert snapshot(trial.folder) == before
     assert list((tmp_path / "temporary").iterdir()) == []
     heading, accepted, stray = (line.split("\t") for line in done.stdout.splitlines())
     assert heading[:3] == ["entry", "upload", "visit"]

@@ -81,19 +81,19 @@ def test_stated_values_are_ordered_categories(trial: Trial) -> None:
 
 def test_types_survive_pandas_on_the_folder(trial: Trial) -> None:
     """Without our code: text stays text, a missing count is no float, categories have all their values."""
-    flags = pd.read_parquet(trial.root / "tables/flags")
+    flags = pd.read_parquet(trial.folder / "tables/flags")
     assert flags["subject_id"].tolist() == ["01", "01", "02", "02"]
     assert str(flags["slice_index"].dtype) == "Int64"
     assert flags["slice_index"].isna().tolist() == [True, False, True, False]
     assert list(flags["severity"].cat.categories) == ["note", "review", "fail"]
-    longitudinal = pd.read_parquet(trial.root / "tables/longitudinal")
+    longitudinal = pd.read_parquet(trial.folder / "tables/longitudinal")
     assert str(longitudinal["ecv_change_beyond_limit"].dtype) == "boolean"
 
 
 def test_both_ways_of_reading_give_the_same_types(trial: Trial) -> None:
     """Those that the data dictionary names; with and without rows."""
     for name, columns in TABLES.items():
-        for frame in (trial.table(name), pd.read_parquet(trial.root / "tables" / name)):
+        for frame in (trial.table(name), pd.read_parquet(trial.folder / "tables" / name)):
             assert {column: str(kind) for column, kind in frame.dtypes.items()} == {
                 column.name: pandas_type(column) for column in columns
             }
@@ -101,21 +101,21 @@ def test_both_ways_of_reading_give_the_same_types(trial: Trial) -> None:
 
 def test_every_file_says_its_version(trial: Trial) -> None:
     """And its table; a file of the first version said none."""
-    for path in (trial.root / "tables").rglob("*.parquet"):
+    for path in (trial.folder / "tables").rglob("*.parquet"):
         metadata = pq.read_schema(path).metadata
         assert metadata[VERSION_KEY].decode() == str(SCHEMA_VERSION)
-        assert metadata[b"cmrtrials.table"].decode() == path.relative_to(trial.root / "tables").parts[0]
+        assert metadata[b"cmrtrials.table"].decode() == path.relative_to(trial.folder / "tables").parts[0]
         assert "pandas_version" in json.loads(metadata[b"pandas"])
     assert schema_version(pa.table({"x": [1]})) == 1
 
 
 def test_one_subject_is_read_from_its_folder_alone(trial: Trial) -> None:
     """Another subject's broken file is not even opened; reading all of them names it."""
-    broken = table_file(trial.root, "flags", "02", "01")
+    broken = table_file(trial.folder, "flags", "02", "01")
     broken.write_bytes(b"no Parquet")
-    table_file(trial.root, "visits", "02", "01").write_bytes(b"no Parquet")
+    table_file(trial.folder, "visits", "02", "01").write_bytes(b"no Parquet")
     assert trial.table("flags", "01")["subject_id"].tolist() == ["01", "01"]
-    assert pd.read_parquet(trial.root / "tables/flags/01")["subject_id"].tolist() == ["01", "01"]
+    assert pd.read_parquet(trial.folder / "tables/flags/01")["subject_id"].tolist() == ["01", "01"]
     with pytest.raises(StorageError, match="table flags, subject 02, visit 01: cannot be read"):
         trial.table("flags")
     assert trial.table("flags", "03").empty
@@ -128,26 +128,26 @@ def test_only_one_subjects_files_are_opened(trial: Trial, monkeypatch: pytest.Mo
     real = pq.ParquetFile
 
     def spy(path: Path) -> pq.ParquetFile:
-        opened.append(path.relative_to(trial.root / "tables").as_posix())
+        opened.append(path.relative_to(trial.folder / "tables").as_posix())
         return real(path)
 
     monkeypatch.setattr(pq, "ParquetFile", spy)
-    read_table(trial.root, "flags", "02")
+    read_table(trial.folder, "flags", "02")
     assert sorted(opened) == ["flags/02/01.parquet", "visits/02/01.parquet"]
 
 
 def test_a_file_that_cannot_be_opened_is_named(trial: Trial) -> None:
     """A folder stands in its place."""
-    path = table_file(trial.root, "slices", "02", "01")
+    path = table_file(trial.folder, "slices", "02", "01")
     path.unlink()
     path.mkdir()
     with pytest.raises(StorageError, match="table slices, subject 02, visit 01: cannot be read"):
-        read_table(trial.root, "slices")
+        read_table(trial.folder, "slices")
 
 
 def test_an_older_file_without_a_column_has_no_value_in_it(trial: Trial) -> None:
     """As of version 1: plain text, no version; beside files of today, and with columns that are gone."""
-    old = table_file(trial.root, "flags", "01", "01")
+    old = table_file(trial.folder, "flags", "01", "01")
     rewrite(old, without=["value", "role", "slice_index"], gone="x")
     flags = trial.table("flags")
     assert flags["value"].isna().tolist() == [True, True, False, False]
@@ -161,8 +161,8 @@ def test_an_older_file_without_a_column_has_no_value_in_it(trial: Trial) -> None
 
 def test_pandas_reads_files_of_both_ages(trial: Trial) -> None:
     """The columns are those of today, though the first visit's file lacks some."""
-    rewrite(table_file(trial.root, "flags", "01", "01"), without=["value", "slice_index"], gone="x")
-    flags = pd.read_parquet(trial.root / "tables/flags")
+    rewrite(table_file(trial.folder, "flags", "01", "01"), without=["value", "slice_index"], gone="x")
+    flags = pd.read_parquet(trial.folder / "tables/flags")
     assert list(flags.columns) == [column.name for column in TABLES["flags"]]
     assert flags["value"].isna().tolist() == [True, True, False, False]
     assert flags["severity"].tolist() == ["fail", "review"] * 2
@@ -171,11 +171,11 @@ def test_pandas_reads_files_of_both_ages(trial: Trial) -> None:
 
 def test_the_next_publication_gives_the_folder_its_columns_of_today(trial: Trial) -> None:
     """What a former version left as the columns of a table is replaced, and its name is gone."""
-    folder = trial.root / "tables/flags"
+    folder = trial.folder / "tables/flags"
     today = (folder / "+columns.parquet").read_bytes()
     rewrite(folder / "+columns.parquet", without=["value"])
     (folder / "+columns.parquet").rename(folder / "columns.parquet")
-    publish_flags(trial.root, "02", "02")
+    publish_flags(trial.folder, "02", "02")
     assert sorted(path.name for path in folder.iterdir()) == ["+columns.parquet", "01", "02"]
     assert (folder / "+columns.parquet").read_bytes() == today
 
@@ -190,13 +190,13 @@ def test_the_columns_of_a_table_come_first(tmp_path: Path, subject_id: str) -> N
 
 def test_a_value_of_a_former_version_stays(trial: Trial) -> None:
     """It comes after those of today; only what is written is held to them."""
-    rewrite(table_file(trial.root, "flags", "01", "01"), without=["severity"], severity="hint")
+    rewrite(table_file(trial.folder, "flags", "01", "01"), without=["severity"], severity="hint")
     assert list(trial.table("flags")["severity"].cat.categories) == ["note", "review", "fail", "hint"]
 
 
 def test_an_older_file_without_a_required_column_is_named_with_what_to_run(trial: Trial) -> None:
     """Missing values must not be taken for values; other tables and subjects are read as before."""
-    rewrite(table_file(trial.root, "slices", "01", "01"), without=["qc_verdict"])
+    rewrite(table_file(trial.folder, "slices", "01", "01"), without=["qc_verdict"])
     expected = (
         "table slices, subject 01, visit 01: written by schema version 1, without column qc_verdict, which "
         "every row has now; run `cmrtrials rerun ROOT --subject 01 --visit 01`"
@@ -211,17 +211,17 @@ def test_an_older_file_without_a_required_column_is_named_with_what_to_run(trial
 def test_running_an_old_visit_again_renews_its_files(trial: Trial) -> None:
     """Though its numbers are the same; the file as it was moves to history."""
     for name in ("slices", "visits"):
-        rewrite(table_file(trial.root, name, "01", "01"), without=["qc_verdict", "run_id"])
-    publish_flags(trial.root, "01")
+        rewrite(table_file(trial.folder, name, "01", "01"), without=["qc_verdict", "run_id"])
+    publish_flags(trial.folder, "01")
     assert trial.table("slices")["qc_verdict"].tolist() == ["pass", "pass"]
-    assert (trial.root / "history/01/01/1/slices.parquet").exists()
-    publish_flags(trial.root, "01")
-    assert not (trial.root / "history/01/01/2").exists()
+    assert (trial.folder / "history/01/01/1/slices.parquet").exists()
+    publish_flags(trial.folder, "01")
+    assert not (trial.folder / "history/01/01/2").exists()
 
 
 def test_a_file_of_a_later_version_is_refused(trial: Trial) -> None:
     """Its columns may mean something else."""
-    rewrite(table_file(trial.root, "slices", "01", "01"), version=SCHEMA_VERSION + 1)
+    rewrite(table_file(trial.folder, "slices", "01", "01"), version=SCHEMA_VERSION + 1)
     with pytest.raises(StorageError, match=f"schema version {SCHEMA_VERSION + 1}, this cmrtrials knows"):
         trial.table("slices")
 
@@ -247,10 +247,10 @@ def test_a_new_column_of_visits_is_not_required() -> None:
 
 def test_several_tables_are_read_as_of_one_moment(trial: Trial) -> None:
     """In the order they are asked for, without rows of results that are not published."""
-    tables = read_tables(trial.root, ["slices", "flags"])
+    tables = read_tables(trial.folder, ["slices", "flags"])
     assert {name: table.num_rows for name, table in tables.items()} == {"slices": 2, "flags": 4}
-    rewrite(table_file(trial.root, "flags", "01", "01"), without=["result_digest"], result_digest="other")
-    assert read_table(trial.root, "flags")["subject_id"].to_pylist() == ["02", "02"]
+    rewrite(table_file(trial.folder, "flags", "01", "01"), without=["result_digest"], result_digest="other")
+    assert read_table(trial.folder, "flags")["subject_id"].to_pylist() == ["02", "02"]
 
 
 def test_tables_without_rows_have_their_columns(tmp_path: Path) -> None:

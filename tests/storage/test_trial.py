@@ -32,7 +32,7 @@ def test_a_trial_is_opened_by_its_folder(trial: Trial) -> None:
 
 def test_a_relative_folder_is_the_same_trial(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that read files for us have another working directory."""
-    monkeypatch.chdir(trial.root.parent)
+    monkeypatch.chdir(trial.folder.parent)
     assert open_trial(trial.root.name) == trial
 
 

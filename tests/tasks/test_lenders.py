@@ -78,14 +78,14 @@ def publish_done(trial: Trial, job: VisitJob) -> None:
         segment_digest=job.digests["segment"],
         result_digest=job.digests["quantify"],
     )
-    publish(trial.root, row, {}, "tester", "test")
-    store_path(trial.root, "S01", job.visit.visit_id, job.digests["segment"]).mkdir(parents=True)
+    publish(trial.folder, row, {}, "tester", "test")
+    store_path(trial.folder, "S01", job.visit.visit_id, job.digests["segment"]).mkdir(parents=True)
 
 
 def publish_failure(trial: Trial, job: VisitJob, stage: str) -> None:
     """Publish that a job failed in a stage, for good."""
     matching = matching_digests(trial.config.matching, trial.plan())
-    publisher = Publisher(trial.root, trial.config, matching, "run", "tester", "test")
+    publisher = Publisher(trial.folder, trial.config, matching, "run", "tester", "test")
     publisher.failure(job, "failed", stage, "error", "for a reason")
 
 
@@ -107,8 +107,8 @@ def test_the_first_visit_by_date_lends_to_all_later_ones(trial: Trial) -> None:
 
 def test_a_trial_that_carries_no_guides_has_no_lender(trial: Trial) -> None:
     """Visits of a subject depend on each other only where trial.toml says so."""
-    shutil.copy(DEMO_CONFIG, trial.root / "trial.toml")
-    plan = plan_night(open_trial(trial.root), Selection())
+    shutil.copy(DEMO_CONFIG, trial.folder / "trial.toml")
+    plan = plan_night(open_trial(trial.folder), Selection())
     assert [job.guide_source for job in plan.jobs] == [None] * 3
     assert plan.standing == {}
 
@@ -127,7 +127,7 @@ def test_a_new_upload_of_the_first_visit_computes_the_later_ones_again(trial: Tr
     before = jobs_of(trial)
     for job in before.values():
         publish_done(trial, job)
-    next((trial.root / "incoming" / "S01_W0").iterdir()).unlink()
+    next((trial.folder / "incoming" / "S01_W0").iterdir()).unlink()
     after = jobs_of(trial)
     assert after.keys() == before.keys()
     assert after["W52"].guide_source == source_by(after["W0"]) != source_by(before["W0"])
@@ -136,13 +136,13 @@ def test_a_new_upload_of_the_first_visit_computes_the_later_ones_again(trial: Tr
 
 def test_a_first_visit_that_comes_late_computes_the_later_ones_again(trial: Trial) -> None:
     """Until then the first that is there lends its guides."""
-    shutil.move(trial.root / "incoming" / "S01_W0", trial.root / "late")
+    shutil.move(trial.folder / "incoming" / "S01_W0", trial.folder / "late")
     jobs = jobs_of(trial)
     assert jobs["W26"].guide_source is None
     assert jobs["W52"].guide_source == source_by(jobs["W26"])
     for job in jobs.values():
         publish_done(trial, job)
-    shutil.move(trial.root / "late", trial.root / "incoming" / "S01_W0")
+    shutil.move(trial.folder / "late", trial.folder / "incoming" / "S01_W0")
     assert {job.guide_source for job in jobs_of(trial).values()} == {None, source_by(jobs_of(trial)["W0"])}
 
 
@@ -164,7 +164,7 @@ def test_a_visit_whose_measurement_failed_lends_its_guides(trial: Trial) -> None
     """They stand."""
     jobs = jobs_of(trial)
     publish_failure(trial, jobs["W0"], "quantify")
-    store_path(trial.root, "S01", "W0", jobs["W0"].digests["segment"]).mkdir(parents=True)
+    store_path(trial.folder, "S01", "W0", jobs["W0"].digests["segment"]).mkdir(parents=True)
     assert {visit_id: job.guide_source for visit_id, job in jobs_of(trial).items()} == {
         "W26": source_by(jobs["W0"]),
         "W52": source_by(jobs["W0"]),
@@ -176,7 +176,7 @@ def test_a_result_whose_upload_is_gone_still_lends(trial: Trial) -> None:
     jobs = jobs_of(trial)
     for job in jobs.values():
         publish_done(trial, job)
-    shutil.rmtree(trial.root / "incoming" / "S01_W0")
+    shutil.rmtree(trial.folder / "incoming" / "S01_W0")
     plan = plan_night(trial, Selection())
     assert plan.jobs == ()
     assert plan.standing["S01", "W0"] == source_by(jobs["W0"])

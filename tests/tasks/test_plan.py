@@ -50,7 +50,7 @@ def outside_of_a_run() -> Iterator[None]:
 def publisher_of(trial: Trial) -> Publisher:
     """Give the only writer of a trial's tables."""
     matching = matching_digests(trial.config.matching, trial.plan())
-    return Publisher(trial.root, trial.config, matching, "run", "tester", "test")
+    return Publisher(trial.folder, trial.config, matching, "run", "tester", "test")
 
 
 def publish_done(trial: Trial) -> None:
@@ -66,7 +66,7 @@ def publish_done(trial: Trial) -> None:
         result_digest=digest,
         summary_digest=summary_digests(trial.config, {"V1": digest})["V1"],
     )
-    publish(trial.root, row, {}, "tester", "test")
+    publish(trial.folder, row, {}, "tester", "test")
 
 
 def publish_failure(trial: Trial, kind: str) -> None:
@@ -104,7 +104,7 @@ def test_a_passing_failure_is_tried_again_the_next_night(trial: Trial) -> None:
 def test_a_touched_upload_with_the_same_content_is_nothing_new(trial: Trial) -> None:
     """Times on disk do not change results."""
     publish_failure(trial, "error")
-    for file in (trial.root / "incoming" / "S01_a").iterdir():
+    for file in (trial.folder / "incoming" / "S01_a").iterdir():
         os.utime(file)
     assert job_labels(trial) == []
 
@@ -112,14 +112,14 @@ def test_a_touched_upload_with_the_same_content_is_nothing_new(trial: Trial) -> 
 def test_a_mended_upload_is_computed_again(trial: Trial) -> None:
     """Another content is another digest."""
     publish_failure(trial, "error")
-    next((trial.root / "incoming" / "S01_a").iterdir()).unlink()
+    next((trial.folder / "incoming" / "S01_a").iterdir()).unlink()
     assert job_labels(trial) == ["S01/V1"]
 
 
 def test_a_published_upload_is_not_read_again(trial: Trial) -> None:
     """Same names, sizes and times: a night over thousands of old files only lists them."""
     publish_failure(trial, "error")
-    for file in (trial.root / "incoming" / "S01_a").iterdir():
+    for file in (trial.folder / "incoming" / "S01_a").iterdir():
         times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
         file.write_bytes(bytes(file.stat().st_size))
         os.utime(file, ns=times)
@@ -130,20 +130,20 @@ def test_a_published_upload_is_not_read_again(trial: Trial) -> None:
 
 def test_a_renamed_upload_is_looked_at_again(trial: Trial) -> None:
     """The name of its folder may say whose it is: a corrected one must not stay with the wrong subject."""
-    (trial.root / "trial.toml").write_text(
+    (trial.folder / "trial.toml").write_text(
         DEMO_CONFIG.read_text().replace('["folder", "patient_id"]', '["folder"]')
     )
-    trial = open_trial(trial.root)
+    trial = open_trial(trial.folder)
     publish_done(trial)
     assert job_labels(trial) == []
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     (incoming / "S01_a").rename(incoming / "S02_a")
     assert job_labels(trial) == ["S02/V1"]
 
 
 def test_two_uploads_are_told_apart_by_more_than_sizes_and_times(trial: Trial) -> None:
     """A site's software may name, pad and date all exports alike; the second is not the first."""
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     for file in (incoming / "S01_a").iterdir():
         os.utime(file, ns=(1, 1))
     publish_done(trial)
@@ -160,7 +160,7 @@ def test_an_upload_that_moves_takes_its_old_result_with_it(trial: Trial) -> None
     corrected = PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2026-01-04,").replace(
         "S01,V2,2026-09-04,", "S01,V2,2026-03-04,"
     )
-    (trial.root / "subjects.csv").write_text(corrected)
+    (trial.folder / "subjects.csv").write_text(corrected)
     plan = plan_night(trial, NEW)
     assert [job.visit.label for job in plan.jobs] == ["S01/V2"]
     reasons = {waiting.visit.label: waiting.reason for waiting in plan.waiting}
@@ -171,7 +171,7 @@ def test_an_upload_that_moves_takes_its_old_result_with_it(trial: Trial) -> None
 def test_an_upload_that_fits_no_visit_any_more_is_withdrawn(trial: Trial) -> None:
     """A result must not stand for a visit that its scan does not belong to."""
     publish_done(trial)
-    (trial.root / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2025-03-04,"))
+    (trial.folder / "subjects.csv").write_text(PLAN.replace("S01,V1,2026-03-04,", "S01,V1,2025-03-04,"))
     plan = plan_night(trial, NEW)
     assert len(plan.stray) == 1
     reasons = {waiting.visit.label: waiting.reason for waiting in plan.waiting}
@@ -181,7 +181,7 @@ def test_an_upload_that_fits_no_visit_any_more_is_withdrawn(trial: Trial) -> Non
 def test_a_result_outlives_its_upload(trial: Trial) -> None:
     """A site's folder may be cleared away; what was published from it stands."""
     publish_done(trial)
-    shutil.rmtree(trial.root / "incoming" / "S01_a")
+    shutil.rmtree(trial.folder / "incoming" / "S01_a")
     plan = plan_night(trial, NEW)
     assert plan.jobs == ()
     assert "S01/V1" not in {waiting.visit.label for waiting in plan.waiting}
@@ -190,11 +190,11 @@ def test_a_result_outlives_its_upload(trial: Trial) -> None:
 def test_a_result_that_cannot_follow_the_plan_is_named(trial: Trial) -> None:
     """Its upload is gone, so the table would mix results of two plans and nobody would know."""
     publish_done(trial)
-    shutil.rmtree(trial.root / "incoming" / "S01_a")
+    shutil.rmtree(trial.folder / "incoming" / "S01_a")
     assert plan_night(trial, NEW).outdated == ()
-    text = (trial.root / "trial.toml").read_text()
-    (trial.root / "trial.toml").write_text(text.replace("blood_erosion_mm = 3.0", "blood_erosion_mm = 2.0"))
-    changed = plan_night(open_trial(trial.root), NEW)
+    text = (trial.folder / "trial.toml").read_text()
+    (trial.folder / "trial.toml").write_text(text.replace("blood_erosion_mm = 3.0", "blood_erosion_mm = 2.0"))
+    changed = plan_night(open_trial(trial.folder), NEW)
     assert changed.outdated == ("S01/V1",)
     assert changed.jobs == ()
 
@@ -202,7 +202,7 @@ def test_a_result_that_cannot_follow_the_plan_is_named(trial: Trial) -> None:
 def test_a_refused_visit_runs_again_when_the_plan_changes(trial: Trial) -> None:
     """Images of another day may be those of the corrected date."""
     publish_failure(trial, "error")
-    (trial.root / "subjects.csv").write_text(PLAN.replace("2026-03-04,7,0.42", "2026-03-05,7,0.42"))
+    (trial.folder / "subjects.csv").write_text(PLAN.replace("2026-03-04,7,0.42", "2026-03-05,7,0.42"))
     assert job_labels(trial) == ["S01/V1"]
 
 
@@ -220,7 +220,7 @@ def test_a_chosen_visit_without_an_upload_is_named(trial: Trial) -> None:
 def test_a_changed_hematocrit_computes_only_the_quantities_again(trial: Trial) -> None:
     """The digests of intake and segmentation stay."""
     first, _, _ = trial.plan()
-    (trial.root / "subjects.csv").write_text(PLAN.replace("0.42", "0.43"))
+    (trial.folder / "subjects.csv").write_text(PLAN.replace("0.42", "0.43"))
     changed, _, _ = trial.plan()
     before, after = (stage_digests(trial.config, line, ["content"], None) for line in (first, changed))
     assert (before["intake"], before["segment"]) == (after["intake"], after["segment"])
@@ -281,18 +281,18 @@ def test_a_summary_depends_on_the_retests_of_all_subjects(trial: Trial) -> None:
 def test_retests_of_visits_that_nobody_has_are_refused(trial: Trial) -> None:
     """A typing error would leave the trial without its own repeatability, in silence."""
     text = DEMO_CONFIG.read_text()
-    (trial.root / "trial.toml").write_text(
+    (trial.folder / "trial.toml").write_text(
         text.replace("retest_visits = []", 'retest_visits = [["V1", "V1r"]]')
     )
     with pytest.raises(PlanError, match=r"retest_visits in trial.toml: not planned in subjects.csv: V1r$"):
-        plan_night(open_trial(trial.root), NEW)
+        plan_night(open_trial(trial.folder), NEW)
 
 
 def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> None:
     """Names of folders may be a patient's."""
-    write_visit(trial.root / "incoming" / "Jane-Doe_scan")
-    (trial.root / "incoming" / "Jane-Doe_scan" / "notes").write_text("other content")
-    (trial.root / "incoming" / "letter of Jane Doe.pdf").write_text("not an upload")
+    write_visit(trial.folder / "incoming" / "Jane-Doe_scan")
+    (trial.folder / "incoming" / "Jane-Doe_scan" / "notes").write_text("other content")
+    (trial.folder / "incoming" / "letter of Jane Doe.pdf").write_text("not an upload")
     plan = plan_night(trial, NEW)
     assert len(plan.stray) == 2
     assert all("Doe" not in str(stray) and str(stray).startswith("upload u-") for stray in plan.stray)
@@ -300,21 +300,21 @@ def test_an_upload_of_nobody_is_named_without_the_sites_names(trial: Trial) -> N
 
 def test_the_same_content_in_two_folders_is_one_upload(trial: Trial) -> None:
     """A site that sends twice has sent once."""
-    shutil.copytree(trial.root / "incoming" / "S01_a", trial.root / "incoming" / "S01_again")
+    shutil.copytree(trial.folder / "incoming" / "S01_a", trial.folder / "incoming" / "S01_again")
     (job,) = plan_night(trial, NEW).jobs
     assert len(job.uploads) == 1
 
 
 def test_content_that_a_visit_takes_is_not_stray_under_another_name(trial: Trial) -> None:
     """The same folder, sent once more under a wrong name, is one upload."""
-    shutil.copytree(trial.root / "incoming" / "S01_a", trial.root / "incoming" / "Jane-Doe")
+    shutil.copytree(trial.folder / "incoming" / "S01_a", trial.folder / "incoming" / "Jane-Doe")
     plan = plan_night(trial, NEW)
     assert (len(plan.jobs), plan.stray) == (1, ())
 
 
 def test_a_zip_file_of_a_folder_is_the_same_upload(trial: Trial) -> None:
     """Sent as a folder first and packed later: nothing new."""
-    folder = trial.root / "incoming" / "S01_a"
+    folder = trial.folder / "incoming" / "S01_a"
     publish_done(trial)
     shutil.make_archive(str(folder.with_name("S01_packed")), "zip", folder.parent, folder.name)
     shutil.rmtree(folder)
@@ -323,7 +323,7 @@ def test_a_zip_file_of_a_folder_is_the_same_upload(trial: Trial) -> None:
 
 def test_uploads_come_in_the_order_of_their_arrival(trial: Trial) -> None:
     """Published ones first, whatever their times: a copy of incoming has new times."""
-    incoming = trial.root / "incoming"
+    incoming = trial.folder / "incoming"
     time.sleep(0.02)
     shutil.copytree(incoming / "S01_a", incoming / "S01_b")
     (incoming / "S01_b" / "more").write_text("x")
@@ -341,10 +341,10 @@ def test_uploads_come_in_the_order_of_their_arrival(trial: Trial) -> None:
 
 def test_a_stray_upload_is_read_once(trial: Trial) -> None:
     """A terabyte that belongs to nobody is not hashed every night; a new plan looks at it again."""
-    folder = trial.root / "incoming" / "S09_a"
+    folder = trial.folder / "incoming" / "S09_a"
     write_series(folder, replace(NATIVE, patient_id="S09"))
     (first,) = plan_night(trial, NEW).stray
-    quarantine_upload(trial.root, first.upload, first.reason, judged_by=first.judged_by)
+    quarantine_upload(trial.folder, first.upload, first.reason, judged_by=first.judged_by)
     file = next(folder.iterdir())
     status = file.stat()
     file.write_bytes(bytes(status.st_size))  # a listing does not show it, so only reading would tell
@@ -352,21 +352,21 @@ def test_a_stray_upload_is_read_once(trial: Trial) -> None:
     (again,) = plan_night(trial, NEW).stray
     assert again.is_old
     assert (again.upload.upload_id, again.reason) == (first.upload.upload_id, first.reason)
-    (trial.root / "subjects.csv").write_text(PLAN + "S09,V1,2026-03-04,7,,,,01\n")
+    (trial.folder / "subjects.csv").write_text(PLAN + "S09,V1,2026-03-04,7,,,,01\n")
     assert "S09/V1" in job_labels(trial)
 
 
 def test_an_upload_that_may_still_change_is_waited_for(trial: Trial) -> None:
     """It makes no job, no stray upload and no refusal."""
-    text = (trial.root / "trial.toml").read_text()
-    (trial.root / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
-    plan = plan_night(open_trial(trial.root), NEW)
+    text = (trial.folder / "trial.toml").read_text()
+    (trial.folder / "trial.toml").write_text(text.replace("stable_minutes = 0.0", "stable_minutes = 10.0"))
+    plan = plan_night(open_trial(trial.folder), NEW)
     assert (plan.jobs, plan.stray, len(plan.arriving)) == ((), (), 1)
 
 
 def test_two_parts_of_a_visit_are_taken_together(trial: Trial) -> None:
     """Sites send the post-contrast series later; the visit is computed from both."""
-    (one_part, other_part) = (trial.root / "incoming" / name for name in ("S01_a", "S01_b"))
+    (one_part, other_part) = (trial.folder / "incoming" / name for name in ("S01_a", "S01_b"))
     other_part.mkdir()
     for file in sorted(one_part.iterdir())[:20]:
         file.rename(other_part / file.name)
@@ -396,5 +396,5 @@ def test_a_corrected_site_reaches_published_rows(trial: Trial) -> None:
     """Site and date stand in every row, so a correction in subjects.csv renews the subject's rows."""
     publish_done(trial)
     assert plan_night(trial, NEW).outdated_subjects == frozenset()
-    (trial.root / "subjects.csv").write_text(PLAN.replace(",01\n", ",07\n"))
+    (trial.folder / "subjects.csv").write_text(PLAN.replace(",01\n", ",07\n"))
     assert plan_night(trial, NEW).outdated_subjects == {"S01"}

@@ -53,8 +53,8 @@ def rows_of(trial: Trial, contents: dict[str, Any]) -> list[dict[str, Any]]:
 
 def reviewed(trial: Trial, of_slices: Slices) -> tuple[ReviewedSlice, ...]:
     """Record decisions, and give those with an effect."""
-    assert record_review(trial.root, rows_of(trial, decisions(of_slices))) == "recorded"
-    return read_reviews(trial.root)["S01", "V1"]
+    assert record_review(trial.folder, rows_of(trial, decisions(of_slices))) == "recorded"
+    return read_reviews(trial.folder)["S01", "V1"]
 
 
 def test_rows_say_what_was_decided_and_what_was_seen(trial: Trial) -> None:
@@ -63,7 +63,7 @@ def test_rows_say_what_was_decided_and_what_was_seen(trial: Trial) -> None:
     assert [(row["role"], row["slice_index"]) for row in rows] == SLICES
     assert [row["decision"] for row in rows] == ["accept", "exclude", "accept", "accept"]
     assert [row["comment"] for row in rows] == [None, "ghosts", None, None]
-    store = open_store(trial.root, "S01", "V1", RESULT)
+    store = open_store(trial.folder, "S01", "V1", RESULT)
     for row in rows:
         seen = slice_digests(store, row["role"], row["slice_index"])
         assert (row["slice_digest"], row["guide_digest"]) == seen
@@ -89,7 +89,7 @@ def test_the_worst_of_several_findings_is_what_a_reader_saw(trial: Trial) -> Non
     """A check of both series and one of a single one may be raised by the same name."""
     found = {"code": "t1_apart", "severity": "review", "slice_index": 0, "threshold": 0.1}
     flags = [found | {"role": role, "value": value} for role, value in (("post", 0.3), (None, 0.2))]
-    publish_visit(trial.root, "ef" * 32, flags=flags)
+    publish_visit(trial.folder, "ef" * 32, flags=flags)
     rows = rows_of(trial, decisions(result_digest="ef" * 32))
     assert [row["accepted_values"] for row in rows] == [["0.2"], [], ["0.3"], []]
 
@@ -137,7 +137,7 @@ def test_decisions_about_something_else_are_refused(
 
 def test_decisions_about_a_replaced_result_are_refused(trial: Trial) -> None:
     """The reader is told where the former one lies."""
-    publish_visit(trial.root, "cd" * 32)
+    publish_visit(trial.folder, "cd" * 32)
     message = r"decided on result abababababab, which another one replaced \(see history/S01/V1/1/superseded"
     with pytest.raises(DecisionsError, match=message):
         rows_of(trial, decisions())
@@ -145,7 +145,7 @@ def test_decisions_about_a_replaced_result_are_refused(trial: Trial) -> None:
 
 def test_a_visit_without_a_result_has_nothing_to_decide_on(trial: Trial) -> None:
     """It failed since."""
-    publish(trial.root, visit_row(state="failed", result_digest=None), {}, "core lab", "night")
+    publish(trial.folder, visit_row(state="failed", result_digest=None), {}, "core lab", "night")
     with pytest.raises(DecisionsError, match="S01/V1 is failed now, so there is no result"):
         rows_of(trial, decisions())
 
@@ -178,7 +178,7 @@ def test_a_decision_holds_while_images_and_masks_of_its_slice_stand(trial: Trial
         "guide": ({"native_guide": guide}, (True, True)),
     }
     for name, (arrays, expected) in changes.items():
-        with write_store(trial.root, "S01", "V1", name) as store:
+        with write_store(trial.folder, "S01", "V1", name) as store:
             write_seen(store, **arrays)
             native, post = decisions_of(store, "native", 2, found), decisions_of(store, "post", 2, found)
         assert native[1] is not None
@@ -189,7 +189,7 @@ def test_a_decision_holds_while_images_and_masks_of_its_slice_stand(trial: Trial
 def test_a_decision_follows_its_slice_to_another_index(trial: Trial) -> None:
     """A later upload may lack the slice below; one whose images are gone lapses, and is not forgotten."""
     found = reviewed(trial, EXCLUDE)
-    seen = open_store(trial.root, "S01", "V1", RESULT)
+    seen = open_store(trial.folder, "S01", "V1", RESULT)
     last = {name: read_array(seen, f"native/{name}") for name in ("echoes", "ti_ms", "masks", "guide")}
     axes = {"echoes": 0, "ti_ms": 0, "masks": 1, "guide": 1}
     for name, values in last.items():
@@ -199,7 +199,7 @@ def test_a_decision_follows_its_slice_to_another_index(trial: Trial) -> None:
         drawn: dict[str, Any] = {f"native_{array}": values for array, values in last.items()}
         if not holds:
             drawn["native_echoes"] = drawn["native_echoes"] + np.float32(1)
-        with write_store(trial.root, "S01", "V1", name) as store:
+        with write_store(trial.folder, "S01", "V1", name) as store:
             write_seen(store, **drawn, native_reference_echo=np.zeros(1, dtype=np.int64))
             (decision,) = decisions_of(store, "native", 1, found)
         assert decision is not None, name
@@ -216,7 +216,7 @@ def test_another_guide_is_asked_for_until_a_reader_draws_one(
     """The one that was seen, and one that a network found, do not do."""
     found = reviewed(trial, {("native", 0): {"guide": "redraw"}})
     guide = {"native_guide": np.ones((3, 2, 4, 4), dtype=bool)} if is_drawn_anew else {}
-    with write_store(trial.root, "S01", "V1", "next") as store:
+    with write_store(trial.folder, "S01", "V1", "next") as store:
         write_seen(store, origin=origin, **guide)
         (decision, _) = decisions_of(store, "native", 2, found)
     assert decision is not None
@@ -225,13 +225,13 @@ def test_another_guide_is_asked_for_until_a_reader_draws_one(
 
 def test_without_a_review_there_are_no_decisions(trial: Trial) -> None:
     """And the digest of the result is as it was before there were any."""
-    store = open_store(trial.root, "S01", "V1", RESULT)
+    store = open_store(trial.folder, "S01", "V1", RESULT)
     assert decisions_of(store, "native", 2, ()) == ()
 
 
 def test_decisions_are_an_input_of_the_result_alone(trial: Trial) -> None:
     """Echoes and masks stand; other decisions make another result, none the former one."""
-    (trial.root / "subjects.csv").write_text(
+    (trial.folder / "subjects.csv").write_text(
         "subject_id,visit_id,visit_date,window_days,hematocrit_fraction,hematocrit_date,site_id\n"
         "S01,V1,2026-03-04,7,,,01\n"
     )

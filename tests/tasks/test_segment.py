@@ -80,7 +80,7 @@ def job(trial: Trial) -> VisitJob:
 @pytest.fixture
 def stack(trial: Trial, job: VisitJob) -> EchoStack:
     """Read the native echoes."""
-    return read_stack(open_store(trial.root, "S01", "V1", job.digests["intake"]), "native")
+    return read_stack(open_store(trial.folder, "S01", "V1", job.digests["intake"]), "native")
 
 
 def found_on_echo_2(
@@ -125,7 +125,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
     monkeypatch.setattr("tasks.segment.finder_of", lambda *_: found_on_echo_2)
     config = SegmentConfig(method="carry", alpha=0.25, base="", guided="", guide_from="visit")
     segment.fn(job.visit, job.digests["intake"], config, "masks", False)
-    store = open_store(trial.root, "S01", "V1", "masks")
+    store = open_store(trial.folder, "S01", "V1", "masks")
     (note, _, _) = read_notes(store, "native/guide")["guides"]
     assert note == {
         "origin": "model",
@@ -141,7 +141,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
         assert f"native/{name}" in store
     assert np.unique(np.asarray(read_array(store, "post/reference_echo"))).tolist() == [2]
     quantify.fn(job.visit, job.recorded, "masks", trial.config.quantify, trial.config.align, "result", False)
-    rows = open_store(trial.root, "S01", "V1", "result").attrs["rows"]
+    rows = open_store(trial.folder, "S01", "V1", "result").attrs["rows"]
     assert isinstance(rows, dict)
     echoes, flags = rows["echoes"], rows["flags"]
     assert {(row["guide_origin"], row["reference_echo_index"]) for row in echoes} == {("model", 2)}
@@ -151,7 +151,7 @@ def test_guides_are_stored_with_what_is_known_of_them(
     assert read_notes(store, "native/insertions_px")["origin"] == "reader"
     off_heart = [flag for flag in flags if flag["code"] == "landmark_off_heart" and flag["role"] == "native"]
     assert [flag["slice_index"] for flag in off_heart] == np.flatnonzero(~np.isnan(points[:, 0])).tolist()
-    heart = read_findings(VisitRef(str(trial.root), "S01", "V1", "01"), "result").heart
+    heart = read_findings(VisitRef(str(trial.folder), "S01", "V1", "01"), "result").heart
     assert heart is not None
     assert heart.insertions_px is not None
     assert bool(heart.insertions_px.isnan().all())
@@ -180,23 +180,23 @@ def test_a_lent_guide_is_stored_with_where_it_came_from(
         segment.fn(job.visit, job.digests["intake"], config, digest, False)
         segment.fn(job.visit, job.digests["intake"], config, f"by {digest}", False, GuideSource("V1", digest))
     for role in ("native", "post"):
-        notes = read_notes(open_store(trial.root, "S01", "V1", "by sound"), f"{role}/guide")["guides"]
+        notes = read_notes(open_store(trial.folder, "S01", "V1", "by sound"), f"{role}/guide")["guides"]
         assert [note["origin"] for note in notes] == ["baseline"] * 3
         expected = {"visit_id": "V1", "segment_digest": "sound", "origin": "model", "score": 0.7}
         assert [note["source"] for note in notes] == [{**expected, "slice_index": i} for i in range(3)]
-        notes = read_notes(open_store(trial.root, "S01", "V1", "by doubtful"), f"{role}/guide")["guides"]
+        notes = read_notes(open_store(trial.folder, "S01", "V1", "by doubtful"), f"{role}/guide")["guides"]
         assert {(note["origin"], note["source"]) for note in notes} == {("model", None)}
         assert notes[1]["not_carried"] == "its slice 1 has no guide that passed its checks"
 
 
 def test_a_series_without_guides_lends_none(trial: Trial, job: VisitJob) -> None:
     """The intake's store holds echoes alone."""
-    assert read_guides(open_store(trial.root, "S01", "V1", job.digests["intake"]), "native") is None
+    assert read_guides(open_store(trial.folder, "S01", "V1", job.digests["intake"]), "native") is None
 
 
 def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job: VisitJob) -> None:
     """And the stage says where it computed."""
-    folder = trial.root / "weights"
+    folder = trial.folder / "weights"
     config = SegmentConfig(
         method="guided",
         alpha=0.25,
@@ -206,7 +206,7 @@ def test_networks_that_find_nothing_leave_slices_without_masks(trial: Trial, job
     )
     result = segment.fn(job.visit, job.digests["intake"], config, "nothing", False)
     assert result.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
-    assert "native/masks" not in open_store(trial.root, "S01", "V1", "nothing")
+    assert "native/masks" not in open_store(trial.folder, "S01", "V1", "nothing")
 
 
 def test_masks_follow_a_heart_that_moved(trial: Trial, stack: EchoStack) -> None:
@@ -222,10 +222,10 @@ def test_masks_follow_a_heart_that_moved(trial: Trial, stack: EchoStack) -> None
         echoes=torch.stack([echo, echo.roll(way_px, (0, 1))])[None].numpy(),
         acquisition_index=stack.acquisition_index[:1, :2].argsort(1),
     )
-    finder, missed_px = finder_of(trial.root, config, cpu), []
+    finder, missed_px = finder_of(trial.folder, config, cpu), []
     for method in (config, config.model_copy(update={"base": ""})):
         with threads(1):
-            (one,) = segment_series(segmenter_of(trial.root, method, cpu), finder, pair, None, config.alpha)
+            (one,) = segment_series(segmenter_of(trial.folder, method, cpu), finder, pair, None, config.alpha)
         assert one is not None
         center = [mask.nonzero().double().mean(0) for mask in one.found.masks[:2].any(0)]
         missed_px.append((center[1] - center[0] - torch.tensor(way_px)).norm().item())
@@ -257,7 +257,7 @@ def test_a_stage_stores_the_same_bytes_on_another_number_of_threads(
             assert torch.get_num_threads() == n_threads
     first, second = (replace(one, seconds=None, peak_memory_mib=None) for one in results)
     assert first == second
-    masks = np.asarray(read_array(open_store(trial.root, "S01", "V1", "threads"), "post/masks"))
+    masks = np.asarray(read_array(open_store(trial.folder, "S01", "V1", "threads"), "post/masks"))
     assert masks.any(axis=(3, 4)).all()
 
 

@@ -91,7 +91,7 @@ def test_each_stage_adds_to_the_store_of_the_one_before(trial: Trial, jobs: tupl
     """The result's store holds echoes, masks, maps and rows; the earlier stores are left as they were."""
     job = jobs[0]
     run_stages(trial, job)
-    ids = (trial.root, job.visit.subject_id, job.visit.visit_id)
+    ids = (trial.folder, job.visit.subject_id, job.visit.visit_id)
     echoes, masks, result = (
         open_store(*ids, job.digests[stage]) for stage in ("intake", "segment", "quantify")
     )
@@ -143,8 +143,8 @@ def test_a_refused_visit_leaves_no_store_and_a_reason(trial: Trial, jobs: tuple[
     strict = trial.config.intake.model_copy(update={"slices": 5})
     with pytest.raises(RefusedError, match="3 slices, expected 5"):
         intake.fn(job.visit, job.planned, job.uploads, strict, trial.config.privacy, None, "refused", False)
-    assert not store_exists(trial.root, "S01", "V2", "refused")
-    reason = trial.root / "quarantine" / job.uploads[0].upload_id / "reason.json"
+    assert not store_exists(trial.folder, "S01", "V2", "refused")
+    reason = trial.folder / "quarantine" / job.uploads[0].upload_id / "reason.json"
     assert "3 slices, expected 5" in reason.read_text()
 
 
@@ -175,7 +175,7 @@ def test_an_upload_that_changed_since_it_was_planned_is_not_stored(
             "changed",
             False,
         )
-    assert not store_exists(trial.root, "S01", "V1", "changed")
+    assert not store_exists(trial.folder, "S01", "V1", "changed")
 
 
 @pytest.mark.slow
@@ -184,9 +184,9 @@ def test_no_real_date_is_in_the_record_where_dates_are_shifted(
 ) -> None:
     """Neither of an examination nor of the plan or a blood sample; ages and intervals are what they were."""
     root = tmp_path / "trial"
-    shutil.copytree(trial.root / "incoming", root / "incoming", copy_function=shutil.copy2)
-    (root / "subjects.csv").write_bytes((trial.root / "subjects.csv").read_bytes())
-    text = (trial.root / "trial.toml").read_text()
+    shutil.copytree(trial.folder / "incoming", root / "incoming", copy_function=shutil.copy2)
+    (root / "subjects.csv").write_bytes((trial.folder / "subjects.csv").read_bytes())
+    text = (trial.folder / "trial.toml").read_text()
     for before, after in (('dates = "keep"', 'dates = "shift"'), ('headers = "none"', 'headers = "basic"')):
         assert text.count(before) == 1
         text = text.replace(before, after)
@@ -204,7 +204,7 @@ def test_no_real_date_is_in_the_record_where_dates_are_shifted(
         for one, where in ((kept, trial), (job, shifted)):
             run_stages(where, one)
         store = open_store(root, "S01", job.visit.visit_id, job.digests["quantify"])
-        real_store = open_store(trial.root, "S01", job.visit.visit_id, kept.digests["quantify"])
+        real_store = open_store(trial.folder, "S01", job.visit.visit_id, kept.digests["quantify"])
         rows, real_rows = (cast("dict[str, Any]", one.attrs["rows"]) for one in (store, real_store))
         assert rows["scans"][0]["hematocrit_hours"] == real_rows["scans"][0]["hematocrit_hours"]
         scanned = read_stack(real_store, "native").study_date
@@ -217,7 +217,7 @@ def test_no_real_date_is_in_the_record_where_dates_are_shifted(
     for folder in ("arrays", "tables", "history"):
         assert (root / folder).is_dir()
         assert leaks(everything_in(root / folder), forms) == []
-    assert leaks(everything_in(trial.root / "arrays"), forms)  # the search does find them
+    assert leaks(everything_in(trial.folder / "arrays"), forms)  # the search does find them
     visits = {row["visit_id"]: row["visit_date"] for row in read_table(root, "visits").to_pylist()}
     interval = jobs[1].planned.visit_date - jobs[0].planned.visit_date
     assert visits["V2"] - visits["V1"] == interval
@@ -227,7 +227,7 @@ def test_another_key_plans_everything_anew(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, jobs: tuple[VisitJob, ...]
 ) -> None:
     """Half of a subject's dates moved by one key and half by another would be false intervals."""
-    privacy = load_config(trial.root / "trial.toml").privacy.model_copy(update={"dates": "shift"})
+    privacy = load_config(trial.folder / "trial.toml").privacy.model_copy(update={"dates": "shift"})
     shifted = replace(trial, config=trial.config.model_copy(update={"privacy": privacy}))
     digests = []
     for number in range(2):
@@ -269,7 +269,7 @@ def test_a_slice_that_failed_has_no_shape(trial: Trial, jobs: tuple[VisitJob, ..
     whole = read_findings(jobs[0].visit, jobs[0].digests["quantify"]).heart
     assert whole is not None
     assert whole.myocardium.any(dim=(1, 2)).tolist() == [True, True, True]
-    store = open_store(trial.root, "S01", jobs[0].visit.visit_id, jobs[0].digests["quantify"])
+    store = open_store(trial.folder, "S01", jobs[0].visit.visit_id, jobs[0].digests["quantify"])
     stored: Any = store.attrs["rows"]
     failed = [row | {"used_native": row["slice_index"] != 2} for row in stored["slices"]]
     heart = _read_heart(store, failed, [])
@@ -297,13 +297,13 @@ def test_another_scanner_than_at_the_baseline_flags_the_visit(
     """The change of T1 between scanners is the scanner's."""
     other = {"field_strength_t": 3.0, "baseline_field_strength_t": 1.5, "scanner": "x B"}
     rows = [row | other | {"baseline_scanner": "x A"} for row in summary_of(trial, jobs)["V2"]]
-    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher = Publisher(trial.folder, trial.config, {"S01": "m"}, "run", "test", "test")
     publisher.result(jobs[1], {}, rows, "summary")
-    (visit,) = read_table(trial.root, "visits").to_pylist()
+    (visit,) = read_table(trial.folder, "visits").to_pylist()
     assert visit["state"] == "flagged"
     assert "field_strength_differs: this visit at 3 T, baseline V1 at 1.5 T" in visit["reason"]
     assert "scanner_differs: this visit on x B, baseline V1 on x A" in visit["reason"]
-    (scan,) = read_table(trial.root, "scans").to_pylist()
+    (scan,) = read_table(trial.folder, "scans").to_pylist()
     assert scan["qc_verdict"] == visit["qc_verdict"] == "review"
     assert scan["qc_reasons"] == visit["qc_reasons"]
     assert {"field_strength_differs", "scanner_differs"} <= set(visit["qc_reasons"])
@@ -314,15 +314,15 @@ def test_a_changed_ecv_is_noted_and_leaves_the_verdict_alone(
 ) -> None:
     """A verdict that rested on the change would sort out those whom a treatment changed."""
     rows = [row | {"ecv_changed": row["level"] == "global"} for row in summary_of(trial, jobs)["V2"]]
-    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher = Publisher(trial.folder, trial.config, {"S01": "m"}, "run", "test", "test")
     unchanged = [row | {"ecv_changed": False} for row in rows]
     for longitudinal, digest in ((unchanged, "summary"), (rows, "another summary")):
         publisher.result(jobs[1], {}, longitudinal, digest)
-        (scan,) = read_table(trial.root, "scans").to_pylist()
+        (scan,) = read_table(trial.folder, "scans").to_pylist()
         assert scan["qc_verdict"] == "pass"
-    (flag,) = read_table(trial.root, "flags").to_pylist()
+    (flag,) = read_table(trial.folder, "flags").to_pylist()
     assert (flag["code"], flag["severity"]) == ("ecv_changed", "note")
-    (visit,) = read_table(trial.root, "visits").to_pylist()
+    (visit,) = read_table(trial.folder, "visits").to_pylist()
     assert (visit["state"], visit["qc_verdict"], visit["qc_reasons"]) == ("done", "pass", [])
 
 
@@ -338,14 +338,14 @@ def test_another_protocol_than_at_the_first_visit_flags_the_visit(
     moved = [{**row, "slice_distance_mm": 12.0 * i} for i, row in enumerate(second.slices)]
     (flag,) = deviations(replace(second, slices=moved), first, config)
     assert flag.code == "slice_distances_differ"
-    publisher = Publisher(trial.root, trial.config, {"S01": "m"}, "run", "test", "test")
+    publisher = Publisher(trial.folder, trial.config, {"S01": "m"}, "run", "test", "test")
     publisher.result(jobs[1], {}, [row | {"protocol_deviations": [flag]} for row in rows], "summary")
-    (visit,) = read_table(trial.root, "visits").to_pylist()
+    (visit,) = read_table(trial.folder, "visits").to_pylist()
     text = f"slice_distances_differ: {flag.message}"
     assert (visit["state"], visit["reason"], visit["qc_verdict"]) == ("flagged", text, "review")
-    changes = read_table(trial.root, "longitudinal").to_pylist()
+    changes = read_table(trial.folder, "longitudinal").to_pylist()
     assert {tuple(row["protocol_deviations"]) for row in changes} == {(text,)}
-    (published,) = read_table(trial.root, "flags").to_pylist()
+    (published,) = read_table(trial.folder, "flags").to_pylist()
     assert published["threshold"] == 1e-6
     assert published["value"] == flag.value
     assert flag.value is not None
@@ -406,7 +406,7 @@ def test_results_of_former_versions_are_summarised_and_published(
 ) -> None:
     """Their upload may be gone, so nobody can compute them anew; what they lack is missing, not an error."""
     rows = summary_of(trial, jobs)["V2"]
-    shutil.copytree(trial.root, tmp_path / "trial", copy_function=shutil.copy2)
+    shutil.copytree(trial.folder, tmp_path / "trial", copy_function=shutil.copy2)
     former = open_trial(tmp_path / "trial")
     visits = [replace(job.visit, root=str(former.root)) for job in jobs]
     results = tuple((visit, job.digests["quantify"]) for visit, job in zip(visits, jobs, strict=True))
@@ -430,7 +430,7 @@ def test_what_intake_found_out_about_acquisitions_is_flagged(
     """A repeated slice, and a post-contrast series of another scanner."""
     job = jobs[0]
     run_stages(trial, job)
-    store = open_store(trial.root, "S01", job.visit.visit_id, job.digests["intake"])
+    store = open_store(trial.folder, "S01", job.visit.visit_id, job.digests["intake"])
     native, post = read_stack(store, "native"), read_stack(store, "post")
     assert stack_flags(native, post) == []
     repeated = replace(native, repeats=("native: slice 2 is also in series 5",))

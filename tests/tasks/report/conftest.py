@@ -54,4 +54,4 @@ def partial_trial(tmp_path_factory: pytest.TempPathFactory, _outside_of_a_run: N
 @pytest.fixture
 def root(whole_trial: Trial) -> Path:
     """Folder of the whole trial."""
-    return whole_trial.root
+    return whole_trial.folder

@@ -1,9 +1,10 @@
 """A page in a real browser, and what it did that it should not."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from playwright.sync_api import Page
+
+from storage.place import Place
 
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
@@ -30,7 +31,7 @@ class Watched:
     requests: list[str] = field(default_factory=list)
     """What it asked for besides its own file and its pictures."""
 
-    def open(self, path: Path) -> Page:
+    def open(self, path: Place) -> Page:
         """Open a file and watch it."""
         own = path.as_uri()
         self.page.on("console", lambda message: self.errors.append(message.text))
