@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.simulate import DEMO_FAULTS, Recipe, simulate_trial
+from flows.simulate import simulate_trial
 from tests.flows.trials import SMALL_TRIAL, Cmrtrials, DemoNight, set_segmentation, withhold
 
 COMMAND = Path(sys.executable).with_name("cmrtrials")
@@ -133,7 +133,8 @@ def on_site(
 def demo_night(tmp_path_factory: pytest.TempPathFactory, on_site: Cmrtrials) -> DemoNight:
     """Trial with the demo's faults after one night, two uploads outstanding; what changes it takes a copy."""
     root = tmp_path_factory.mktemp("demo") / "trial"
-    simulate_trial(root, Recipe(5, 2, 1, DEMO_FAULTS), on_visit=lambda _: None)
+    simulated = on_site("simulate", root, "--subjects", "5", "--difficulty", "clean", "--guides", "all")
+    assert simulated.returncode == 0, simulated.stderr
     set_segmentation(root)
     for upload in ("S02_20260[78]*", "S03_20260[78]*"):
         withhold(root, upload)

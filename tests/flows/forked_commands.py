@@ -12,7 +12,7 @@ from importlib import import_module
 from flows.cli import app, main
 
 IMPORTED = (
-    *("flows.nightly", "flows.rerun", "flows.train"),
+    *("flows.nightly", "flows.rerun", "flows.simulate", "flows.train"),
     *("flows.preflight", "flows.server", "flows.terminal", "flows.report", "flows.review"),
 )
 
