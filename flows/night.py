@@ -34,7 +34,7 @@ from storage.lock import night_underway
 from storage.objects import store_errors
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
-from storage.running import marked_running, running_nights
+from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
@@ -105,13 +105,12 @@ def _run_marked(
     needed_weights(trial.root, trial.config.segment)  # without them every segmentation would fail
     for repair in recover(trial.root):
         log.warning("repaired what a crash left: %s", repair)
-    if running_nights(trial.root) == [run_id]:
-        if isinstance(trial.root, Path):
-            n_leftovers = remove_leftovers(trial.root)
-        else:
-            n_leftovers = remove_unfinished(trial.root / ARRAYS)
-        if n_leftovers:
-            log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
+    if not isinstance(trial.root, Path):
+        n_leftovers = remove_unfinished(trial.root / ARRAYS)  # who has the lease is alone
+    else:
+        n_leftovers = remove_leftovers(trial.root)
+    if n_leftovers:
+        log.warning("removed temporary files and folders that killed writers left: %d", n_leftovers)
     plan = plan_night(trial, selection)
     log.info("plan: %d visits, %d to compute", len(plan.recorded), len(plan.jobs))
     publisher = Publisher(

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,12 @@ def check_cluster(address: str) -> None:
         raise VersionMismatchError(message)
 
 
+@cache
 def code_digest() -> str:
-    """Give the first characters of the SHA-256 of what runs on workers: every module, by name and text."""
+    """Give the first characters of the SHA-256 of what runs on workers: every module, by name and text.
+
+    As the files were when a process was first asked: what is installed over them later, it does not run.
+    """
     text = hashlib.sha256()
     for package in (cmrcore, storage, tasks):
         (folder,) = (Path(place) for place in package.__path__)

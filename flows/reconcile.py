@@ -75,14 +75,15 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
     """
     crash_dead_runs(trial.root, logging.getLogger(__name__))
     of_trial = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
-    alive = running_nights(trial.root)
     for lost, settled in (
         (StateType.PENDING, Scheduled),
         (StateType.CANCELLING, Cancelled),
         (StateType.RUNNING, Crashed),  # dead before it had its mark
     ):
         in_state = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[lost])))
-        for run in client.read_flow_runs(flow_run_filter=in_state, deployment_filter=of_trial):
+        runs = client.read_flow_runs(flow_run_filter=in_state, deployment_filter=of_trial)
+        alive = running_nights(trial.root)  # after the question: what is Running by then has its mark
+        for run in runs:
             if lost is not StateType.RUNNING or str(run.id) not in alive:
                 client.set_flow_run_state(run.id, settled(message=GONE), force=True)
 

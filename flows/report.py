@@ -1,7 +1,7 @@
 """The command ``cmrtrials report``: all pages of a trial, made anew from what is stored."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -77,9 +77,9 @@ def _made(root: Place, visits: Sequence[VisitKey], n_processes: int) -> Iterator
     with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
         keys = {pool.submit(_make_page, root, key): key for key in visits}
         for future in as_completed(keys):
-            died = future.exception()
-            problem = describe(Failure("crashed", died)) if isinstance(died, Exception) else future.result()
-            yield keys[future], problem
+            # A process that died takes all pages with it that are not made yet: they are made here.
+            is_broken = isinstance(future.exception(), BrokenExecutor)
+            yield keys[future], _make_page(root, keys[future]) if is_broken else future.result()
 
 
 def _make_page(root: Place, key: VisitKey) -> str | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.durable import exclusive_lock, fsync_path, shared_lock, write_durably
 from storage.errors import BusyError, TamperedError
-from storage.lease import writing
+from storage.lease import fence, writing
 from storage.objects import get, put_new, read_all, versions
 from storage.place import Place
 
@@ -206,6 +206,7 @@ def _write_head(folder: Place, head: Head) -> None:
 
 def _append_object(root: "UPath", events: tuple[dict[str, Any], ...]) -> None:
     """Add events as one object, by the rules of `append`; to be called by the trial's only writer."""
+    fence(root)
     folder = root / _FOLDER
     head = _read_head(folder)
     # The whole log is read only after a kill: where nothing was announced, the head says where it ends.
@@ -217,6 +218,7 @@ def _append_object(root: "UPath", events: tuple[dict[str, Any], ...]) -> None:
         else:
             head = head or Head(0, _START)
             head = _agreed(there, head) or head
+        fence(root)  # this process may have been stopped since it read its head
         if not _put_lines(folder, head, len(there), events):
             message = f"{AUDIT_LOG}: somebody else adds to the log at the same time; run again"
             raise BusyError(message)

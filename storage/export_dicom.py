@@ -137,7 +137,7 @@ def _parametric_map(
     _finished(image, kind.name, series, further)
     for index, groups in _frames(image, series):
         if index in out:
-            why = ", ".join(out[index]) or "no value"
+            why = ", ".join(out[index]) or "no value, or that of its blood is left out"
             groups.DerivationImageSequence[0].DerivationDescription = f"left out of the scan's mean: {why}"
     return image
 

@@ -192,7 +192,8 @@ def left_out(store: zarr.Group, quantity: str, role: Role) -> dict[int, tuple[st
 
     Returns
     -------
-        Codes of what failed the slice itself, by its index; none where it only lacks a value.
+        Codes of what failed the slice itself, by its index; none where it only lacks a value, or where the
+        slice that lends its blood is left out.
     """
     rows: Any = store.attrs["rows"]
     column = "used_ecv" if quantity == "ecv" else f"used_{role}"

@@ -39,6 +39,11 @@ _guard = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
+def _now() -> float:
+    """Seconds that also run while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Lease:
     """The right to write a trial, while it is renewed."""
 
@@ -50,14 +55,14 @@ class Lease:
         self._ttl_s = ttl_s
         self._facts = {"by": _myself(), "since": datetime.now(UTC).isoformat(), "ttl_s": ttl_s}
         self._nonce = secrets.token_hex(8)
-        self._renewed = time.monotonic()
+        self._renewed = _now()
         self._lost = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def claim(self) -> bool:
         """Take the number, unless somebody has it."""
-        self._renewed = time.monotonic()
+        self._renewed = _now()
         return put_new(_object(self._folder, self._number), self._content())
 
     def begin(self) -> None:
@@ -72,7 +77,7 @@ class Lease:
         LeaseLostError
             If somebody does.
         """
-        if not self._lost and time.monotonic() - self._renewed < 0.75 * self._ttl_s:
+        if not self._lost and _now() - self._renewed < 0.75 * self._ttl_s:
             return
         self._renew()
 
@@ -89,7 +94,7 @@ class Lease:
 
     def _renew(self) -> None:
         # Put first, then look: who takes over looks after it has put, so that one of the two sees the other.
-        now = time.monotonic()
+        now = _now()
         if not self._lost:
             self._nonce = secrets.token_hex(8)
             put(_object(self._folder, self._number), self._content())
@@ -202,8 +207,8 @@ def _acquire(root: "UPath") -> Lease:
 
 def _is_alive(folder: "UPath", number: int, facts: dict[str, Any]) -> bool:
     """Watch a lease for as long as it may stay silent; one that ends is not alive."""
-    began = time.monotonic()
-    while time.monotonic() - began < facts["ttl_s"]:
+    began = _now()
+    while _now() - began < facts["ttl_s"]:
         time.sleep(facts["ttl_s"] / 20)
         now = _read(folder, number)
         if now is None:

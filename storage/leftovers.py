@@ -1,15 +1,15 @@
 """Temporary files and folders below a trial's root: held by a lock while somebody writes, else left behind.
 
 The system frees the lock of a process that ends, however it ends, so what a kill left is known at once, by
-whatever clock. On a network disk the lock on a folder is known on its own machine only: there, remove nothing
-while another run is at work (`storage.running`, whose marks are files).
+whatever clock. A folder is held by a file beside it: on a network disk the lock of a folder is known on its
+own machine only, that of a file on all.
 """
 
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,22 +33,31 @@ def temporary_sibling(path: Path) -> Path:
 
 def new_held_file(path: Path) -> int:
     """Make a file that counts as being written until its descriptor is closed, and open it for that."""
-    return _new_held(path, lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    while True:
+        descriptor = -1
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if path.exists():
+                return descriptor
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        os.close(descriptor)  # taken for a leftover between its making and its lock
 
 
 @contextmanager
 def new_held_folder(path: Path) -> Iterator[None]:
     """Make a folder that counts as being written as long as the context lasts, and remove it after that."""
-
-    def make() -> int:
-        path.mkdir()
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-
-    descriptor = _new_held(path, make)
+    holder = _holder(path)
+    descriptor = new_held_file(holder)
     try:
+        path.mkdir()
         yield
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        holder.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -61,36 +70,24 @@ def remove_leftovers(root: Path) -> int:
     return sum(_remove(path) for place in places for pattern in _PLACES for path in place.glob(pattern))
 
 
-def _new_held(path: Path, make: Callable[[], int]) -> int:
-    while True:
-        descriptor = -1
-        try:
-            descriptor = make()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.exists():
-                return descriptor
-        except FileNotFoundError:
-            if not path.parent.is_dir():
-                raise
-        except BaseException:
-            if descriptor >= 0:
-                os.close(descriptor)
-            raise
-        # Taken for a leftover between its making and its lock.
-        if descriptor >= 0:
-            os.close(descriptor)
+def _holder(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name.removesuffix(TEMPORARY_SUFFIX)}.held{TEMPORARY_SUFFIX}")
 
 
 def _remove(path: Path) -> bool:
     """Remove what nobody holds; whether it was removed."""
-    with suppress(OSError):  # held, or removed by another just now
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    if path.is_dir() and not path.is_symlink():
+        holder = _holder(path)
+        if holder.exists() and not _remove(holder):
+            return False
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+    with suppress(OSError):  # held, a link, or removed by another just now
+        # For writing: a network disk gives no exclusive lock else.
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            path.unlink()
         finally:
             os.close(descriptor)
         return True

@@ -5,6 +5,7 @@ result that the reader saw: each row names what was seen of its slice by digest,
 images and masks holds as long as these do. A former review moves to history/, as former results do.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -58,10 +59,14 @@ class ReviewedSlice:
     versions."""
 
     def accepted(self) -> dict[str, float | None]:
-        """Give what each accepted check had found, by its code; None where that does not matter."""
-        values = self.accepted_values or ("",) * len(self.accepted_flags)
-        found = zip(self.accepted_flags, values, strict=True)
-        return {code: float(value) if value else None for code, value in found}
+        """Give what each accepted check had found, by its code.
+
+        NaN where it had found no value, None where that is not known, as in reviews of former versions.
+        """
+        if not self.accepted_values:
+            return dict.fromkeys(self.accepted_flags)
+        found = zip(self.accepted_flags, self.accepted_values, strict=True)
+        return {code: float(value) if value else math.nan for code, value in found}
 
     @property
     def has_effect(self) -> bool:

@@ -101,7 +101,8 @@ def forget_run(root: Place, run_id: str) -> None:
 
 
 def _mark_objects(root: "UPath") -> list[str]:
-    return sorted(name for name in versions(root / RUNNING_FOLDER) if "/" not in name)
+    names = versions(root / RUNNING_FOLDER)
+    return sorted(name for name in names if "/" not in name and not name.startswith("."))
 
 
 def _marks(folder: Path) -> list[Path]:

@@ -392,8 +392,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
             TEXTS,
             "",
             "what each of these checks had found, in the same order, as text; empty text for one without a "
-            "value; a finding that grew worse is not accepted. Empty in reviews of former versions, which "
-            "accept a check whatever it finds",
+            "value; a finding that grew worse is not accepted, nor one that has a value only now. Empty in "
+            "reviews of former versions, which accept a check whatever it finds",
         ),
         Column(
             "slice_digest",

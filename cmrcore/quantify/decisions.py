@@ -1,5 +1,6 @@
 """What a reader decided about a slice, as flags: what is left out of the means, and what is settled."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -67,8 +68,8 @@ def _accepted(flag: Flag, series: Mapping[Role, Series | None]) -> Flag:
             return flag
         seen = decision.accepted[flag.code]
         if seen is not None and _is_worse(flag, seen):
-            at = told(flag.code, seen)
-            lapsed = f"(accepted by reader {decision.reader_id} at {at}, before it grew worse)"
+            at = "without a value" if math.isnan(seen) else f"at {told(flag.code, seen)}"
+            lapsed = f"(accepted by reader {decision.reader_id} {at}, before it grew worse)"
             return replace(flag, message=f"{flag.message} {lapsed}")
         readers.append(decision.reader_id)
     if not readers:
@@ -78,8 +79,15 @@ def _accepted(flag: Flag, series: Mapping[Role, Series | None]) -> Flag:
 
 
 def _is_worse(flag: Flag, seen: float) -> bool:
-    """Whether a value lies further beyond its limit than one that was seen, rounding aside."""
-    if flag.value is None or flag.threshold is None:
+    """Whether a value lies further beyond its limit than one that was seen, rounding aside.
+
+    Where none was seen (NaN), any value is news; a check without a limit cannot grow worse.
+    """
+    if flag.value is None:
+        return False
+    if math.isnan(seen):
+        return True
+    if flag.threshold is None:
         return False
     beyond = 1 if flag.value > flag.threshold else -1
     return beyond * (flag.value - seen) > ROUNDING_FRACTION * abs(seen)

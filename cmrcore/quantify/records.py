@@ -59,7 +59,7 @@ class ReaderDecision:
     """Whether the reader asks for another guide, and none has come."""
     accepted: Mapping[str, float | None] = field(default_factory=dict)
     """Checks whose findings of severity ``review`` the reader has seen and accepts, and the values found;
-    None where any is accepted."""
+    NaN where none was, None where any is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ def blinded_records(records: Sequence[Record], flags: Iterable[Mapping[str, Any]
 
 def _blinded(record: Record, telling: Iterable[tuple[str, str]]) -> Record:
     reason: str = record["reason"]
-    for code, message in telling:
+    # The longest first: one message may be the beginning of another.
+    for code, message in sorted(telling, key=lambda one: -len(one[1])):
         told = f"{code}: {message}"
         if code in HIDDEN_CODES:
             reason = reason.replace(f"; {told}", "").replace(f"{told}; ", "").replace(told, "")

@@ -6,6 +6,7 @@ A line of standard output answers with the first of these and the exit code. End
 
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -15,6 +16,9 @@ IMPORTED = (
     *("flows.nightly", "flows.rerun", "flows.simulate", "flows.train"),
     *("flows.preflight", "flows.server", "flows.terminal", "flows.report", "flows.review"),
 )
+
+LONGEST_S = 300
+"""Longest that one command may take."""
 
 
 def serve() -> None:
@@ -26,6 +30,7 @@ def serve() -> None:
         arguments, *printed = json.loads(line)
         child = os.fork()
         if child == 0:
+            signal.alarm(LONGEST_S)  # a command that hangs must not hold the others
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for descriptor, file in enumerate(printed, start=1):
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

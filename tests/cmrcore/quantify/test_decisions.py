@@ -1,5 +1,6 @@
 """What a reader's decision makes of a scan."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -148,6 +149,7 @@ def test_a_finding_about_both_series_must_be_accepted_in_both() -> None:
         pytest.param("masks_leave_guide", (0.85, None), 0.8, 0.7, False, id="worse below"),
         pytest.param("masks_leave_guide", (0.85, None), None, 0.1, True, id="whatever it is"),
         pytest.param("fit_poor", (None, 0.1), 0.125, 0.3, False, id="share"),
+        pytest.param("post_unaligned", (None, 2.0), math.nan, 6.2, False, id="none before"),
     ],
 )
 def test_what_grew_worse_is_not_accepted(
