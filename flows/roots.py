@@ -38,6 +38,6 @@ RootOrUrl = Annotated[
     typer.Argument(
         parser=_place,
         metavar="ROOT",
-        help="Folder or URL (s3://BUCKET/TRIAL) of the trial, with trial.toml and subjects.csv.",
+        help="Folder of the trial, with trial.toml and subjects.csv, or its URL: s3://BUCKET/TRIAL.",
     ),
 ]
