@@ -155,7 +155,9 @@ def _read_files(root: Path, name: str, subject_id: str | None) -> pa.Table:
     table = root / TABLES_FOLDER / name
     # One subject's files are found without a look at the others' folders: pages are made subject by subject.
     folders = table.glob("*") if subject_id is None else (table / subject_id,)
-    files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
+    # No subject's folder lies elsewhere, whatever somebody asks for.
+    own = (folder for folder in folders if folder.parent == table and folder.name != "..")
+    files = sorted(file for folder in own for file in folder.glob("*.parquet"))
     return pa.concat_tables(
         [
             arrow_schema(name).empty_table(),
