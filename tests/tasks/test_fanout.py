@@ -43,9 +43,9 @@ def server() -> Iterator[None]:
         del os.environ["PREFECT_API_URL"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster(server: None) -> Iterator[str]:  # noqa: ARG001 (before its workers start)
-    """Address of a cluster as a night starts one, which lives on where a task takes its worker down."""
+    """Address of a cluster as a night starts one, for each test: a killed worker may not come back."""
     own = cast("DaskTaskRunner", dask_task_runner(SiteSettings(workers=1)))
     with LocalCluster(**own.cluster_kwargs) as started:
         yield started.scheduler_address
@@ -53,7 +53,7 @@ def cluster(server: None) -> Iterator[str]:  # noqa: ARG001 (before its workers 
 
 @pytest.fixture
 def runner(cluster: str) -> TaskRunner[Any]:
-    """Task runner on the cluster that the tests share."""
+    """Task runner on the test's cluster."""
     return cast("TaskRunner[Any]", DaskTaskRunner(address=cluster))
 
 
