@@ -67,7 +67,8 @@ def append(root: Place, *events: dict[str, Any]) -> None:
     if not events:
         return
     if not isinstance(root, Path):
-        _append_object(root, events)
+        with writing(root):
+            _append_object(root, events)
         return
     path = root / AUDIT_LOG
     with exclusive_lock(path.parent):
@@ -206,7 +207,6 @@ def _write_head(folder: Place, head: Head) -> None:
 
 def _append_object(root: "UPath", events: tuple[dict[str, Any], ...]) -> None:
     """Add events as one object, by the rules of `append`; to be called by the trial's only writer."""
-    fence(root)
     folder = root / _FOLDER
     head = _read_head(folder)
     # The whole log is read only after a kill: where nothing was announced, the head says where it ends.

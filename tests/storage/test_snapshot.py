@@ -184,13 +184,14 @@ def test_two_nights_never_publish_at_once(objects_place: "UPath", monkeypatch: p
 def test_the_audit_log_loses_no_line_that_was_acknowledged(memory_place: "UPath") -> None:
     """Wherever a writer was killed; and it says nothing that was not to be said."""
     n_told = 0
-    for number in range(1, 60):
-        event = {"event": "told", "number": number}
-        kill_at = number // 2 if number % 2 else 10_000
-        if not killed_at_request(kill_at, audit.append, memory_place, event):
-            n_told += 1
-            assert list(audit.read_events(memory_place))[-1]["number"] == number
-        audit.verify(memory_place)
+    with lease.hold(memory_place):
+        for number in range(1, 60):
+            event = {"event": "told", "number": number}
+            kill_at = number // 2 if number % 2 else 10_000
+            if not killed_at_request(kill_at, audit.append, memory_place, event):
+                n_told += 1
+                assert list(audit.read_events(memory_place))[-1]["number"] == number
+            audit.verify(memory_place)
     numbers = [event["number"] for event in audit.read_events(memory_place)]
     assert numbers == sorted(set(numbers))
     assert 29 <= n_told < len(numbers) < 59
