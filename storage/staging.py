@@ -25,7 +25,7 @@ from storage import audit
 from storage.digest import canonical_digest
 from storage.durable import exclusive_lock, fsync_path, write_durably
 from storage.lease import fence, writing
-from storage.objects import copy, get, put_all, read_all, remove, remove_all, versions
+from storage.objects import copy, get, put_all, read_all, remove, remove_all, store_errors, versions
 from storage.place import Place, relative_name
 from storage.schema import TABLES
 
@@ -117,10 +117,23 @@ def replace_files(
         Tables whose rows of this visit move to history/.
     superseded_by
         What stands there about the new ones.
+
+    Raises
+    ------
+    OSError
+        If it did not happen, for something could not be written; or broke off twice, so that `recover_staged`
+        is left with it.
     """
-    manifest = _carry_through(root, _stage(root, facts, contents, former, superseded_by))
-    audit.append(root, *_events(manifest))
-    _remove_staging(root)
+    is_told = False
+    try:
+        staging = _stage(root, facts, contents, former, superseded_by)
+        audit.append(root, *_events(_carry_through(root, staging)))
+        is_told = True
+        _remove_staging(root)
+    except store_errors():
+        recovered = {recovery.action for recovery in recover_staged(root)}
+        if not is_told and "rolled forward" not in recovered:
+            raise  # else it has happened, and nobody must record that it failed
 
 
 def recover_staged(root: Place) -> tuple[Recovery, ...]:

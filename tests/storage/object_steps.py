@@ -1,5 +1,7 @@
 """Do something at each request to an object store, or let a process die there."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,3 +71,21 @@ def killed_at_request(kill_at: int, action: Callable[..., object], *arguments: o
         except KilledError:
             return True
     return False
+
+
+def failed_at_request(fail_at: int, action: Callable[..., object], *arguments: object) -> bool | None:
+    """Do something of which the n-th request fails; whether it told so, None where it made fewer."""
+    reached = False
+
+    def step(number: int) -> None:
+        nonlocal reached
+        if number == fail_at:
+            reached = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with at_each_request(step):
+        try:
+            action(*arguments)
+        except OSError:
+            return True
+    return False if reached else None

@@ -1,5 +1,6 @@
 """Publications on an object store, killed and read at each of their requests."""
 
+import itertools
 import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from storage.record import verify_record
 from storage.schema import TABLES
 from storage.tables import publish, read_tables, recover
 from tests.storage.drawn_rows import visit_row
-from tests.storage.object_steps import at_each_request, killed_at_request
+from tests.storage.object_steps import at_each_request, failed_at_request, killed_at_request
 from tests.storage.test_object_store import FIRST, FIRST_ROWS, SECOND, SECOND_ROWS
 
 if TYPE_CHECKING:
@@ -164,6 +165,23 @@ def _read_with_news(root: "UPath", publish_at: int) -> bool:
     with at_each_request(step):
         assert _read(root) in (OLD, NEW)
     return bool(reached)
+
+
+def test_an_error_of_the_store_is_told_only_if_nothing_happened(memory_place: "UPath") -> None:
+    """Whatever request it hits, if the next ones are answered."""
+    _publish_first(memory_place)
+    before, whole = _contents(memory_place), _copied(memory_place)
+    _publish_second(whole)
+    after, outcomes = _contents(whole), []
+    for fail_at in itertools.count(1):
+        copy = _copied(memory_place)
+        with lease.hold(copy):
+            is_told = failed_at_request(fail_at, _publish_second, copy)
+        if is_told is None:
+            break
+        assert _contents(copy) == (before if is_told else after), fail_at
+        outcomes.append(is_told)
+    assert {False, True} == set(outcomes)
 
 
 def test_two_nights_never_publish_at_once(objects_place: "UPath", monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from storage.schema import TABLES
 from storage.staging import Recovery
 from storage.tables import publish, read_table, recover
 from tests.storage.drawn_rows import row, visit_row
-from tests.storage.kills import killed
+from tests.storage.kills import failed, killed
 
 FIRST = visit_row()
 FIRST_ROWS = {"scans": [row("scans")], "flags": [row("flags"), row("flags", code="other")]}
@@ -286,6 +286,26 @@ def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
         assert _contents(root) == after
         assert verify_record(root).n_former == 1
     assert outcomes == sorted(outcomes)
+    assert {False, True} == set(outcomes)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_disk_is_told_only_if_nothing_happened(tmp_path: Path) -> None:
+    """Whatever step it hits: who is told so records a failure, which must not take the place of a result."""
+    undisturbed = tmp_path / "undisturbed"
+    _publish_first(undisturbed)
+    before = _contents(undisturbed)
+    _publish_second(undisturbed)
+    after = _contents(undisturbed)
+    outcomes = []
+    for fail_at in itertools.count(1):
+        root = tmp_path / str(fail_at)
+        _publish_first(root)
+        is_told = failed(root, _publish_second, fail_at)
+        if is_told is None:
+            break
+        assert _contents(root) == (before if is_told else after)
+        outcomes.append(is_told)
     assert {False, True} == set(outcomes)
 
 
