@@ -17,7 +17,7 @@ import tasks
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.site import SiteSettings
 from flows.user import current_user
-from storage.objects import put, remove, store_errors
+from storage.objects import keeps_the_first, store_errors
 from storage.place import Place
 
 if TYPE_CHECKING:
@@ -73,14 +73,19 @@ def check_writable(root: Place) -> None:
 
 
 def _check_objects(root: "UPath") -> None:
-    """Put an object into the root, and remove it."""
+    """Put an object into the root, see that another one does not take its place, and remove it."""
     probe = root / "running" / f".{secrets.token_hex(4)}"
     try:
-        put(probe, b"")
-        remove(probe)
+        is_safe = keeps_the_first(probe)
     except store_errors() as error:
         message = f"{root} is not writable ({_first_line(error)}); check the bucket and the rights to it"
         raise NotWritableError(message) from None
+    if not is_safe:
+        message = (
+            f"{root}: the store puts an object in the place of one that is there when asked not to "
+            "(If-None-Match), so that two nights could write at once; use a store that knows conditional puts"
+        )
+        raise NotWritableError(message)
 
 
 def check_cluster(address: str) -> None:

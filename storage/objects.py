@@ -7,8 +7,10 @@ which it is put (`storage.staging`, `storage.arrays`).
 
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,11 @@ from storage.place import Place
 
 if TYPE_CHECKING:
     from upath import UPath
+
+CONFLICTS_MAX = 5
+"""How often an object is tried to be put while somebody else puts one of its name."""
+CONFLICT_S = 0.2
+"""Time between two such tries [s]."""
 
 
 def put(place: "UPath", data: bytes) -> None:
@@ -36,12 +43,30 @@ def get(place: "UPath") -> bytes:
 
 def put_new(place: "UPath", data: bytes) -> bool:
     """Put an object unless there is one of this name; whether it was put. Of several callers one succeeds."""
+    for attempt in range(CONFLICTS_MAX):
+        try:
+            place.fs.pipe_file(place.path, data, mode="create")
+        except FileExistsError:
+            break
+        except OSError as error:
+            status = _http_status(error)
+            if status == HTTPStatus.PRECONDITION_FAILED:  # not every store names the condition
+                break
+            if status != HTTPStatus.CONFLICT or attempt == CONFLICTS_MAX - 1:
+                raise
+            time.sleep(CONFLICT_S)
+        else:
+            return True
+    # The store may have answered a first attempt too late, and refused the second for it.
+    return get(place) == data
+
+
+def keeps_the_first(place: "UPath") -> bool:
+    """Whether a store refuses to put what is to be new but is there, on which leases rest; removes both."""
     try:
-        place.fs.pipe_file(place.path, data, mode="create")
-    except FileExistsError:
-        # The store may have answered a first attempt too late, and refused the second for it.
-        return get(place) == data
-    return True
+        return put_new(place, b"first") and not put_new(place, b"second")
+    finally:
+        remove(place)
 
 
 def copy(source: Place, target: Place) -> None:
@@ -117,6 +142,13 @@ def store_errors() -> tuple[type[Exception], ...]:
 
         found.append(ClientError)
     return tuple(found)
+
+
+def _http_status(error: OSError) -> int | None:
+    """Give the status with which a store refused a request, where it is known."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    status: int | None = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
 
 
 def _put_at(facts: dict[str, object]) -> float:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
+from fsspec.implementations.memory import MemoryFileSystem
 
 import storage
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.preflight import COMPARED, check_cluster, check_ready, check_writable, differences
 from flows.site import SiteSettings
+from storage.place import to_place
 from tests.flows.trials import Cmrtrials
 
 NOBODY = 65534
@@ -49,6 +51,18 @@ def test_a_root_that_cannot_be_written_is_named_by_folder(foreign_root: Path) ->
         check_ready(foreign_root, SiteSettings())
     assert str(foreign_root) not in str(refused.value)
     check_writable(foreign_root / "audit")
+
+
+def test_a_store_without_conditional_puts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nights could write a trial there at once."""
+    root = to_place("memory://bucket/preflight")
+    check_writable(root)
+    pipe_file = MemoryFileSystem.pipe_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "pipe_file", lambda system, path, data, **_: pipe_file(system, path, data)
+    )
+    with pytest.raises(NotWritableError, match="use a store that knows conditional puts"):
+        check_writable(root)
 
 
 def packages(**other: str) -> dict[str, Any]:
