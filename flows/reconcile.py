@@ -71,7 +71,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
     """Settle the runs of a trial that a runner left behind, before another takes its place.
 
     What it had taken on but not begun is due again, what it was cancelling is cancelled, and what died in
-    its hands has crashed. A run that goes on without it bears a mark.
+    its hands has crashed. A run that goes on without it, cancelled or not, bears a mark and keeps its state.
     """
     crash_dead_runs(trial.root, logging.getLogger(__name__))
     of_trial = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag]))
@@ -84,7 +84,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
         runs = client.read_flow_runs(flow_run_filter=in_state, deployment_filter=of_trial)
         alive = running_nights(trial.root)  # after the question: what is Running by then has its mark
         for run in runs:
-            if lost is not StateType.RUNNING or str(run.id) not in alive:
+            if str(run.id) not in alive:
                 client.set_flow_run_state(run.id, settled(message=GONE), force=True)
 
 
