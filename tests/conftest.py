@@ -4,10 +4,16 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.tasks.report.watched import Watched
 
 REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
 
@@ -85,6 +91,31 @@ def s3_bucket() -> Iterator[str]:
 
     with s3_server() as url:
         yield url
+
+
+@pytest.fixture(scope="module")  # its loop in this thread would be in the way of other tests
+def browser(chromium: str) -> Iterator["Browser"]:
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.tasks.report.watched import CHROMIUM_OPTIONS
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(browser: "Browser") -> Iterator["Watched"]:
+    """Page that must stay quiet until its test ends."""
+    from tests.tasks.report.watched import Watched
+
+    watched = Watched(browser.new_page(viewport={"width": 1280, "height": 900}))
+    yield watched
+    watched.page.close()
+    assert watched.errors == []
+    assert watched.requests == []
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,18 @@
 """The pages of the demo night in a real browser: visits that passed, that are to be reviewed, that failed."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from storage import open_trial
 from storage.decisions import read_decisions
 from tasks.report.trial_visits import SCAN_NUMBERS
 from tests.flows.conftest import copy_trial
 from tests.flows.trials import Cmrtrials, DemoNight, published_row
-from tests.tasks.report.watched import CHROMIUM_OPTIONS, PAINTED, Watched
+from tests.tasks.report.watched import PAINTED, Watched
 
 pytestmark = pytest.mark.slow
 
@@ -39,25 +38,6 @@ def root(
     night = on_site("run", root)
     assert night.returncode == 0, night.stdout + night.stderr
     return root
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Headless Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
-    """Page that must stay quiet until its test ends."""
-    watched = Watched(browser.new_page(viewport={"width": 1280, "height": 900}))
-    yield watched
-    watched.page.close()
-    assert watched.errors == []
-    assert watched.requests == []
 
 
 @pytest.mark.parametrize("verdict", VISITS)

@@ -1,40 +1,20 @@
 """The page of a visit in a real browser: everything painted, nothing loaded, decisions made and saved."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from annotated_types import MaxLen
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import expect
 
 from storage import Trial
 from storage.decisions import SliceDecision
 from tasks.report.visit_page import write_visit_page
-from tests.tasks.report.watched import CHROMIUM_OPTIONS, PAINTED, Watched
+from tests.tasks.report.watched import PAINTED, Watched
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Headless Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
-    """Page that must stay quiet until its test ends."""
-    watched = Watched(browser.new_page(viewport={"width": 1360, "height": 900}))
-    yield watched
-    watched.page.close()
-    assert watched.errors == []
-    assert watched.requests == []
 
 
 @pytest.mark.parametrize("visit_id", ["bare", "native", "no-hct", "half", "unknown-field"])
