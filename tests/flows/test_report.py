@@ -1,6 +1,9 @@
 """Pages of visits: made in the night, made anew by the command, and never in a result's way."""
 
+import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,22 @@ def test_pages_are_the_same_whatever_process_makes_them(
     assert made.n_made == 1
     assert set(made.failed) == {"S01/V1"}
     assert "no arrays of result" in made.failed["S01/V1"]
+    assert (reports / "S02" / "V1.html").read_bytes() == before
+
+
+def test_pages_of_a_process_that_died_are_made_by_another(
+    small_night_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may have run out with several at work."""
+    reports = small_night_copy / "reports"
+    before = (reports / "S02" / "V1.html").read_bytes()
+    shutil.rmtree(reports)
+    monkeypatch.setattr(report, "PAGES_A_PROCESS", 1)
+    dying = partial(ProcessPoolExecutor, initializer=os._exit, initargs=(3,))
+    monkeypatch.setattr(report, "ProcessPoolExecutor", dying)
+    every = Selection("chosen", frozenset(), frozenset())
+    made = report.make_pages(open_trial(small_night_copy), every, 2)
+    assert (made.n_made, made.failed) == (2, {})
     assert (reports / "S02" / "V1.html").read_bytes() == before
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from storage import lease
+from storage import audit, lease
 from storage.errors import BusyError, LeaseLostError
 from storage.lease import LEASE_FOLDER, Lease, fence, hold, seems_held, writing
 from storage.lock import night_underway
-from storage.objects import versions
+from storage.objects import put, remove, versions
 from storage.running import forget_run, marked_running, running_nights
 from storage.tables import publish
 from tests.storage.drawn_rows import visit_row
@@ -100,11 +100,35 @@ def test_a_process_holds_a_trial_once_and_writes_under_that(memory_place: "UPath
             fence(memory_place)
 
 
+def test_a_writer_that_slept_adds_nothing_to_the_audit_log(
+    memory_place: "UPath", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one that fell asleep when it had read where the log ends."""
+    read_lines = audit._lines
+    with hold(memory_place):
+        audit.append(memory_place, {"event": "one"})
+        remove(memory_place / "audit" / "head.json")  # so that the whole log is read first
+
+        def sleep(root: "UPath") -> list[bytes]:
+            lines = read_lines(root)
+            monkeypatch.setattr(audit, "_lines", read_lines)
+            _die(lease._held[str(root)])
+            lease._acquire(root).end()
+            return lines
+
+        monkeypatch.setattr(audit, "_lines", sleep)
+        with pytest.raises(LeaseLostError):
+            audit.append(memory_place, {"event": "two"})
+    assert [event["event"] for event in audit.read_events(memory_place)] == ["one"]
+
+
 def test_marks_of_nights_that_died_are_told(objects_place: "UPath") -> None:
     """Whoever holds the trial knows that no other run lives."""
     with marked_running(objects_place, "dead"):
         (objects_place / "running" / "dead").fs.pipe_file(f"{objects_place.path}/running/copy", b"")
     with night_underway(objects_place), marked_running(objects_place, "alive") as dead:
+        put(objects_place / "running" / ".probe", b"")  # a night's own, of before it held the trial
+        assert running_nights(objects_place) == ["alive", "copy"]
         assert dead == ["copy"]
         forget_run(objects_place, "copy")
         assert running_nights(objects_place) == ["alive"]

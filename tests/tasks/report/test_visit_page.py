@@ -2,20 +2,23 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from storage import Trial
+from storage import Trial, open_trial
 from storage.errors import NotStoredError
 from storage.reviews import record_review
+from storage.staging import read_parquet, table_file
 from tasks.published import published_visits
 from tasks.report.visit_failed import FAILED_FILE, failed_pages, record_pages
 from tasks.report.visit_images import film_strip, heart_crop
 from tasks.report.visit_page import made_from, outdated_pages, page_path, write_visit_page
 from tests.storage.drawn_rows import row
+from tests.tasks.report.drawn_trial import write_row
 from tests.tasks.report.drawn_visits import DrawnVisit, drawn_trial
 
 SIZE_MAX = 5_000_000
@@ -111,6 +114,19 @@ def test_ecv_change_and_history_are_hidden_until_the_decision(pages: dict[str, s
     assert re.search(r'<figure class="after-decision"><svg[^>]*aria-label="Distribution of ECV', page)
     history = section(page, "history")
     assert history.index('<div class="after-decision">') < history.index("<svg")
+
+
+def test_a_summary_that_failed_is_told_with_its_reason(whole_trial: Trial, tmp_path: Path) -> None:
+    """No flag of a table says so: the summary would hold it."""
+    root = tmp_path / "trial"
+    shutil.copytree(whole_trial.folder, root)
+    (published,) = read_parquet(table_file(root, "visits", "S01", "V1")).to_pylist()
+    reason = "fit_poor: of one slice; summary_failed: the worker died <again>"
+    write_row(root, "visits", published | {"state": "flagged", "reason": reason})
+    page = write_visit_page(open_trial(root), "S01", "V1").read_text()
+    assert "<p>summary_failed: the worker died &lt;again&gt;</p>" in page[: page.index("<img")]
+    write_row(root, "visits", published | {"state": "flagged", "reason": "fit_poor: of one slice"})
+    assert "summary_failed" not in write_visit_page(open_trial(root), "S01", "V1").read_text()
 
 
 def test_a_scan_without_ecv_has_no_slices_of_it(pages: dict[str, str]) -> None:

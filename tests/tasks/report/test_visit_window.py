@@ -34,9 +34,10 @@ def wide(whole_trial: Trial) -> VisitArrays:
     for one in (one for of_role in slices.values() for one in of_role):
         for name in ("guide", "masks"):
             getattr(one, name)[..., :EDGE, :] = False
-    onto = visit.onto_native_px
-    onto = None if onto is None else widen(onto)
-    return replace(visit, slices=slices, segments=widen(visit.segments), onto_native_px=onto)
+    assert visit.ecv_fraction is not None
+    assert visit.onto_native_px is not None
+    maps = ("segments", "ecv_fraction", "onto_native_px")
+    return replace(visit, slices=slices, **{name: widen(getattr(visit, name)) for name in maps})
 
 
 def test_what_is_shown_of_a_cut_visit_is_what_is_shown_of_the_whole(wide: VisitArrays) -> None:
@@ -48,12 +49,16 @@ def test_what_is_shown_of_a_cut_visit_is_what_is_shown_of_the_whole(wide: VisitA
     for (role, index), crop in crops.items():
         small, large, other = cut.slices[role][index], wide.slices[role][index], whole_crops[role, index]
         assert (crop.height, crop.width, crop.aspect) == (other.height, other.width, other.aspect)
-        for name in ("t1_ms", "masks", "guide"):
+        for name in ("t1_ms", "r_squared", "masks", "guide"):
             np.testing.assert_array_equal(crop.of(getattr(small, name)), other.of(getattr(large, name)))
         np.testing.assert_array_equal(crop.of(small.aligned_masks()), other.of(large.aligned_masks()))
         aligned, whole = crop.of(small.aligned_echoes().numpy()), other.of(large.aligned_echoes().numpy())
         np.testing.assert_allclose(aligned, whole, atol=1e-4 * whole.max())
         assert small.masks.sum() == large.masks.sum()
+        if role == "native":
+            for name in ("segments", "ecv_fraction", "onto_native_px"):
+                small_map, large_map = (getattr(visit, name)[index] for visit in (cut, wide))
+                np.testing.assert_array_equal(crop.of(small_map), other.of(large_map))
 
 
 def test_a_visit_without_a_heart_stays_whole(partial_trial: Trial) -> None:
