@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,12 @@ def differences(root: Path, reference: Record, *, had_failures: bool = False) ->
     return problems
 
 
-def unsettled_runs(server: Server, root: Path, within_s: float = 20.0) -> list[str]:
+def unsettled_runs(
+    server: Server,
+    root: Path,
+    kinds: Collection[str] = ("flow_runs", "task_runs"),
+    within_s: float = 20.0,
+) -> list[str]:
     """Name the flow and task runs of a trial which Prefect believes still to run.
 
     What workers tell arrives a little later.
@@ -110,7 +116,7 @@ def unsettled_runs(server: Server, root: Path, within_s: float = 20.0) -> list[s
     while True:
         runs = {
             f"{kind} {run_id}: {state}"
-            for kind in ("flow_runs", "task_runs")
+            for kind in kinds
             for run_id, state in server.states(root, kind)
             if state in AT_WORK
         }

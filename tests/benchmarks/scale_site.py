@@ -97,6 +97,7 @@ def running_site(folder: Path, n_workers: int, watch: Watch) -> Iterator[dict[st
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
         "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "None",
         "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+        "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON": '{"MALLOC_TRIM_THRESHOLD_": None}',
         "DASK_LOGGING__DISTRIBUTED": "warning",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(TREE),

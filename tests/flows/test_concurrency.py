@@ -1,11 +1,13 @@
 """Two nights at once."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from distributed import Client
 
 from storage.audit import read_events
 from storage.errors import StorageError
@@ -23,6 +25,14 @@ EXECUTION_COLUMNS = [
     "run_id",
     "published_at",
 ]
+
+
+def test_workers_keep_their_memory_for_the_next_image(site: dict[str, str]) -> None:
+    """What Dask sets by default doubles the time of a stage."""
+    with Client(site["CMR_DASK_SCHEDULER"], set_as_default=False) as client:
+        said = client.run(os.getenv, "MALLOC_TRIM_THRESHOLD_")
+    assert said
+    assert set(said.values()) == {None}
 
 
 def test_two_nights_at_once_neither_double_nor_tear_a_row(

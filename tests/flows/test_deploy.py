@@ -136,7 +136,7 @@ def deployed(
     folder = tmp_path_factory.mktemp("site")
     subprocess.run([DEPLOY / "make-tls.sh", folder / "tls"], check=True, capture_output=True)
     example = (DEPLOY / "environment.example").read_text().replace("/etc/cmrtrials/tls", str(folder / "tls"))
-    lines = [line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#")]
+    lines = [line.split("=", 1) for line in shlex.split(example, comments=True)]
     ui_port, dask_port = free_port(), free_port()
     site = (
         environment
@@ -213,6 +213,14 @@ def test_everything_listens_on_loopback_only(deployed: Site) -> None:
         ]
         assert listening, name
         assert set(listening) <= {"127.0.0.1", "::1"}, (name, listening)
+
+
+def test_workers_keep_their_memory_for_the_next_image(deployed: Site) -> None:
+    """What Dask sets by default doubles the time of a stage."""
+    for name in ("cmrtrials-workers", "cmrtrials-gpu-worker@"):
+        workers = [one for one in processes_of(deployed, name) if "spawn_main" in " ".join(one.cmdline())]
+        assert workers, name
+        assert all("MALLOC_TRIM_THRESHOLD_" not in worker.environ() for worker in workers)
 
 
 def test_nobody_joins_the_cluster_without_its_certificate(deployed: Site) -> None:
