@@ -45,6 +45,8 @@ class Night:
     """Most memory of each process meanwhile [MiB]."""
     parts: dict[str, dict[str, float]]
     """Wall and processor time of the parts of the flow's process [s], see `scale_night.PARTS`."""
+    without_news: dict[str, float]
+    """Wall and processor time of a second night, which finds nothing to do, without its start [s]."""
     database_mib: float
     """Growth of Prefect's database [MiB]."""
     tables_kib: float
@@ -65,6 +67,25 @@ def _measure(n_visits: int, root: Path, environment: dict[str, str], watch: Watc
     watch.look()
     watch.forget_peaks()
     before, started = {**watch.cpu_s, "flow": 0.0}, time.monotonic()
+    told = _run(root, n_visits, environment, watch)
+    wall_s = time.monotonic() - started
+    watch.look()
+    grown_mib = _database_mib(environment) - database_mib
+    rows = (root / "tables").glob("*/*/*.parquet")
+    return Night(
+        n_visits=n_visits,
+        wall_s=wall_s,
+        cpu_s={name: cpu_s - before[name] for name, cpu_s in watch.cpu_s.items()} | {"flow": told["cpu_s"]},
+        peak_mib=dict(watch.peak_mib),
+        parts=told["parts"],
+        without_news=_run(root, n_visits, environment, Watch())["parts"]["night"],
+        database_mib=grown_mib,
+        tables_kib=sum(file.stat().st_blocks for file in rows) / 2 / n_visits,
+    )
+
+
+def _run(root: Path, n_visits: int, environment: dict[str, str], watch: Watch) -> dict[str, Any]:
+    """Run a night; gives what it told of itself."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.scale_night", str(root)],
         env=environment,
@@ -75,22 +96,11 @@ def _measure(n_visits: int, root: Path, environment: dict[str, str], watch: Watc
         watch.add("flow", night.pid)
         with watch.watching():
             output, _ = night.communicate()
-    wall_s = time.monotonic() - started
-    watch.look()
     told: dict[str, Any] = json.loads(output.strip().rpartition("\n")[2])
     if told["states"] != {"done": n_visits}:
         message = f"a night over {n_visits} sound visits ended with {told['states']}: {told['message']}"
         raise RuntimeError(message)
-    rows = (root / "tables").glob("*/*/*.parquet")
-    return Night(
-        n_visits=n_visits,
-        wall_s=wall_s,
-        cpu_s={name: cpu_s - before[name] for name, cpu_s in watch.cpu_s.items()} | {"flow": told["cpu_s"]},
-        peak_mib=dict(watch.peak_mib),
-        parts=told["parts"],
-        database_mib=_database_mib(environment) - database_mib,
-        tables_kib=sum(file.stat().st_blocks for file in rows) / 2 / n_visits,
-    )
+    return told
 
 
 def _database_mib(environment: dict[str, str]) -> float:
@@ -113,6 +123,16 @@ def night_figures(nights: Sequence[Night], n_workers: int) -> list[Figure]:
         for part, spent in night.parts.items():
             cost_ms, wall = spent["cpu_s"] / n_visits * 1e3, f"processor time; wall {spent['wall_s']:.1f} s"
             figures.append(Figure(f"{name}: flow, {part}", cost_ms, "ms a visit", "", wall))
+        again = night.without_news
+        figures.append(
+            Figure(
+                f"{name}: a second night",
+                again["cpu_s"] / n_visits * 1e3,
+                "ms a visit",
+                "",
+                f"nothing new; processor time; wall {again['wall_s']:.1f} s",
+            )
+        )
         database_kib = night.database_mib / n_visits * 1024
         figures.append(Figure(f"{name}: Prefect's database", database_kib, "KiB a visit", "", "SQLite"))
         figures.append(Figure(f"{name}: tables", night.tables_kib, "KiB a visit", "", "disk blocks"))
