@@ -167,6 +167,16 @@ def _read_with_news(root: "UPath", publish_at: int) -> bool:
     return bool(reached)
 
 
+@pytest.mark.parametrize("objects_place", ["s3"], indirect=True)
+def test_a_publication_makes_few_requests(objects_place: "UPath") -> None:
+    """Each one takes the store's latency; what replaces a result makes the most of them."""
+    _publish_first(objects_place)
+    numbers = []
+    with lease.hold(objects_place), at_each_request(numbers.append):
+        _publish_second(objects_place)
+    assert 60 < len(numbers) <= 80
+
+
 def test_an_error_of_the_store_is_told_only_if_nothing_happened(memory_place: "UPath") -> None:
     """Whatever request it hits, if the next ones are answered."""
     _publish_first(memory_place)
