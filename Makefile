@@ -1,8 +1,9 @@
 # Every target sets itself up. PYTHON=... chooses another interpreter (3.11 or newer).
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Two test processes; a file stays in one of them, in the order of tests/conftest.py, long ones first.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Three test processes, for two cores: they wait for servers and clusters half of their time. A file stays in one of
+# them, in the order of tests/conftest.py, long ones first.
+THREE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint bench bench-long
@@ -32,10 +33,10 @@ demo: setup
 	@$(BIN)/cmrtrials run demo || test $$? -eq 1
 
 test: setup
-	@$(BIN)/pytest $(TWO)
+	@$(BIN)/pytest $(THREE)
 
 unit: setup
-	@$(BIN)/pytest $(TWO) -m "not slow"
+	@$(BIN)/pytest $(THREE) -m "not slow"
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REQUIRE_ALL = os.environ.get("CMRTRIALS_REQUIRE_ALL") == "1"
 
 # Before anything imports torch, and for every command that a test runs: on small images threads mostly wait
-# for each other, and two test processes already use both cores.
+# for each other, and the test processes already use both cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -29,12 +29,12 @@ ON_SITE = {
 }
 """Files of `tests/flows` whose nights share a server, a cluster and finished nights, in one process."""
 
-LONG = ("test_ui.py", "test_privacy.py", "test_deploy.py", "test_fanout.py")
-"""The longest of the others, which the other process runs meanwhile."""
+LONG = ("test_ui.py", "test_kills.py", "test_privacy.py", "test_deploy.py", "test_fanout.py")
+"""The longest of the others, which the other processes run meanwhile."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that two processes end at nearly the same time."""
+    """Begin with what takes longest, so that the processes end at nearly the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     for item in items:
         if "site" in getattr(item, "fixturenames", ()) and item.path.name not in ON_SITE:

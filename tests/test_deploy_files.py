@@ -7,6 +7,7 @@ Authors, Apache License 2.0), schema/compose-spec.json at commit 170098ba.
 import importlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,8 +30,8 @@ def compose() -> dict[str, Any]:
 
 def environment_example() -> dict[str, str]:
     """Read the example of what all services must agree on."""
-    lines = (DEPLOY / "environment.example").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    words = shlex.split((DEPLOY / "environment.example").read_text(), comments=True)
+    return dict(word.split("=", 1) for word in words)
 
 
 def test_the_compose_file_follows_the_specification(compose: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 
 import storage
+from flows import preflight
 from flows.errors import ClusterUnreachableError, NotWritableError, VersionMismatchError
 from flows.preflight import COMPARED, check_cluster, check_ready, check_writable, differences
 from flows.site import SiteSettings
@@ -129,8 +130,9 @@ def test_a_worker_with_other_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://127.0.0.1:9", "tls://127.0.0.1:9"])
-def test_a_scheduler_that_does_not_answer_is_named(address: str) -> None:
+def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody there, a wrong address, no certificates: one line that names the setting."""
+    monkeypatch.setattr(preflight, "CONNECT_S", 2)
     with pytest.raises(
         ClusterUnreachableError, match=f"no Dask scheduler answers at {address}, which CMR_DASK_SCHEDULER"
     ) as refused:

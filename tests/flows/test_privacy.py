@@ -75,17 +75,16 @@ def planted(
         "TMPDIR": str(surroundings / "tmp"),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG",
-        "CMR_WORKERS": "1",
     }
     plan = (root / "subjects.csv").read_text()
-    with running_site(environment | own) as server:
-        outputs = {"night": cmrtrials("run", root, **own, **server)}
+    with running_site(environment | own, n_workers=1) as site:
+        outputs = {"night": cmrtrials("run", root, **own, **site)}
         wrong = f"{MARK}^Jane,{MARK}^V1,{BIRTH_DATES[1]}x,{MARK},{MARK},{BIRTH_DATES[0]},{MARK},{MARK}^site\n"
         (root / "subjects.csv").write_text(plan + wrong)
-        outputs["wrong plan"] = cmrtrials("run", root, **own, **server)
+        outputs["wrong plan"] = cmrtrials("run", root, **own, **site)
         outputs["wrong plan, status"] = cmrtrials("status", root, **own)
         (root / "subjects.csv").write_text(_with_another_hematocrit(plan))
-        outputs["second night"] = cmrtrials("run", root, **own, **server)
+        outputs["second night"] = cmrtrials("run", root, **own, **site)
     outputs["export"] = cmrtrials("export", root, "--dicom", "--bids", **own)
     for command in (("status", root), ("query", root, "select * from flags"), ("audit", "verify", root)):
         outputs[command[0]] = cmrtrials(*command, **own)

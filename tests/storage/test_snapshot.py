@@ -93,7 +93,7 @@ def _check_killed(copy: "UPath", undisturbed: dict[str, Any]) -> bool:
 @pytest.mark.usefixtures("_dead_at_once")
 @pytest.mark.parametrize(
     ("objects_place", "every"),
-    [pytest.param("memory", 2, id="memory"), pytest.param("s3", 3, id="s3", marks=pytest.mark.slow)],
+    [pytest.param("memory", 2, id="memory"), pytest.param("s3", 7, id="s3", marks=pytest.mark.slow)],
     indirect=["objects_place"],
 )
 def test_a_killed_publication_is_whole_or_never_happened(objects_place: "UPath", every: int) -> None:
