@@ -10,7 +10,7 @@ THREE := -n 3 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo   a small digital trial in ./demo, one night over it, the tables (3 minutes with set-up, then one)"
-	@echo "make test   the whole test suite (23 minutes)"
+	@echo "make test   the whole test suite (16 minutes on two cores)"
 	@echo "make unit   the quick part of it: no server, no browser (3 minutes)"
 	@echo "make bench  the benchmarks, as a table and as JSON in ./bench (10 minutes; peers get their own environment)"
 	@echo "make bench-long  what takes longer: 10,000 mutated files through intake (5 minutes), accuracy on 60 visits,"

@@ -171,7 +171,7 @@ def _read_with_news(root: "UPath", publish_at: int) -> bool:
 def test_a_publication_makes_few_requests(objects_place: "UPath") -> None:
     """Each one takes the store's latency; what replaces a result makes the most of them."""
     _publish_first(objects_place)
-    numbers = []
+    numbers: list[int] = []
     with lease.hold(objects_place), at_each_request(numbers.append):
         _publish_second(objects_place)
     assert 60 < len(numbers) <= 80
