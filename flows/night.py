@@ -13,7 +13,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect_dask.task_runners import DaskTaskRunner
 
-from cmrcore.errors import CmrcoreError
 from cmrcore.quantify.repeatability import Coefficients
 from flows.artifacts import NightArtifacts
 from flows.preflight import check_ready
@@ -22,16 +21,9 @@ from flows.site import site_settings
 from flows.user import current_user
 from storage.array_objects import remove_unfinished
 from storage.arrays import ARRAYS, store_exists
-from storage.errors import (
-    AlreadyWrittenError,
-    NotStoredError,
-    RefusedError,
-    StorageError,
-    UploadChangedError,
-)
+from storage.errors import RefusedError
 from storage.leftovers import remove_leftovers
 from storage.lock import night_underway
-from storage.objects import store_errors
 from storage.plan import PlannedVisit
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.running import marked_running
@@ -39,7 +31,8 @@ from storage.tables import recover
 from storage.trial import Trial, open_trial
 from tasks.canonical import canonical_line
 from tasks.digests import retests_digest, summary_digests
-from tasks.fanout import Failure, Fanout, OverdueError
+from tasks.failure import describe, may_pass
+from tasks.fanout import Failure, Fanout
 from tasks.intake import intake
 from tasks.matching import VisitKey
 from tasks.plan import NightPlan, Selection, VisitJob, plan_night
@@ -502,25 +495,3 @@ class Night:
             listed = "; ".join(f"{label} {reason}" for label, reason in sorted(self._news.items()))
             return Failed(message=f"{NEWS}{listed} ({tally})")
         return Completed(message=tally)
-
-
-def may_pass(failure: Failure) -> bool:
-    """Whether a failure was the machine's or the moment's fault, so that the next night may do better."""
-    by_machine = isinstance(failure.error, (*store_errors(), MemoryError)) and not isinstance(
-        failure.error, AlreadyWrittenError | NotStoredError | RefusedError
-    )
-    return failure.kind == "crashed" or by_machine or isinstance(failure.error, UploadChangedError)
-
-
-def describe(failure: Failure) -> str:
-    """Say why a task run failed, without paths: their names may be a patient's."""
-    error = failure.error
-    if failure.kind == "crashed":
-        return f"the worker died ({type(error).__name__}); the next night tries again"
-    if isinstance(error, OverdueError):
-        return f"{error} (a visit has CMR_VISIT_MINUTES); run it again when the cause is known"
-    if isinstance(error, StorageError | CmrcoreError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{type(error).__name__}: {error.strerror}; the next night tries again"
-    return f"{type(error).__name__}: {error}"
