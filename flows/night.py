@@ -15,6 +15,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from cmrcore.quantify.repeatability import Coefficients
 from flows.artifacts import NightArtifacts
+from flows.lending import Lending
 from flows.preflight import check_ready
 from flows.reconcile import crash_dead_runs, keep_marked
 from flows.site import site_settings
@@ -44,7 +45,7 @@ from tasks.report.trial_page import RESULTS_PAGE, write_trial_page
 from tasks.report.visit_failed import record_pages
 from tasks.report.visit_page import outdated_pages
 from tasks.segment import segment
-from tasks.stage import GuideSource, StageName, StageResult, VisitRef
+from tasks.stage import StageName, StageResult, VisitRef
 from tasks.summarise import repeatability, stated_repeatability, summarise
 from tasks.weights import needed_weights
 
@@ -138,13 +139,8 @@ class Night:
         self._visit_limit_s = visit_limit_s
         self._artifacts = artifacts
         self._log = get_run_logger()
-        self._jobs = {job.visit.label: job for job in plan.jobs}
-        self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
         self._open = Counter(job.visit.subject_id for job in plan.jobs)
         self._n_ended = 0
-        self._lending: set[str] = set()
-        self._unable_to_lend: set[str] = set()
-        self._awaiting: dict[str, list[str]] = {}
         self._news: dict[str, str] = {}
         self._stale_summaries: dict[str, str] = {}
         self._missing_pages: dict[str, str] = {}
@@ -155,6 +151,9 @@ class Night:
         self._visits_of: dict[str, list[PlannedVisit]] = {}
         for line in sorted(plan.recorded, key=lambda line: line.visit_date):
             self._visits_of.setdefault(line.subject_id, []).append(line)
+        self._lending = Lending(plan.jobs, self._visits_of, plan.standing)
+        self._jobs = self._lending.jobs
+        self._stages: dict[str, dict[StageName, StageResult]] = {label: {} for label in self._jobs}
 
     def run(self) -> State[Any]:
         """Settle what needs no work, compute the rest, and judge the night."""
@@ -249,7 +248,9 @@ class Night:
         digests = job.digests
         label = job.visit.label
         if stage == "intake":
-            self._submit_segment(job)
+            ready = self._lending.ask(label)
+            if ready is not None:
+                self._submit_segment(ready)
         elif stage == "segment":
             self._end_guides(job, is_segmented=True)
             self._fanout.submit(
@@ -270,13 +271,6 @@ class Night:
             self._end_visit(job)
 
     def _submit_segment(self, job: VisitJob) -> None:
-        """Segment a visit, once the one whose guides it takes has them."""
-        source = job.guide_source
-        if source is not None:
-            lender = f"{job.visit.subject_id}/{source.visit_id}"
-            if lender in self._jobs and lender not in self._lending:
-                self._awaiting.setdefault(lender, []).append(job.visit.label)
-                return
         self._fanout.submit(
             (job.visit.label, "segment"),
             segment,
@@ -286,37 +280,16 @@ class Night:
             self._trial.config.segment,
             job.digests["segment"],
             job.force,
-            source,
+            job.guide_source,
             limit_s=self._left_s(job),
         )
 
     def _end_guides(self, job: VisitJob, *, is_segmented: bool) -> None:
-        """Let those go on that wait for a visit's guides; where it has none, with those of the next visit.
-
-        A rerun that failed leaves the guides that stand. Without any, the next night plans as it is done
-        here: a visit that failed lends nothing until it is computed again.
-        """
+        """Let those go on that wait for a visit's guides; a rerun that failed leaves those that stand."""
         visit, digest = job.visit, job.digests["segment"]
-        if is_segmented or store_exists(visit.path, visit.subject_id, visit.visit_id, digest):
-            self._lending.add(visit.label)
-        else:
-            self._unable_to_lend.add(visit.label)
-            self._find_lender(visit)
-        for label in self._awaiting.pop(visit.label, ()):
-            self._submit_segment(self._jobs[label])
-
-    def _find_lender(self, unable: VisitRef) -> None:
-        """Let the next visit that has guides, or will have, lend them in the place of one that has none."""
-        source: GuideSource | None = None
-        for line in self._visits_of[unable.subject_id]:
-            label = f"{line.subject_id}/{line.visit_id}"
-            job = self._jobs.get(label)
-            if job is not None and job.guide_source and job.guide_source.visit_id == unable.visit_id:
-                job = self._jobs[label] = job.guided_by(source)
-            if source is None and job is None:
-                source = self._plan.standing.get((line.subject_id, line.visit_id))
-            elif source is None and job is not None and label not in self._unable_to_lend:
-                source = GuideSource(line.visit_id, job.digests["segment"])
+        has_guides = is_segmented or store_exists(visit.path, visit.subject_id, visit.visit_id, digest)
+        for ready in self._lending.settle(visit.label, has_guides=has_guides):
+            self._submit_segment(ready)
 
     def _left_s(self, job: VisitJob) -> float:
         """Time that a visit's next stage may take [s]."""
