@@ -79,8 +79,8 @@ def whatif(
     from flows.terminal import fail_clearly, flow_progress, print_before_after
 
     with fail_clearly():
-        from flows.night import NEWS
         from flows.server import prefect_server
+        from flows.verdict import NEWS
         from flows.whatif import before_after, prepare
         from flows.whatif import whatif as whatif_flow
 
@@ -135,11 +135,11 @@ def serve(
 def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
     from httpx import TransportError
 
-    from flows.night import NEWS
     from flows.preflight import check_ready
     from flows.server import prefect_server
     from flows.site import site_settings
     from flows.terminal import fail_clearly, flow_progress, print_files, print_scans, print_visits
+    from flows.verdict import NEWS
     from storage.deidentify import needed_key
     from storage.trial import open_trial
     from tasks.weights import needed_weights

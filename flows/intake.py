@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from storage.config import UploadsConfig
+from storage.config_uploads import UploadsConfig
 from storage.errors import RefusedError, RefusedFile, Remedy, UnreadableError, UploadChangedError
 from storage.quarantine import upload_records
 from storage.tables import read_table

@@ -5,9 +5,10 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from flows.night import describe, progress
+from flows.night import progress
 from storage.place import Place
 from storage.trial import Trial, open_trial
+from tasks.failure import describe
 from tasks.fanout import Failure
 from tasks.matching import VisitKey
 from tasks.plan import Selection

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float32
 
-from storage.config import IntakeConfig, SeriesRule
+from storage.config_intake import IntakeConfig, SeriesRule
 from storage.dicom_dialect import DIALECTS, choose_times, describe_candidates
 from storage.dicom_read import Instance, describe_files
 from storage.errors import RefusedError, RefusedFile, Remedy

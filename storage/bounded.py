@@ -23,7 +23,8 @@ from storage.bounded_wire import (
     unpack_guide,
     unpack_instances,
 )
-from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
+from storage.config_intake import NiftiLabels, SpinLockRule
+from storage.config_uploads import PrivacyConfig, UploadsConfig
 from storage.dicom_pixels import Frames, wanted_frames
 from storage.dicom_read import FileSource, Instance
 from storage.errors import RefusedError

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from storage.bounded_wire import HEAD, adapter, pack_guide, pack_instances, write_message
-from storage.config import NiftiLabels, PrivacyConfig, SpinLockRule, UploadsConfig
+from storage.config_intake import NiftiLabels, SpinLockRule
+from storage.config_uploads import PrivacyConfig, UploadsConfig
 from storage.dicom_dialect import Rescale
 from storage.dicom_open import keep_files
 from storage.dicom_pixels import WantedFrames, decode_frames

@@ -27,7 +27,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import DA
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.dicom_read import PARSE_ERRORS
 from storage.errors import ConfigError
 

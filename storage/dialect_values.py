@@ -12,7 +12,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from storage.config import SpinLockRule
+from storage.config_intake import SpinLockRule
 from storage.dicom_dialect import (
     CREATOR_GE,
     CREATOR_PHILIPS_FRAME,

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydicom.datadict import tag_for_keyword
 
-from storage.config import SpinLockRule
+from storage.config_intake import SpinLockRule
 
 Vendor = Literal["siemens", "philips", "ge", "other"]
 Quantity = Literal["inversion_time", "t2_preparation", "spin_lock", "trigger_time"]

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, DT, TM
 
-from storage.config import SpinLockRule
+from storage.config_intake import SpinLockRule
 from storage.dialect_values import (
     Scopes,
     first_value,

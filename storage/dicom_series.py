@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from storage.acquisition import Echo, Frame, refused_file
-from storage.config import IntakeConfig, SeriesRule
+from storage.config_intake import IntakeConfig, SeriesRule
 from storage.dicom_dialect import DIALECTS
 from storage.dicom_pixels import FrameReader, read_files_frames
 from storage.dicom_read import FileSource, Instance, describe_files

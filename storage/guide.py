@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from jaxtyping import Bool, Float64
 
-from storage.config import NiftiLabels
+from storage.config_intake import NiftiLabels
 from storage.dicom_read import PARSE_ERRORS, FileSource
 from storage.errors import RefusedError
 from storage.geometry import (

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pydicom
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import clean_header
 from storage.dicom_read import FileSource, guarded, naming_the_file
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from storage.bounded import BoundedReader, shared_reader
-from storage.config import GuideConfig, IntakeConfig
+from storage.config_intake import GuideConfig, IntakeConfig
 from storage.dicom_read import FileSource, Instance, describe_files, naming_the_file
 from storage.dicom_series import EchoStack, IntakeResult, assemble
 from storage.errors import RefusedError, RefusedFile, Remedy

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from storage.config import NiftiLabels
+from storage.config_intake import NiftiLabels
 from storage.errors import RefusedError
 from storage.guide import LABELS
 

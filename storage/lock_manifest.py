@@ -13,7 +13,8 @@ from typing import Any
 
 from storage import audit
 from storage.arrays import ARRAYS, content_digest, store_path
-from storage.config import CONFIG_FILE, PrivacyConfig
+from storage.config import CONFIG_FILE
+from storage.config_uploads import PrivacyConfig
 from storage.dictionary import dictionary_csv, dictionary_markdown
 from storage.digest import file_digest
 from storage.durable import fsync_path, shared_lock

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from storage.config import MatchingConfig
+from storage.config_uploads import MatchingConfig
 from storage.errors import RefusedError
 from storage.plan import PlannedVisit
 from storage.upload import Upload, open_upload, reading_error

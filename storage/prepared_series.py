@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storage.config import IntakeConfig
+from storage.config_intake import IntakeConfig
 from storage.dicom_dialect import (
     DIALECTS,
     Quantity,

@@ -10,7 +10,7 @@ these days.
 from dataclasses import replace
 from datetime import timedelta
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import date_shift
 from storage.dicom_series import EchoStack
 from storage.plan import PlannedVisit

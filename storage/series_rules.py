@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from storage.config import IntakeConfig, SeriesMatch
+from storage.config_intake import IntakeConfig, SeriesMatch
 from storage.dicom_read import Instance
 from storage.errors import RefusedError
 

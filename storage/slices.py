@@ -20,7 +20,7 @@ from storage.acquisition import (
     grid_difference,
     split_acquisitions,
 )
-from storage.config import IntakeConfig, SeriesRule
+from storage.config_intake import IntakeConfig, SeriesRule
 from storage.errors import RefusedError, RefusedFile
 from storage.geometry import slice_normal, split_orientations, split_slices
 from storage.schemes import describe_schemes, image_counts, scheme_of

@@ -11,7 +11,7 @@ from typing import Any
 import zarr
 
 from storage.bounded import shared_reader
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import key_id
 from storage.dicom_read import naming_the_file
 from storage.dicom_series import EchoStack

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from storage.config import UploadsConfig
+from storage.config_uploads import UploadsConfig
 from storage.digest import canonical_digest, file_digest
 from storage.errors import ConfigError, RefusedError, UploadChangedError, os_reason
 from storage.place import Place

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from storage.config import UploadsConfig
+from storage.config_uploads import UploadsConfig
 from storage.errors import RefusedError
 
 MIB = 2**20

@@ -8,7 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.arrays import write_array, write_stack, write_store
-from storage.config import IntakeConfig, PrivacyConfig
+from storage.config_intake import IntakeConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import check_key, needed_key
 from storage.dicom_series import EchoStack
 from storage.errors import RefusedError, RefusedFile, UploadChangedError

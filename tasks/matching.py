@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-from storage.config import MatchingConfig, UploadsConfig
+from storage.config_uploads import MatchingConfig, UploadsConfig
 from storage.digest import canonical_digest
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Mismatch, match_upload

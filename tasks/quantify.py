@@ -33,7 +33,7 @@ from cmrcore.quantify.qc import (
 )
 from cmrcore.registration.align import AlignSettings
 from storage.arrays import read_array, read_notes, read_stack, stored_roles, write_array, write_store
-from storage.config import AlignConfig, QcConfig, QuantifyConfig
+from storage.config_quantify import AlignConfig, QcConfig, QuantifyConfig
 from storage.dicom_dialect import DOUBTFUL_SOURCES
 from storage.dicom_series import EchoStack
 from storage.plan import PLAN_FILE, PlannedVisit

@@ -38,7 +38,7 @@ from storage.arrays import (
     write_array,
     write_store,
 )
-from storage.config import SegmentConfig
+from storage.config_segment import SegmentConfig
 from storage.dicom_series import EchoStack
 from storage.place import Place
 from storage.series_rules import Role

@@ -24,7 +24,7 @@ from cmrcore.quantify.qc import Flag
 from cmrcore.quantify.repeatability import Coefficients, StatedRepeatability, computed_coefficients
 from cmrcore.quantify.shape import HeartMasks
 from storage.arrays import open_store, read_array, read_stack
-from storage.config import SummariseConfig
+from storage.config_summarise import SummariseConfig
 from storage.guide import LABELS
 from storage.rows import complete_rows
 from tasks.quantify import read_series, slice_distance_mm

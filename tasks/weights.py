@@ -10,7 +10,7 @@ from safetensors.torch import load
 
 import cmrcore
 from cmrcore.segmentation import UNet, network_from
-from storage.config import SegmentConfig
+from storage.config_segment import SegmentConfig
 from storage.digest import file_digest
 from storage.errors import ConfigError, NotStoredError
 from storage.objects import files_under

@@ -13,17 +13,16 @@ from cmrcore.quantify import HematocritLimits, QcLimits, SyntheticHematocrit
 from cmrcore.quantify.qc import TissueLimits
 from cmrcore.quantify.repeatability import StatedRepeatability
 from cmrcore.registration.align import AlignSettings
-from storage.config import (
+from storage.config import TrialConfig, load_config
+from storage.config_intake import NiftiLabels
+from storage.config_quantify import (
     AlignConfig,
     HematocritConfig,
-    NiftiLabels,
     QcConfig,
-    RepeatabilityConfig,
     SyntheticHematocritConfig,
     TissueConfig,
-    TrialConfig,
-    load_config,
 )
+from storage.config_summarise import RepeatabilityConfig
 from storage.guide import LABELS
 
 ROOT = Path(__file__).parents[1]

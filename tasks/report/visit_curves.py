@@ -8,7 +8,7 @@ import torch
 from cmrcore.quantify.aha import AHA_NAMES, present_segments
 from cmrcore.quantify.blood import blood_pixels, blood_t1, erode_mask
 from cmrcore.relaxation import FitStatus, T1Fit, fit_t1, region_curves
-from storage.config import QuantifyConfig
+from storage.config_quantify import QuantifyConfig
 from tasks.report.visit_arrays import BLOOD, Array, SliceArrays
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cmrcore.quantify.aha import AHA_NAMES
 from cmrcore.quantify.regions import regional_values, segment_region
-from storage.config import QuantifyConfig
+from storage.config_quantify import QuantifyConfig
 from tasks.report.visit_arrays import MYOCARDIUM, Array, SliceArrays, VisitArrays
 from tasks.report.visit_bullseye import bullseye
 from tasks.report.visit_charts import curve_style, displacement_chart, histogram_chart, recovery_chart

@@ -25,7 +25,8 @@ from cmrcore.phantom.training import training_batch
 from cmrcore.segmentation import Guide, GuidedSegmenter, UNet, base_probability, find_guide
 from cmrcore.segmentation.frame import SIZE, heart_frame, normalize
 from cmrcore.segmentation.infer import look_in_frame
-from storage.config import SegmentConfig, load_config
+from storage.config import load_config
+from storage.config_segment import SegmentConfig
 from tasks.weights import load_network
 from tests.benchmarks.figure import Figure, print_figures
 

@@ -5,13 +5,20 @@ from typing import Any
 from prefect import flow
 
 import flows.night
+import flows.night_pages
+import flows.summaries
 from flows.nightly import nightly as real_nightly
 from flows.reconcile import tells_its_end
 from flows.site import dask_task_runner
 from tests.benchmarks import stub_stages
 
-for _name in ("intake", "segment", "quantify", "summarise", "report"):
-    setattr(flows.night, _name, getattr(stub_stages, _name))
+for _module, _names in (
+    (flows.night, ("intake", "segment", "quantify")),
+    (flows.summaries, ("summarise",)),
+    (flows.night_pages, ("report",)),
+):
+    for _name in _names:
+        setattr(_module, _name, getattr(stub_stages, _name))
 
 
 @tells_its_end

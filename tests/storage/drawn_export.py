@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64
 from pydicom import Dataset
 
 from storage.arrays import open_store, store_path, write_array, write_stack, write_store
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.dicom_series import EchoStack
 from storage.dicom_write import MrHeader, deterministic_uid, write_mr
 from storage.export_visit import ExportedVisit

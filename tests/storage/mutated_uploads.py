@@ -16,7 +16,8 @@ import pydicom
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from storage.bounded import shared_reader
-from storage.config import PrivacyConfig, TrialConfig
+from storage.config import TrialConfig
+from storage.config_uploads import PrivacyConfig
 from storage.dicom_read import FileSource, is_dicom
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError, RefusedFile

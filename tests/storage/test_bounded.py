@@ -14,7 +14,7 @@ import pytest
 
 from storage.bounded import BoundedReader
 from storage.bounded_wire import unpack_frames
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import KEY_VARIABLE
 from storage.dicom_pixels import read_frames
 from storage.dicom_read import FileSource, read_file

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from storage.config import SegmentConfig, TrialConfig, load_config
+from storage.config import TrialConfig, load_config
+from storage.config_segment import SegmentConfig
 from storage.errors import ConfigError, NotStoredError
 from tests.storage.drawn_uploads import DEMO_CONFIG, demo_config
 

@@ -13,7 +13,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_VR
 from pydicom.sequence import Sequence
 
-from storage.config import PrivacyConfig, PrivateElement
+from storage.config_uploads import PrivacyConfig, PrivateElement
 from storage.deidentify import (
     KEY_VARIABLE,
     SAFE_TEXTS,

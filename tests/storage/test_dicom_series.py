@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from storage.config import IntakeConfig
+from storage.config_intake import IntakeConfig
 from storage.dicom_read import Instance
 from storage.dicom_series import EchoStack, assemble
 from storage.errors import RefusedError

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from storage.config import NiftiLabels
+from storage.config_intake import NiftiLabels
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError
 from storage.geometry import StackGeometry

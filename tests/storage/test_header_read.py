@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import clean_header, pseudonymous_uid
 from storage.errors import RefusedError, UnreadableError
 from storage.header_read import read_file_header

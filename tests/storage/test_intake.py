@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from storage.config import IntakeConfig
+from storage.config_intake import IntakeConfig
 from storage.dicom_series import assemble
 from storage.dicom_write import write_guide_nifti, write_guide_seg
 from storage.errors import RefusedError, StorageError, UnreadableError

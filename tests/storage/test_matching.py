@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.config import MatchingConfig
+from storage.config_uploads import MatchingConfig
 from storage.errors import RefusedError, UploadChangedError
 from storage.matching import Match, Mismatch, match_upload
 from storage.plan import PlannedVisit, by_subject

@@ -7,7 +7,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from storage.config import IntakeConfig, SeriesMatch, SpinLockRule
+from storage.config_intake import IntakeConfig, SeriesMatch, SpinLockRule
 from storage.dicom_read import read_file
 from storage.dicom_series import assemble
 from storage.prepared_series import PreparedSeries

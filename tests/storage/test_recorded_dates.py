@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import date_shift
 from storage.intake import intake_visit
 from storage.plan import PlannedVisit

@@ -8,7 +8,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from storage.config import IntakeConfig, SeriesMatch
+from storage.config_intake import IntakeConfig, SeriesMatch
 from storage.dicom_series import assemble
 from storage.errors import RefusedError
 from storage.series_rules import Role, sort_series

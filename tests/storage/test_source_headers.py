@@ -6,7 +6,7 @@ import pydicom
 import pytest
 import zarr
 
-from storage.config import PrivacyConfig
+from storage.config_uploads import PrivacyConfig
 from storage.deidentify import clean_header, key_id, pseudonymous_uid
 from storage.errors import RefusedError
 from storage.intake import intake_visit

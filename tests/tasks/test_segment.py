@@ -21,7 +21,7 @@ from cmrcore.segmentation import Guide, carry_guide, choose_guide, reader_guide
 from flows.simulate import Recipe, simulate_trial
 from storage import Trial, open_trial
 from storage.arrays import open_store, read_array, read_notes, read_stack
-from storage.config import SegmentConfig
+from storage.config_segment import SegmentConfig
 from storage.dicom_series import EchoStack
 from storage.series_rules import Role
 from tasks.intake import intake

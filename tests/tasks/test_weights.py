@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from storage.config import SegmentConfig
+from storage.config_segment import SegmentConfig
 from storage.digest import file_digest
 from storage.errors import ConfigError, NotStoredError
 from tasks.weights import PACKAGED, load_network, needed_weights, weights_of

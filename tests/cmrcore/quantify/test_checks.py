@@ -9,7 +9,7 @@ from cmrcore.quantify import checks_page, qc
 from cmrcore.quantify.checks import CHECKS, TISSUE
 from cmrcore.quantify.role_checks import READ_CODES
 from cmrcore.registration.align import AlignSettings
-from storage.config import SummariseConfig
+from storage.config_summarise import SummariseConfig
 
 SECTIONS = {
     "": qc.QcLimits,
