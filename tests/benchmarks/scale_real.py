@@ -1,6 +1,6 @@
 """Real nights with one worker and with two, and the same functions in a plain pool of two processes.
 
-`python -m tests.benchmarks.scale_real` needs two quiet cores and about six minutes; it prints the figures and
+`python -m tests.benchmarks.scale_real` needs two quiet cores and about seven minutes; it prints the figures and
 writes them to bench/scale_real.json. Everything computes on one thread. Each night runs over its own copy of
 one simulated trial, on a site that has computed a visit before, so that libraries and networks are loaded.
 """
@@ -26,7 +26,7 @@ from tests.benchmarks.scale_site import TREE, Watch, running_site
 if TYPE_CHECKING:
     from tasks.plan import VisitJob
 
-N_SUBJECTS, N_VISITS = 6, 2
+N_SUBJECTS, N_VISITS = 12, 2
 SHARE_MAX = 0.15
 """Largest share of a night that may be orchestration."""
 SPEED_UP_MIN = 1.7
