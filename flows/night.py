@@ -26,7 +26,7 @@ from storage.array_objects import remove_unfinished
 from storage.arrays import ARRAYS, store_exists
 from storage.leftovers import remove_leftovers
 from storage.lock import night_underway
-from storage.plan import PlannedVisit
+from storage.plan import by_subject
 from storage.running import marked_running
 from storage.tables import recover
 from storage.trial import Trial, open_trial
@@ -118,9 +118,7 @@ class Night:
         visit_limit_s: float,
         artifacts: NightArtifacts | None = None,
     ) -> None:
-        visits_of: dict[str, list[PlannedVisit]] = {}
-        for line in sorted(plan.recorded, key=lambda line: line.visit_date):
-            visits_of.setdefault(line.subject_id, []).append(line)
+        visits_of = by_subject(sorted(plan.recorded, key=lambda line: line.visit_date))
         self._trial = trial
         self._plan = plan
         self._fanout = fanout

@@ -6,7 +6,7 @@ from typing import Any
 from prefect.logging import get_run_logger
 
 from flows.results import Results
-from storage.errors import RefusedError
+from storage.errors import BrokenOffError, RefusedError
 from storage.quarantine import is_quarantined, quarantine_upload
 from storage.trial import Trial
 from tasks.canonical import canonical_line
@@ -153,6 +153,8 @@ class Outcomes:
                     key, visit = (subject_id, visit_id), self._results.visit(subject_id, visit_id)
                     planned, row = self._planned[key], self._plan.published[key]
                     self._publisher.summary(visit, planned, row, summary[visit_id], digest)
+            except BrokenOffError as error:  # a row that says failed could take the place of the result
+                self._news[label] = str(error)
             except Exception as error:  # noqa: BLE001 (here an outcome is recorded, so that others go on)
                 failure = Failure("error", error)
                 if self._results.is_computed(label):

@@ -89,7 +89,7 @@ def settle_lost_runs(client: SyncPrefectClient, trial: Trial, tag: str) -> None:
 
 
 def crash_dead_runs(root: Place, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
-    """Set flow runs of a trial that died, what-ifs too, and their task runs, to Crashed.
+    """Set flow runs of a trial that died, what-ifs too, and their task runs, to Crashed; or to Cancelled.
 
     A process that is killed tells nobody, and its runner may have been killed with it: without this its run
     stays Running for ever. A run that this server does not know keeps its mark for a night on its own server.
@@ -101,8 +101,9 @@ def crash_dead_runs(root: Place, log: "logging.Logger | logging.LoggerAdapter[lo
             except (ObjectNotFound, ValueError):  # another server's, or no run's mark at all
                 continue
             if run.state is None or not run.state.is_final():
-                log.warning("run %s: %s, set to Crashed", run.name, GONE)
-                client.set_flow_run_state(run.id, Crashed(message=GONE), force=True)
+                settled = Cancelled if run.state is not None and run.state.is_cancelling() else Crashed
+                log.warning("run %s: %s, set to %s", run.name, GONE, settled.__name__)
+                client.set_flow_run_state(run.id, settled(message=GONE), force=True)
             _crash_tasks(client, run.id)
             forget_run(root, run_id)
 

@@ -3,7 +3,7 @@
 Every key must be written: a trial's record hides no default. Only `matching.folder_pattern` and
 `matching.patient_id_pattern` may be left out, where folder or PatientID are not matched.
 
-The sections stand in the modules `storage.config_*`, by what they are read for.
+The sections but `[schedule]` stand in the modules `storage.config_*`, by what they are read for.
 """
 
 import tomllib

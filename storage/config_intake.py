@@ -20,7 +20,7 @@ Schemes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(check_s
 
 
 class SeriesMatch(Section):
-    """How series of one kind are recognised; all that is written must fit."""
+    """How series of one kind are recognized; all that is written must fit."""
 
     description: Pattern
     """Found in SeriesDescription; empty fits all."""
@@ -35,7 +35,7 @@ class SeriesMatch(Section):
 
 
 class SeriesRule(SeriesMatch):
-    """How one role's series is recognised, and what it must hold."""
+    """How one role's series is recognized, and what it must hold."""
 
     schemes: Schemes
     """Acquisition schemes that may occur; the number of images tells them apart."""
@@ -114,7 +114,7 @@ class IntakeConfig(Section):
     native: SeriesRule
     post: SeriesRule
     other: dict[Literal["t2", "t1rho", "stress", "rest"], SeriesMatch]
-    """Series that are recognised and counted, so that they are taken for neither native nor post."""
+    """Series that are recognized and counted, so that they are taken for neither native nor post."""
     spin_lock: tuple[SpinLockRule, ...]
     """Where the images of the series ``t1rho`` state their spin-lock time; attributes in order of belief."""
     guide: GuideConfig

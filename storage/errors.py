@@ -97,5 +97,9 @@ class BusyError(StorageError, BlockingIOError):
     """Somebody else writes a trial that has one writer at a time."""
 
 
+class BrokenOffError(StorageError):
+    """A publication broke off, and so did its second try: the next writer sees what became of it."""
+
+
 class LeaseLostError(StorageError, OSError):
     """Somebody else has taken a trial over from this process, which was silent for too long."""

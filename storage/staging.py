@@ -11,6 +11,7 @@ goes when all is done, and readers take a staged manifest's word for what is new
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -24,10 +25,13 @@ import pyarrow.parquet as pq
 from storage import audit
 from storage.digest import canonical_digest
 from storage.durable import exclusive_lock, fsync_path, write_durably
+from storage.errors import BrokenOffError, LeaseLostError
 from storage.lease import fence, writing
 from storage.objects import copy, get, put_all, read_all, remove, remove_all, store_errors, versions
 from storage.place import Place, relative_name
 from storage.schema import TABLES
+
+_log = logging.getLogger(__name__)
 
 TABLES_FOLDER = "tables"
 HISTORY_FOLDER = "history"
@@ -121,8 +125,9 @@ def replace_files(
     Raises
     ------
     OSError
-        If it did not happen, for something could not be written; or broke off twice, so that `recover_staged`
-        is left with it.
+        If it did not happen, for something could not be written.
+    BrokenOffError
+        If nobody can tell: it broke off, and `recover_staged` did so too.
     """
     is_told = False
     try:
@@ -130,8 +135,23 @@ def replace_files(
         audit.append(root, *_events(_carry_through(root, staging)))
         is_told = True
         _remove_staging(root)
-    except store_errors():
-        recovered = {recovery.action for recovery in recover_staged(root)}
+    except LeaseLostError:
+        raise
+    except store_errors() as error:
+        visit = f"{facts['subject_id']}/{facts['visit_id']}"
+        _log.warning("publication of %s broke off (%s)", visit, type(error).__name__)
+        try:
+            recovered = {recovery.action for recovery in recover_staged(root)}
+        except LeaseLostError:
+            raise
+        except store_errors() as again:
+            if not is_told:
+                message = (
+                    f"publication broke off twice ({type(again).__name__}); the next night, or "
+                    "whoever writes the trial next, carries it through or begins it anew"
+                )
+                raise BrokenOffError(message) from again
+            return  # what is left of the staging goes with the next publication
         if not is_told and "rolled forward" not in recovered:
             raise  # else it has happened, and nobody must record that it failed
 
@@ -198,9 +218,10 @@ def _carry_through(root: Place, staging: Place) -> dict[str, Any]:
     for name in TABLES:  # visits comes last
         target = table_file(root, name, subject_id, visit_id)
         staged = staging / f"{name}.parquet"
-        if name in manifest["new"] and _is_staged(staged):
-            fence(root)
-            _put_into_place(staged, target)
+        if name in manifest["new"]:
+            if _is_staged(staged):
+                fence(root)
+                _put_into_place(staged, target)
             _settle(target)
         elif name in manifest["former"] and name not in manifest["new"]:
             fence(root)
@@ -297,7 +318,8 @@ def _remove_staging(root: Place) -> None:
         fence(root)
         names = versions(folder).keys()
         manifests = {name for name in names if name.endswith(f"/{MANIFEST_FILE}")}
-        remove_all(folder, manifests)
+        for name in manifests:  # each by itself: a client that removes many may not say what it could not
+            remove(folder / name)
         remove_all(folder, names - manifests)
         return
     for manifest in folder.glob(f"*/*/{MANIFEST_FILE}"):

@@ -1,8 +1,8 @@
 """Real nights with one worker and with two, and the same functions in a plain pool of two processes.
 
-`python -m tests.benchmarks.scale_real` needs two quiet cores and about seven minutes; it prints the figures and
-writes them to bench/scale_real.json. Everything computes on one thread. Each night runs over its own copy of
-one simulated trial, on a site that has computed a visit before, so that libraries and networks are loaded.
+`python -m tests.benchmarks.scale_real` needs two quiet cores and about seven minutes; it prints the figures
+and writes them to bench/scale_real.json. Everything computes on one thread. Each night runs over its own copy
+of one simulated trial, on a site that has computed a visit before, so that libraries and networks are loaded.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,22 +37,28 @@ with prefect_server() as url:
 
 
 @contextmanager
-def running_site(environment: dict[str, str], n_workers: int = 0) -> Iterator[dict[str, str]]:
+def running_site(
+    environment: dict[str, str], n_workers: int = 0, log: Path | None = None
+) -> Iterator[dict[str, str]]:
     """Run what several commands share, each of which would start its own: a Prefect server, a Dask cluster.
+
+    What these print goes to the log, where there is one.
 
     Yields
     ------
         Environment that names them; without workers, each command starts a cluster.
     """
-    site = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(n_workers)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=PROJECT,
-    )
-    with site:
+    with ExitStack() as opened:
+        site = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(n_workers)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if log is None else opened.enter_context(log.open("w")),
+            text=True,
+            cwd=PROJECT,
+        )
+        opened.enter_context(site)
         if site.stdin is None or site.stdout is None:
             message = "the site was started without pipes"
             raise RuntimeError(message)

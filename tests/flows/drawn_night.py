@@ -9,7 +9,7 @@ from typing import Any, cast
 from prefect import Task
 
 from storage.place import to_place
-from storage.plan import PlannedVisit
+from storage.plan import PlannedVisit, by_subject
 from storage.upload import Upload
 from tasks.matching import StrayUpload
 from tasks.plan import NightPlan, VisitJob
@@ -25,12 +25,9 @@ def line_of(visit_id: str, month: int, subject_id: str = "S01") -> PlannedVisit:
     return PlannedVisit(subject_id, visit_id, "01", date(2026, month, 1), 7, None, None, None)
 
 
-def by_subject(*lines: PlannedVisit) -> dict[str, list[PlannedVisit]]:
+def of_subjects(*lines: PlannedVisit) -> dict[str, list[PlannedVisit]]:
     """Give lines by subject, each subject's in order of their dates."""
-    found: dict[str, list[PlannedVisit]] = {}
-    for line in sorted(lines, key=lambda line: line.visit_date):
-        found.setdefault(line.subject_id, []).append(line)
-    return found
+    return by_subject(sorted(lines, key=lambda line: line.visit_date))
 
 
 def job_of(line: PlannedVisit, source: GuideSource | None = None) -> VisitJob:

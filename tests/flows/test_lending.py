@@ -4,7 +4,7 @@ from flows.lending import Lending
 from storage.plan import PlannedVisit
 from tasks.plan import VisitJob
 from tasks.stage import GuideSource
-from tests.flows.drawn_night import by_subject, job_of, line_of
+from tests.flows.drawn_night import job_of, line_of, of_subjects
 
 V1, V2, V3, V4 = (line_of(f"V{month}", month) for month in (1, 2, 3, 4))
 
@@ -22,7 +22,7 @@ def lending_of(
         job_of(line, None if line == lender else guides_of(lender)) for line in lines if line not in standing
     ]
     stands = {(line.subject_id, line.visit_id): GuideSource(line.visit_id, "standing") for line in standing}
-    return Lending(jobs, by_subject(*lines), stands)
+    return Lending(jobs, of_subjects(*lines), stands)
 
 
 def sources(lending: Lending) -> dict[str, GuideSource | None]:
@@ -56,7 +56,7 @@ def test_who_waited_is_given_once() -> None:
 
 def test_guides_that_stand_are_not_waited_for() -> None:
     """Their visit is not computed tonight, so nothing would ever give the others."""
-    lending = Lending([job_of(V2, GuideSource("V1", "standing"))], by_subject(V1, V2), {})
+    lending = Lending([job_of(V2, GuideSource("V1", "standing"))], of_subjects(V1, V2), {})
     assert lending.ask("S01/V2") == lending.jobs["S01/V2"]
 
 
@@ -105,7 +105,7 @@ def test_guides_that_stand_are_lent_in_the_place_of_missing_ones() -> None:
 
 def test_a_visit_that_has_nothing_is_no_lender() -> None:
     """The second visit was never uploaded."""
-    lending = Lending([job_of(V1), job_of(V3, guides_of(V1))], by_subject(V1, V2, V3), {})
+    lending = Lending([job_of(V1), job_of(V3, guides_of(V1))], of_subjects(V1, V2, V3), {})
     lending.ask("S01/V3")
     assert labels(lending.settle("S01/V1", has_guides=False)) == ["S01/V3"]
     assert lending.jobs["S01/V3"].guide_source is None
@@ -116,7 +116,7 @@ def test_other_visits_and_subjects_keep_their_lenders() -> None:
     other = line_of("V1", 1, "S02"), line_of("V2", 2, "S02")
     jobs = [job_of(V1), job_of(V2, guides_of(V1)), job_of(V3), job_of(V4, guides_of(V3))]
     jobs += [job_of(other[0]), job_of(other[1], guides_of(V1))]
-    lending = Lending(jobs, by_subject(V1, V2, V3, V4, *other), {})
+    lending = Lending(jobs, of_subjects(V1, V2, V3, V4, *other), {})
     assert lending.ask("S02/V2") is None
     lending.settle("S01/V1", has_guides=False)
     assert lending.jobs["S01/V4"].guide_source == guides_of(V3)

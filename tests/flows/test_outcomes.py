@@ -10,14 +10,14 @@ import pytest
 from flows import outcomes as module
 from flows.outcomes import Outcomes
 from flows.results import Results
-from storage.errors import RefusedError
+from storage.errors import BrokenOffError, RefusedError
 from storage.trial import Trial
 from tasks.fanout import Failure, OverdueError
 from tasks.matching import StrayUpload, VisitKey
 from tasks.plan import VisitJob, Waiting
 from tasks.publish import Publisher
 from tasks.stage import StageResult, VisitRef
-from tests.flows.drawn_night import RESULT, ROOT, by_subject, job_of, line_of, plan_of, stray_of
+from tests.flows.drawn_night import RESULT, ROOT, job_of, line_of, of_subjects, plan_of, stray_of
 from tests.storage.drawn_uploads import demo_config
 
 V1, V2 = line_of("V1", 1), line_of("V2", 2)
@@ -34,6 +34,7 @@ class DrawnPublisher:
     calls: list[tuple[object, ...]] = field(default_factory=list)
     """What was asked for, and of which visit or upload."""
     broken: frozenset[str] = frozenset()
+    error: Exception = field(default_factory=lambda: ValueError("rows that fit no table"))
     """Visits whose rows cannot be written."""
     run_id: str = "run"
     """Of the night."""
@@ -75,8 +76,7 @@ class DrawnPublisher:
 
     def _break(self, visit: VisitRef) -> None:
         if visit.label in self.broken:
-            message = "rows that fit no table"
-            raise ValueError(message)
+            raise self.error
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def night_of(
     rows = published or {}
     plan = plan_of((V1, V2), jobs, published=rows, **others)
     by_label = {job.visit.label: job for job in jobs}
-    results = Results(ROOT, by_label, by_subject(V1, V2), rows)
+    results = Results(ROOT, by_label, of_subjects(V1, V2), rows)
     for label in by_label:
         results.add(label, "quantify", RESULT)
     publisher = DrawnPublisher(broken=broken)
@@ -181,6 +181,15 @@ def test_rows_that_cannot_be_written_stop_no_other_visit() -> None:
     assert [call[:2] for call in publisher.calls] == [("failure", "S01/V1"), ("result", "S01/V2")]
     assert publisher.calls[0][2:4] == ("failed", "publish")
     assert outcomes.news == {"S01/V1": "failed: ValueError: rows that fit no table"}
+
+
+def test_a_publication_of_which_nobody_knows_is_no_failure() -> None:
+    """Its row would take the place of the result, if that is there after all."""
+    publisher, outcomes = night_of(job_of(V1), broken=frozenset({"S01/V1"}))
+    publisher.error = BrokenOffError("publication broke off twice")
+    outcomes.publish_subject("S01", {"V1": []}, {"V1": "summary of V1"})
+    assert publisher.calls == []
+    assert outcomes.news == {"S01/V1": "publication broke off twice"}
 
 
 def test_what_needs_no_computing_is_published_first(

@@ -77,7 +77,8 @@ def planted(
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG",
     }
     plan = (root / "subjects.csv").read_text()
-    with running_site(environment | own, n_workers=1) as site:
+    log = surroundings / "site.log"
+    with running_site(environment | own, n_workers=1, log=log) as site:
         outputs = {"night": cmrtrials("run", root, **own, **site)}
         wrong = f"{MARK}^Jane,{MARK}^V1,{BIRTH_DATES[1]}x,{MARK},{MARK},{BIRTH_DATES[0]},{MARK},{MARK}^site\n"
         (root / "subjects.csv").write_text(plan + wrong)
@@ -206,6 +207,9 @@ def test_no_secret_is_printed(planted: PlantedTrial) -> None:
         for stream, text in (("stdout", output.stdout), ("stderr", output.stderr))
     )
     assert not leaks(printed, planted.secrets)
+    by_workers = (planted.surroundings / "site.log").read_text()
+    assert "intake S01/V1 executed" in by_workers
+    assert not leaks(iter([("workers", by_workers.encode())]), planted.secrets)
 
 
 def test_the_operator_finds_all_three_values_of_a_mismatch(planted: PlantedTrial) -> None:

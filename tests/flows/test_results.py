@@ -6,7 +6,7 @@ import pytest
 
 from flows.results import Results
 from tasks.stage import StageResult
-from tests.flows.drawn_night import RESULT, ROOT, by_subject, job_of, line_of
+from tests.flows.drawn_night import RESULT, ROOT, job_of, line_of, of_subjects
 
 V1, V2 = line_of("V1", 1), line_of("V2", 2)
 
@@ -14,7 +14,7 @@ V1, V2 = line_of("V1", 1), line_of("V2", 2)
 def results_of(**published: dict[str, Any]) -> Results:
     """Give the results of a subject whose second visit is computed tonight."""
     rows = {("S01", visit_id): row for visit_id, row in published.items()}
-    return Results(ROOT, {"S01/V2": job_of(V2)}, by_subject(V2, V1), rows)
+    return Results(ROOT, {"S01/V2": job_of(V2)}, of_subjects(V2, V1), rows)
 
 
 def test_a_visit_has_its_result_when_it_is_quantified() -> None:

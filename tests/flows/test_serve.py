@@ -46,7 +46,8 @@ with prefect_server(ui_port=port), get_client(sync_client=True) as client:
         "begun": Running(), "taken on": Pending(), "being cancelled": Cancelling(),
         "dead at once": Running(), "goes on": Running(), "goes on though cancelled": Cancelling(),
     }.items()}
-    (root / "running" / lost["begun"]).touch()  # the mark of a process that is gone: nobody holds it
+    for name in ("begun", "being cancelled"):  # marks of processes that are gone: nobody holds them
+        (root / "running" / lost[name]).touch()
     marks = [mark_running(root, lost[name]) for name in ("goes on", "goes on though cancelled")]
     settle_lost_runs(client, open_trial(root), "trial:demo")
     found = {name: client.read_flow_run(UUID(run_id)).state.name for name, run_id in lost.items()}

@@ -12,7 +12,7 @@ from storage.trial import Trial
 from tasks.digests import retests_digest, summary_digests
 from tasks.fanout import Failure, Fanout
 from tasks.plan import NightPlan
-from tests.flows.drawn_night import RESULT, ROOT, SubmittedOnly, by_subject, job_of, line_of, plan_of
+from tests.flows.drawn_night import RESULT, ROOT, SubmittedOnly, job_of, line_of, of_subjects, plan_of
 from tests.storage.drawn_uploads import demo_config
 
 LINES = tuple(line_of(f"V{month}", month, subject) for subject in ("S01", "S02") for month in (1, 2))
@@ -43,7 +43,7 @@ def retested(alone: TrialConfig) -> TrialConfig:
 def summaries_of(config: TrialConfig, plan: NightPlan) -> tuple[SubmittedOnly, Summaries, Results]:
     """Give what submits the summaries of a night, and the results that the night adds to."""
     jobs = {job.visit.label: job for job in plan.jobs}
-    results = Results(ROOT, jobs, by_subject(*plan.recorded), plan.published)
+    results = Results(ROOT, jobs, of_subjects(*plan.recorded), plan.published)
     fanout = SubmittedOnly()
     trial = Trial(ROOT, config)
     return fanout, Summaries(trial, plan, results, cast("Fanout", fanout), 60.0), results

@@ -65,6 +65,16 @@ def test_a_store_that_knows_no_conditions_is_found_out(
     assert not keeps_the_first(s3_place)
 
 
+def test_so_is_one_that_says_so(s3_place: UPath, answering: Callable[[Answer], None]) -> None:
+    """A header that implies what is not implemented."""
+
+    def answer(_: dict[str, Any]) -> None:
+        raise refused(501, "NotImplemented")
+
+    answering(answer)
+    assert not keeps_the_first(s3_place)
+
+
 def test_a_refusal_need_not_name_its_condition(s3_place: UPath, answering: Callable[[Answer], None]) -> None:
     """As AWS does and others do not."""
 

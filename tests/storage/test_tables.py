@@ -290,23 +290,29 @@ def test_a_kill_at_any_point_is_made_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_of_the_disk_is_told_only_if_nothing_happened(tmp_path: Path) -> None:
-    """Whatever step it hits: who is told so records a failure, which must not take the place of a result."""
+@pytest.mark.parametrize(("n_steps", "ends"), [(1, {"told", "done"}), (4, {"told", "done", "unknown"})])
+def test_an_error_of_the_disk_is_told_only_if_nothing_happened(
+    tmp_path: Path, n_steps: int, ends: set[str]
+) -> None:
+    """Whatever steps it hits: who is told so records a failure, which must not take the place of a result."""
     undisturbed = tmp_path / "undisturbed"
     _publish_first(undisturbed)
     before = _contents(undisturbed)
     _publish_second(undisturbed)
     after = _contents(undisturbed)
-    outcomes = []
+    seen = set()
     for fail_at in itertools.count(1):
         root = tmp_path / str(fail_at)
         _publish_first(root)
-        is_told = failed(root, _publish_second, fail_at)
-        if is_told is None:
+        end = failed(root, _publish_second, fail_at, n_steps)
+        if end is None:
             break
-        assert _contents(root) == (before if is_told else after)
-        outcomes.append(is_told)
-    assert {False, True} == set(outcomes)
+        if end == "told":
+            assert _contents(root) == before, fail_at
+        recover(root)
+        assert _contents(root) in {"told": (before,), "done": (after,), "unknown": (before, after)}[end]
+        seen.add(end)
+    assert seen == ends
 
 
 @pytest.mark.slow
