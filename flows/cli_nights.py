@@ -133,7 +133,8 @@ def serve(
 
 
 def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -> None:
-    from httpx import TransportError
+    from httpx import HTTPError
+    from prefect.exceptions import ObjectNotFound
 
     from flows.preflight import check_ready
     from flows.server import prefect_server
@@ -152,8 +153,8 @@ def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -
         with prefect_server(), flow_progress("visits"):
             try:
                 state = cast("State[Any]", flow(**parameters, return_state=True))
-            except TransportError as error:
-                message = f"the Prefect server answers no more ({type(error).__name__})"
+            except (HTTPError, ObjectNotFound) as error:  # gone, or back without this run
+                message = f"the Prefect server is gone, or knows no more of this run ({type(error).__name__})"
                 raise TimeoutError(message) from error
         print_visits(trial)
         print_scans(trial)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,20 @@ def serve_trials(roots: Sequence[Path], port: int) -> None:
         for deployment in deployments:
             runner.add_deployment(deployment)
         _say_where(api_url, own_reports_url, trials, database)
-        asyncio.run(runner.start())
+        if asyncio.run(_ended_by_ctrl_c(runner)):
+            raise KeyboardInterrupt
+
+
+async def _ended_by_ctrl_c(runner: Runner) -> bool:
+    """Run it; whether Ctrl-C ended it, of which the loop is told: raised just anywhere, it can be lost."""
+    running = asyncio.ensure_future(runner.start())
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return True
+    return False
 
 
 def trial_tag(trial_id: str) -> str:

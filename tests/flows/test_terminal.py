@@ -2,15 +2,20 @@
 
 import csv
 import io
+import shutil
 import socket
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 import typer
+from prefect import Flow
+from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 
-from flows import terminal
+from flows import cli_nights, server, terminal
 from flows.errors import ServerNotStartedError, SettingsError
 from flows.server import prefect_server
 from flows.site import dask_task_runner
@@ -64,6 +69,25 @@ def test_a_machine_that_is_too_busy_says_nothing_against_the_trial(
         raise TimeoutError
     assert ended.value.exit_code == 3
     assert "no answer in time; what was published stands" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ReadError("gone"), ObjectNotFound(KeyError("run"))], ids=["gone", "back"]
+)
+def test_a_night_that_lost_its_server_broke_off(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where another server stands in its place that knows nothing of it: no visit has failed."""
+
+    def flow(**_: object) -> None:
+        raise error
+
+    shutil.copy(DEMO_CONFIG, tmp_path / "trial.toml")
+    monkeypatch.setattr(server, "prefect_server", nullcontext)
+    with pytest.raises(typer.Exit) as ended:
+        cli_nights._run_flow(tmp_path, cast("Flow[..., Any]", flow), {})
+    assert ended.value.exit_code == 3
+    assert f"knows no more of this run ({type(error).__name__})" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_refused() -> None:
