@@ -153,7 +153,9 @@ def _run_flow(root: Place, flow: "Flow[..., Any]", parameters: dict[str, Any]) -
         with prefect_server(), flow_progress("visits"):
             try:
                 state = cast("State[Any]", flow(**parameters, return_state=True))
-            except (HTTPError, ObjectNotFound) as error:  # gone, or back without this run
+            except (HTTPError, ObjectNotFound, RuntimeError) as error:  # gone, or back without this run
+                if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+                    raise
                 message = f"the Prefect server is gone, or knows no more of this run ({type(error).__name__})"
                 raise TimeoutError(message) from error
         print_visits(trial)

@@ -88,8 +88,12 @@ def prefect_server(ui_port: int | None = None) -> Iterator[str]:
 
 
 def _check_answers(url: str) -> None:
-    with get_client(sync_client=True) as client:
-        problem = client.api_healthcheck()
+    problem: Exception | None
+    try:
+        with get_client(sync_client=True) as client:
+            problem = client.api_healthcheck()
+    except RuntimeError as error:  # Prefect's, where the server goes between two questions
+        problem = error
     if problem is not None:
         message = (
             f"no Prefect server answers at {url}, which PREFECT_API_URL names "

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
@@ -134,6 +135,8 @@ def fork(body: Callable[[], int], log: Path) -> ForkProcess:
             code = body()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 70
+        except BaseException:  # noqa: BLE001 (nobody else would say so)
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

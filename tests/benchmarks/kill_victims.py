@@ -97,7 +97,7 @@ def kill_server(ground: Ground, root: Path, rng: np.random.Generator) -> tuple[s
         problems.append(f"the night did not end within {NIGHT_S:.0f} s without its server")
     ground.server.start()
     code = end_of(night)
-    if code not in (0, 1, 3):  # 3: broken off, in words
+    if code not in (0, 1, 2, 3):  # 2: it had not begun; 3: it broke off; both in words
         problems.append(f"the night that lost its server ended with {code}")
     return moment, problems
 

@@ -13,10 +13,11 @@ import pytest
 import typer
 from prefect import Flow
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from flows import cli_nights, server, terminal
-from flows.errors import ServerNotStartedError, SettingsError
+from flows.errors import ServerNotStartedError, ServerUnreachableError, SettingsError
 from flows.server import prefect_server
 from flows.site import dask_task_runner
 from storage.plan import REQUIRED_COLUMNS
@@ -72,7 +73,13 @@ def test_a_machine_that_is_too_busy_says_nothing_against_the_trial(
 
 
 @pytest.mark.parametrize(
-    "error", [httpx.ReadError("gone"), ObjectNotFound(KeyError("run"))], ids=["gone", "back"]
+    "error",
+    [
+        httpx.ReadError("gone"),
+        RuntimeError("Failed to reach API at http://127.0.0.1:9/api"),
+        ObjectNotFound(KeyError("run")),
+    ],
+    ids=["gone", "unreachable", "back"],
 )
 def test_a_night_that_lost_its_server_broke_off(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -88,6 +95,37 @@ def test_a_night_that_lost_its_server_broke_off(
         cli_nights._run_flow(tmp_path, cast("Flow[..., Any]", flow), {})
     assert ended.value.exit_code == 3
     assert f"knows no more of this run ({type(error).__name__})" in capsys.readouterr().err
+
+
+def test_a_defect_is_not_taken_for_a_server_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its traceback."""
+
+    def flow(**_: object) -> None:
+        message = "a defect"
+        raise RuntimeError(message)
+
+    shutil.copy(DEMO_CONFIG, tmp_path / "trial.toml")
+    monkeypatch.setattr(server, "prefect_server", nullcontext)
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli_nights._run_flow(tmp_path, cast("Flow[..., Any]", flow), {})
+
+
+def test_a_server_that_goes_between_two_questions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect has an error of its own for it."""
+
+    def get_client(**_: object) -> None:
+        message = "Failed to reach API at http://127.0.0.1:9/api"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(server, "get_client", get_client)
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(ServerUnreachableError, match=r"which PREFECT_API_URL names \(Failed to reach"),
+        prefect_server(),
+    ):
+        pass
 
 
 def test_a_port_in_use_is_refused() -> None:
